@@ -1,0 +1,48 @@
+# What a contributor runs. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint type clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(INSTALLED)  ## create .venv and install the package with its tools (once)
+
+# The stamp is written last: an interrupted install has none and is tried again.
+$(INSTALLED): pyproject.toml
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,demo]'
+	@touch $@
+
+.PHONY: $(VENV)
+$(VENV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "diffinst needs Python 3.10 or newer, but '$(PYTHON)' is older, broken or missing" \
+	    "($$($(PYTHON) --version 2>&1 | head -n 1)). Name another one:" \
+	    "make setup PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+demo: setup  ## segment a picture with the weights that ship with the package
+	$(BIN)/python examples/demo.py
+
+test: setup  ## run the tests but the slow ones (offline, CPU, under 10 minutes)
+	$(BIN)/python -m pytest
+
+test-all: setup  ## run every test, the slow ones too
+	$(BIN)/python -m pytest -m ""
+
+lint: setup  ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: setup  ## check types
+	$(BIN)/mypy --strict src
+
+clean:  ## remove caches and builds (keeps .venv and runs)
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name $(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,41 @@
+"""The public names of diffinst, each loaded from its module on first use.
+
+`import diffinst` alone loads neither torch nor pydantic, so it is quick enough for a command line.
+
+Example:
+    >>> import diffinst
+    >>> diffinst.__all__
+    ['Config', 'DiffusionInst', 'Instances', '__version__']
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__all__ = ["Config", "DiffusionInst", "Instances", "__version__"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Config": "diffinst.config",
+    "DiffusionInst": "diffinst.inference.predictor",
+    "Instances": "diffinst.inference.instances",
+}
+
+if TYPE_CHECKING:
+    from diffinst.config import Config
+    from diffinst.inference.instances import Instances
+    from diffinst.inference.predictor import DiffusionInst
+else:  # hidden from type checkers: a module with __getattr__ has every name, typos included
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(
+                f"module 'diffinst' has no attribute {name!r}; its public names are "
+                f"{', '.join(__all__)}, everything else is imported from its own module"
+            )
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value  # so that the next access is a plain one
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,43 @@
+"""What every test shares: few threads, repeatable examples, and where the reference data lie."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+# Shared machines stall now and then, so no example has a deadline; CI draws the same ones each run.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, and torch finds none")
+
+
+def folder_or_skip(variable: str, default: Path, content: str) -> Path:
+    """The folder that the environment variable names, or the default; skips where it is absent."""
+    folder = Path(os.environ.get(variable) or default).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"{content} not found: {folder} is no folder; name theirs with {variable}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference_dir() -> Path:
+    """Numbers of the reference implementation, one .npz per part, with recipe.py."""
+    default = PROJECT_ROOT.parent / "shared" / "reference"
+    return folder_or_skip("DIFFINST_REFERENCE", default, "reference numbers")
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Real data for tests: datasets/, weights/ and photos/ lie below it."""
+    return folder_or_skip("DIFFINST_SHARED", PROJECT_ROOT.parent / "shared", "shared data")
