@@ -1,0 +1,143 @@
+"""Do configurations say what is wrong with them, and survive being written down?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from diffinst.config import Config, ConfigError, ModelConfig, preset_names
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_loads_and_survives_json(name: str) -> None:
+    config = Config.from_preset(name)
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_there_are_presets() -> None:
+    assert {"r50-coco", "tiny", "nano"} <= set(preset_names())
+
+
+def test_defaults_are_the_paper() -> None:
+    named = Config.from_preset("r50-coco")
+    assert named.updated(model={"class_names": []}) == Config()
+    assert Config.from_dict({}) == Config.from_dict(None) == Config()
+
+
+def test_an_unknown_preset_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"no preset 'r51'; there are .*r50-coco"):
+        Config.from_preset("r51")
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+def test_files_round_trip(tmp_path: Path, suffix: str) -> None:
+    config = Config.from_preset("tiny").updated(
+        model={
+            "num_classes": 2,
+            "class_names": ["cat", "dog"],
+            "backbone": {"weights_file": "a/b.pth"},
+        }
+    )
+    path = tmp_path / f"config{suffix}"
+    write = yaml.safe_dump if suffix == ".yaml" else json.dumps
+    path.write_text(write(config.to_dict()))
+    assert Config.from_file(path) == config
+    assert config.model.backbone.weights_file == Path("a/b.pth")
+
+
+def test_a_wrong_file_is_named_together_with_the_field(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("sampler: {step: 4}\ntrain: {lr: -1}\n")
+    with pytest.raises(ConfigError) as caught:
+        Config.from_file(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "unknown field 'sampler.step'" in message
+    assert "train.lr" in message and "-1" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("[1, 2]", "expected a mapping of fields, got list"), ("a: [", "neither YAML nor JSON")],
+)
+def test_files_that_are_no_configuration(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=f"mine.yaml: .*{message}"):
+        Config.from_file(path)
+
+
+def test_a_binary_file_and_a_missing_one_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    with pytest.raises(ConfigError, match=r"weights.pth: cannot be read \(No such file"):
+        Config.from_file(path)
+    path.write_bytes(b"\x80\x81\xff\x00")
+    with pytest.raises(ConfigError, match=r"weights.pth: is neither YAML nor JSON"):
+        Config.from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"model": {"num_classes": 0}}, "model.num_classes"),
+        ({"model": {"decoder": {"heads": 3}}}, "multiple of decoder.heads 3"),
+        ({"model": {"decoder": {"width": 33, "heads": 3}}}, "must be even"),
+        ({"model": {"num_classes": 2, "class_names": ["cat"]}}, "1 class_names for num_classes=2"),
+        ({"model": {"filters": {"evaluate": "points"}}}, "model.filters.evaluate"),
+        ({"model": {"diffusion": {"timesteps": 1}}}, "model.diffusion.timesteps"),
+        ({"model": {"diffusion": {"scale": 0}}}, "model.diffusion.scale"),
+        ({"model": {"diffusion": {"size_pixels": float("nan")}}}, "model.diffusion.size_pixels"),
+        ({"model": {"backbone": {"image_mean": [1, 2]}}}, "model.backbone.image_mean"),
+        ({"sampler": {"steps": 0}}, "sampler.steps"),
+        ({"sampler": {"eta": 1.1}}, "sampler.eta"),
+        ({"sampler": {"ensemble": "best"}}, "sampler.ensemble"),
+        ({"sampler": 4}, "sampler"),
+        ({"postprocess": {"threshold": "high"}}, "postprocess.threshold"),
+        ({"criterion": {"class_loss": "softmax"}}, "criterion.class_loss"),
+        ({"criterion": {"matcher": {"candidates": 0}}}, "criterion.matcher.candidates"),
+        ({"augment": {"short_sides": [0]}}, "augment.short_sides.0"),
+        ({"train": {"ema": 1.0}}, "train.ema"),
+        ({"train": {"batch_size": 1.5}}, "train.batch_size"),
+        ({"trian": {}}, "unknown field 'trian'"),
+    ],
+)
+def test_impossible_values_are_named(values: dict[str, object], field: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_dict(values, source="run.yaml")
+    assert str(caught.value).startswith("run.yaml: ") and field in str(caught.value)
+
+
+def test_updates_change_only_what_they_name_and_are_validated() -> None:
+    config = Config.from_preset("tiny")
+    changed = config.updated(model={"decoder": {"stages": 4}}, sampler={"steps": 3})
+    assert changed.model.decoder.stages == 4 and changed.sampler.steps == 3
+    assert changed.model.decoder.width == config.model.decoder.width
+    assert changed.train == config.train and config.sampler.steps == 1
+    with pytest.raises(ConfigError, match=r"unknown field 'model\.decoder\.depth'"):
+        config.updated(model={"decoder": {"depth": 4}})
+
+
+def test_configurations_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Config().sampler.steps = 4  # type: ignore[misc]
+
+
+def test_names_of_unnamed_classes() -> None:
+    assert ModelConfig(num_classes=2).names == ("class 0", "class 1")
+    assert ModelConfig(num_classes=1, class_names=("cat",)).names == ("cat",)
+
+
+def test_reading_a_configuration_needs_no_torch() -> None:
+    code = """
+import sys
+from diffinst.config import Config
+Config.from_preset("tiny")
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
