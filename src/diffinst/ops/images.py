@@ -1,0 +1,59 @@
+"""Pictures to network inputs: sizes, resizing, padding into a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffinst.structures import ImageBatch
+
+SIZE_DIVISOR = 32  # the stride of p5
+
+
+def fit_size(
+    size: tuple[int, int], *, short_side: int | None, zoom: float, long_side: int
+) -> tuple[int, int]:
+    """Size (height, width) a picture is resized to.
+
+    Args:
+        size: (height, width) of the picture.
+        short_side: The short side becomes this; None: both sides times `zoom`.
+        zoom: Used where `short_side` is None.
+        long_side: The long side is limited to this, the aspect ratio stays.
+
+    Example:
+        >>> fit_size((480, 640), short_side=800, zoom=1.0, long_side=1333)
+        (800, 1067)
+    """
+    height, width = size
+    factor = short_side / min(size) if short_side is not None else zoom
+    if max(size) * factor > long_side:
+        factor = long_side / max(size)
+    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """(3, h, w) uint8 or float to (3, H, W) float32 in the same range, antialiased bilinear."""
+    pixels = image.float()
+    if tuple(image.shape[-2:]) == tuple(size):
+        return pixels
+    pixels = F.interpolate(pixels[None], size=size, mode="bilinear", antialias=True)[0]
+    return pixels.clamp(0, 255)
+
+
+def pad_batch(images: Sequence[Tensor], divisor: int = SIZE_DIVISOR) -> ImageBatch:
+    """(3, h, w) pictures in one batch, zero-padded at the bottom and right to a common multiple.
+
+    Example:
+        >>> pad_batch([torch.zeros(3, 30, 40), torch.zeros(3, 33, 20)]).pixels.shape
+        torch.Size([2, 3, 64, 64])
+    """
+    sizes = tuple((int(image.shape[-2]), int(image.shape[-1])) for image in images)
+    height = -(-max(h for h, _ in sizes) // divisor) * divisor
+    width = -(-max(w for _, w in sizes) // divisor) * divisor
+    pixels = images[0].new_zeros((len(images), 3, height, width))
+    for i, (image, (h, w)) in enumerate(zip(images, sizes, strict=True)):
+        pixels[i, :, :h, :w] = image
+    return ImageBatch(pixels, sizes)
