@@ -1,0 +1,1 @@
+"""The noise process over boxes."""

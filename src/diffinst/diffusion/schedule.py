@@ -1,0 +1,79 @@
+"""The noise schedule: how much of a box is left at time t (Eq. 1, 2).
+
+| code | paper |
+|---|---|
+| `betas` | beta_t |
+| `alphas_cumprod` | alpha-bar_t |
+| `x_start`, `x_t`, `noise` | x_0, x_t, epsilon |
+
+Everything is float64, as the published numbers are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+COSINE_OFFSET = 0.008  # Nichol and Dhariwal, Eq. 17
+MAX_BETA = 0.999
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Tables over t = 0..T-1; build it with `cosine_schedule`.
+
+    Attributes:
+        betas: (T,) float64.
+        alphas_cumprod: (T,) float64, from nearly 1 down to 2.4e-9 (T = 1000).
+    """
+
+    betas: Tensor
+    alphas_cumprod: Tensor
+
+    def __len__(self) -> int:
+        """T."""
+        return len(self.betas)
+
+    def alpha_bar(self, t: int) -> float:
+        """alpha-bar_t as a number; 1 at t = -1, the clean end of the process."""
+        if not -1 <= t < len(self):
+            raise ValueError(f"t must lie in [-1, {len(self) - 1}], got {t}")
+        return 1.0 if t < 0 else float(self.alphas_cumprod[t])
+
+    def add_noise(self, x_start: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Eq. 2; the printed one lacks a root).
+
+        Args:
+            x_start: (B, ..., 4) signal.
+            noise: Same shape, N(0, 1).
+            t: (B,) int64 in [0, T).
+
+        Returns:
+            Same shape, float64.
+        """
+        abar = self.alphas_cumprod.to(t.device)[t].view(-1, *[1] * (x_start.ndim - 1))
+        return abar.sqrt() * x_start + (1 - abar).sqrt() * noise
+
+    def predict_noise(self, x_t: Tensor, x_start: Tensor, t: int) -> Tensor:
+        """The epsilon that leads from x_0 to x_t, the inverse of Eq. 2; float64."""
+        abar = self.alpha_bar(t)
+        recip, recip_m1 = math.sqrt(1.0 / abar), math.sqrt(1.0 / abar - 1)
+        return (recip * x_t.double() - x_start) / recip_m1
+
+
+def cosine_schedule(timesteps: int = 1000) -> Schedule:
+    """Nichol and Dhariwal's cosine schedule.
+
+    Example:
+        >>> round(float(cosine_schedule(1000).alphas_cumprod[500]), 4)
+        0.4923
+    """
+    steps = torch.linspace(0, timesteps, timesteps + 1, dtype=torch.float64)
+    angle = ((steps / timesteps) + COSINE_OFFSET) / (1 + COSINE_OFFSET) * math.pi * 0.5
+    abar = torch.cos(angle) ** 2
+    abar = abar / abar[0]
+    betas = (1 - abar[1:] / abar[:-1]).clamp(0, MAX_BETA)
+    return Schedule(betas=betas, alphas_cumprod=torch.cumprod(1 - betas, dim=0))

@@ -1,0 +1,154 @@
+"""Boxes as signal in [-s, s]: the way in, the way back, corruption in training (Eq. 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffinst.config import DiffusionConfig
+from diffinst.diffusion.schedule import Schedule
+from diffinst.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+
+MIN_SIZE = 1e-4  # padded boxes are never thinner than this share of the picture
+PAD_STD = 1 / 6
+PAD_MEAN = 0.5
+
+
+def _unit(scale: Tensor, config: DiffusionConfig) -> Tensor:
+    """What the signal's [0, 1] stands for, in pixels: the picture, or `size_pixels` for sizes.
+
+    Args:
+        scale: (..., 4) (w, h, w, h) of the unpadded picture.
+        config: For `size_pixels`.
+    """
+    if config.size_pixels is None:
+        return scale
+    return torch.cat([scale[..., :2], torch.full_like(scale[..., 2:], config.size_pixels)], dim=-1)
+
+
+def to_signal(boxes: Tensor, scale: Tensor, config: DiffusionConfig) -> Tensor:
+    """Pixel boxes to signal: (2 x - 1) s of their cxcywh shares, not clamped.
+
+    Args:
+        boxes: (..., 4) xyxy pixels.
+        scale: Broadcasts (w, h, w, h) of the unpadded picture.
+        config: For s and the unit of sizes.
+    """
+    return (to_unit(boxes, scale, config) * 2 - 1) * config.scale
+
+
+def to_unit(boxes: Tensor, scale: Tensor, config: DiffusionConfig) -> Tensor:
+    """Pixel boxes (..., 4) xyxy to cxcywh in the signal's own unit, [0, 1] for what fits."""
+    if config.size_pixels is None:
+        return xyxy_to_cxcywh(boxes / scale)
+    return xyxy_to_cxcywh(boxes) / _unit(scale, config)
+
+
+def from_signal(x: Tensor, scale: Tensor, config: DiffusionConfig) -> Tensor:
+    """Signal, clamped to [-s, s], to pixel boxes (xyxy, float32)."""
+    s = config.scale
+    unit = (x.clamp(-s, s) / s + 1) / 2
+    if config.size_pixels is None:
+        return (cxcywh_to_xyxy(unit) * scale).float()
+    return cxcywh_to_xyxy(unit * _unit(scale, config)).float()
+
+
+def draw_noise(
+    count: int, config: DiffusionConfig, generator: torch.Generator | None = None
+) -> Tensor:
+    """x_T of `count` proposals, (count, 4): N(0, 1), or a low-discrepancy sequence of the like.
+
+    Independent draws leave holes where objects are missed; a scrambled Sobol sequence does not. Its
+    centres are uniform over the picture, its sizes normal.
+    """
+    if config.noise == "normal":
+        return torch.randn(count, 4, generator=generator)
+    seed = int(torch.randint(2**31, (), generator=generator))
+    engine = torch.quasirandom.SobolEngine(4, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+    uniform = engine.draw(count)
+    centres = (uniform[:, :2] * 2 - 1) * config.scale
+    sizes = torch.special.ndtri(uniform[:, 2:].clamp(1e-6, 1 - 1e-6))
+    return torch.cat([centres, sizes], dim=1)
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """The random draws of one training picture.
+
+    Attributes:
+        t: Time in [0, T).
+        noise: (N, 4) N(0, 1), for objects and padding alike.
+        placeholder: (N, 4) N(0, 1), turned into padded boxes; the first N - max(n, 1) rows are
+            used.
+        order: (n,) a permutation that decides which objects stay where n > N.
+    """
+
+    t: int
+    noise: Tensor
+    placeholder: Tensor
+    order: Tensor
+
+    @classmethod
+    def draw(
+        cls,
+        proposals: int,
+        objects: int,
+        config: DiffusionConfig,
+        generator: torch.Generator | None = None,
+    ) -> Corruption:
+        """Fresh draws on the CPU, in the order t, noise, placeholder, order."""
+        share = float(torch.rand((), generator=generator)) ** (1 / config.time_power)
+        return cls(
+            t=min(int(share * config.timesteps), config.timesteps - 1),
+            noise=draw_noise(proposals, config, generator),
+            placeholder=torch.randn(proposals, 4, generator=generator),
+            order=torch.randperm(objects, generator=generator),
+        )
+
+
+def kept_objects(count: int, proposals: int, order: Tensor) -> Tensor:
+    """Indices of the objects that take part, in their own order: all, or N of them where n > N."""
+    if count <= proposals:
+        return torch.arange(count)
+    return order[:proposals].sort().values
+
+
+def pad_start(boxes_unit: Tensor, placeholder: Tensor, proposals: int) -> Tensor:
+    """Objects first, then placeholders, up to N boxes; a picture without objects gets a full one.
+
+    Args:
+        boxes_unit: (n, 4) cxcywh in the signal's unit, n <= N.
+        placeholder: (>= N - max(n, 1), 4) raw N(0, 1) draws.
+        proposals: N.
+
+    Returns:
+        (N, 4) cxcywh; only w and h are clipped below.
+    """
+    if not len(boxes_unit):
+        boxes_unit = boxes_unit.new_tensor([[0.5, 0.5, 1.0, 1.0]])
+    missing = proposals - len(boxes_unit)
+    padding = placeholder[:missing] * PAD_STD + PAD_MEAN
+    padding = torch.cat([padding[:, :2], padding[:, 2:].clamp(min=MIN_SIZE)], dim=-1)
+    return torch.cat([boxes_unit, padding.to(boxes_unit)], dim=0)
+
+
+def corrupt(
+    boxes_unit: Tensor, draws: Corruption, schedule: Schedule, config: DiffusionConfig
+) -> tuple[Tensor, Tensor]:
+    """b_t of one picture: pad to N, scale, add the noise of time t (Eq. 4, first line).
+
+    Args:
+        boxes_unit: (n, 4) cxcywh in the signal's unit (`to_unit`), n <= N.
+        draws: The randomness.
+        schedule: alpha-bar.
+        config: Signal scale.
+
+    Returns:
+        x_start (N, 4) and x_t (N, 4) float64, not clamped.
+    """
+    padded = pad_start(boxes_unit, draws.placeholder, len(draws.noise))
+    x_start = (padded * 2 - 1) * config.scale
+    t = torch.tensor([draws.t], device=x_start.device)
+    return x_start, schedule.add_noise(x_start[None], draws.noise.to(x_start)[None], t)[0]
