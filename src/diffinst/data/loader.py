@@ -1,0 +1,159 @@
+"""From annotated pictures to training batches: an endless, seekable stream and its loader.
+
+Everything random about the k-th picture of the stream (which picture, geometry, noise) follows from
+the seed and k alone, so a run resumed at k, with other workers or processes, sees the same
+pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from diffinst.config import Config
+from diffinst.data.coco import CocoSplit, ImageRecord
+from diffinst.data.segmentation import rasterize
+from diffinst.data.transforms import MaskMap, Step, draw_steps, jitter_colour
+from diffinst.diffusion.signal import Corruption
+from diffinst.io.images import read_image
+from diffinst.ops.images import pad_batch
+from diffinst.structures import ImageBatch, Targets
+
+MIN_OBJECT = 1.0  # pixels of the network input: thinner boxes are dropped after a crop
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """What one training step needs."""
+
+    images: ImageBatch
+    targets: list[Targets]
+    draws: list[Corruption]
+
+    def to(self, device: torch.device | str) -> TrainBatch:
+        """The same batch on another device; random draws stay on the CPU."""
+        targets = [t.to(device) for t in self.targets]
+        return TrainBatch(self.images.to(device), targets, self.draws)
+
+
+class TrainStream(Dataset[tuple[Tensor, Targets, Corruption]]):
+    """Item k of an endless stream that goes through the data in a new order each epoch.
+
+    Args:
+        split: Annotated pictures.
+        config: Augmentation, proposals, seed.
+    """
+
+    def __init__(self, split: CocoSplit, config: Config) -> None:
+        self.split = split
+        self.config = config
+
+    def __getitem__(self, k: int) -> tuple[Tensor, Targets, Corruption]:
+        """Picture (3, h, w) uint8, its objects, its random draws."""
+        seed = self.config.train.seed
+        epoch, position = divmod(k, len(self.split.records))
+        order = np.random.default_rng([seed, 0, epoch]).permutation(len(self.split.records))
+        record = self.split.records[int(order[position])]
+        rng = np.random.default_rng([seed, 1, k])
+        pixels, targets = load_augmented(record, self.config, rng)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        diffusion = self.config.model.diffusion
+        draw = Corruption.draw(self.config.train.proposals, len(targets), diffusion, generator)
+        return pixels, targets, draw
+
+
+def load_augmented(
+    record: ImageRecord, config: Config, rng: np.random.Generator
+) -> tuple[Tensor, Targets]:
+    """One picture and its objects after random geometry and colour."""
+    picture = read_image(record.path)
+    pixels = torch.from_numpy(picture).permute(2, 0, 1)
+    size = (int(pixels.shape[1]), int(pixels.shape[2]))
+    steps = draw_steps(size, config.augment, rng)
+    targets = transform_targets(record, size, steps)
+    for step in steps:
+        pixels = step.pixels(pixels)
+    pixels = jitter_colour(pixels, config.augment.colour, rng)
+    return pixels.contiguous(), targets
+
+
+def transform_targets(record: ImageRecord, size: tuple[int, int], steps: Sequence[Step]) -> Targets:
+    """Objects of a picture after the geometry; masks are made one at a time, crowds left out."""
+    annotations = [a for a in record.annotations if not a.crowd]
+    boxes = torch.tensor([a.box for a in annotations], dtype=torch.float32).view(-1, 4)
+    labels = torch.tensor([a.label for a in annotations], dtype=torch.int64)
+    final = size
+    for step in steps:
+        boxes, final = step.boxes(boxes, final), step.size(final)
+    large = ((boxes[:, 2:] - boxes[:, :2]) >= MIN_OBJECT).all(1)
+    transform = MaskMap.of(size, steps)
+    masks, keep = [], []
+    for i in torch.nonzero(large)[:, 0].tolist():
+        mask = transform(rasterize(annotations[i].segmentation, *size))
+        if mask is not None:
+            masks.append(mask)
+            keep.append(i)
+    stacked = torch.stack(masks) if masks else torch.zeros(0, *final, dtype=torch.bool)
+    return Targets(boxes[keep], labels[keep], stacked, record.id)
+
+
+class StreamSampler(Sampler[int]):
+    """Positions start, start + 1, ... stop - 1 of a stream.
+
+    Args:
+        stop: End of the stream.
+        start: Where to begin; settable until iteration starts.
+    """
+
+    def __init__(self, stop: int, start: int = 0) -> None:
+        self.stop = stop
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        """The positions."""
+        return iter(range(self.start, self.stop))
+
+    def __len__(self) -> int:
+        """Positions of the whole stream, wherever it starts.
+
+        A resumed trainer goes on counting where it stopped. Were it told how many are left, it
+        would take the stream for finished too early and go through the same positions again.
+        """
+        return self.stop
+
+
+def collate(items: Sequence[tuple[Tensor, Targets, Corruption]]) -> TrainBatch:
+    """Pad pictures to one size."""
+    images = pad_batch([pixels for pixels, _, _ in items])
+    return TrainBatch(images, [t for _, t, _ in items], [d for _, _, d in items])
+
+
+def train_loader(split: CocoSplit, config: Config, *, start: int = 0) -> DataLoader[TrainBatch]:
+    """The training stream in batches.
+
+    Args:
+        split: Annotated pictures.
+        config: Batch size, workers, iterations.
+        start: Pictures already seen (iterations done times batch size).
+    """
+    train = config.train
+    loader: DataLoader[TrainBatch] = DataLoader(
+        TrainStream(split, config),  # type: ignore[arg-type]
+        batch_size=train.batch_size,
+        sampler=StreamSampler(train.iterations * train.batch_size, start),
+        num_workers=train.workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=False,
+        worker_init_fn=_one_thread,
+    )
+    return loader
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)

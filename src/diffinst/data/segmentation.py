@@ -1,0 +1,116 @@
+"""What a COCO segmentation may be (polygons, plain or compressed RLE), made into masks."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as mask_utils
+from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
+
+_COMPRESSED_RUNS = re.compile(rb"(?:[P-o]{0,6}[0-O])*")
+"""Base-32 digits from '0' on, lowest first; those with bit 5 set ('P' to 'o') are continued."""
+
+
+class DatasetError(ValueError):
+    """A dataset cannot be used as it is; the message names file, entry, value and what to do."""
+
+
+class RLE(TypedDict):
+    """Run lengths down the columns, background first: compressed (str, bytes) or plain numbers."""
+
+    size: list[int]  # height, width
+    counts: str | bytes | list[int]
+
+
+Segmentation: TypeAlias = RLE | list[list[float]]
+
+
+def rasterize(segmentation: Segmentation, height: int, width: int) -> npt.NDArray[np.bool_]:
+    """Draw a segmentation the way COCO's own tools do.
+
+    Args:
+        segmentation: polygons in pixels, or RLE of size [height, width]. Polygons of fewer than
+            three points are ignored.
+        height: of the picture.
+        width: of the picture.
+
+    Returns:
+        (height, width) bool, C-contiguous.
+
+    Raises:
+        DatasetError: the RLE is broken or of another size, or a polygon has an odd length.
+
+    Example:
+        >>> rasterize([[1, 0, 3, 0, 3, 2, 1, 2]], 2, 4).astype(int)
+        array([[0, 1, 1, 0],
+               [0, 1, 1, 0]])
+    """
+    usable = checked(segmentation, height, width)
+    if not usable:
+        return np.zeros((height, width), dtype=bool)
+    mask = mask_utils.decode(compressed(usable, height, width))
+    return np.array(mask, dtype=bool, order="C")
+
+
+def checked(segmentation: Segmentation, height: int, width: int) -> Segmentation:
+    """The segmentation without too short polygons; an empty list where nothing is left."""
+    if isinstance(segmentation, list):
+        odd = next((polygon for polygon in segmentation if len(polygon) % 2), None)
+        if odd is not None:
+            raise DatasetError(
+                f"a polygon has {len(odd)} numbers; allowed is x1, y1, x2, y2, ...: correct it"
+            )
+        # A list of four numbers would be drawn as a box by pycocotools.
+        return [polygon for polygon in segmentation if len(polygon) >= 6]
+    if segmentation["size"] != [height, width]:
+        raise DatasetError(
+            f"its RLE is of size {segmentation['size']} (height, width), the picture of "
+            f"[{height}, {width}]; correct 'size' or the picture's height and width"
+        )
+    runs = _run_lengths(segmentation["counts"])
+    total = int(runs.sum())
+    if runs.size and (total != height * width or runs.min() < 0):  # decoded, it would be garbage
+        raise DatasetError(
+            f"its RLE counts cover {total} pixels, the picture has {height} x {width} = "
+            f"{height * width} (none may be negative); encode the mask again"
+        )
+    return segmentation if runs[1::2].any() else []
+
+
+def _run_lengths(counts: str | bytes | list[int]) -> npt.NDArray[np.int64]:
+    """All runs, background first; pycocotools itself never checks what it decodes."""
+    if isinstance(counts, list):
+        return np.array(counts, dtype=np.int64)
+    code = counts.encode() if isinstance(counts, str) else counts
+    if not _COMPRESSED_RUNS.fullmatch(code):
+        raise DatasetError(
+            f"its RLE counts {reprlib.repr(counts)} are no compressed RLE; encode the mask again"
+        )
+    if not code:
+        return np.zeros(0, dtype=np.int64)
+    digits = np.frombuffer(code, dtype=np.uint8).astype(np.int64) - ord("0")
+    ends = np.flatnonzero(digits < 32) + 1
+    starts = np.concatenate(([0], ends[:-1]))
+    lengths = ends - starts
+    place = np.arange(len(digits)) - np.repeat(starts, lengths)
+    numbers = np.add.reduceat((digits & 31) << 5 * place, starts)
+    numbers -= np.where(digits[ends - 1] & 16, 1 << 5 * lengths, 0)  # two's complement
+    # From the fourth on, a number is the difference from the run two before.
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers
+
+
+def compressed(segmentation: Segmentation, height: int, width: int) -> RLE:
+    """One compressed RLE, whatever the form; polygons are merged."""
+    if isinstance(segmentation, list):
+        rle: RLE = mask_utils.merge(mask_utils.frPyObjects(segmentation, height, width))
+        return rle
+    if isinstance(segmentation["counts"], list):
+        rle = mask_utils.frPyObjects(segmentation, height, width)
+        return rle
+    return segmentation
