@@ -1,0 +1,271 @@
+"""Image encoders: any timm `features_only` network, as four maps at strides 4, 8, 16, 32.
+
+ResNets run with frozen BatchNorm folded into the convolutions on the fly: the same numbers, one
+operation instead of two, and the convolution weights stay trainable. Swin runs timm's modules with
+the reference's order, pad to the window first, then shift, and a LayerNorm on each output.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
+from timm.models import FeatureInfo
+from timm.models.swin_transformer import SwinTransformerBlock, window_partition, window_reverse
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffinst.config import BackboneConfig
+
+STRIDES = (4, 8, 16, 32)
+
+
+class Backbone(nn.Module):
+    """Normalised pictures to four feature maps.
+
+    Args:
+        config: Which network.
+        pretrained: Load ImageNet weights: from `config.weights_file`, or timm's from the hub.
+
+    Attributes:
+        channels: Channels of the four outputs.
+    """
+
+    def __init__(self, config: BackboneConfig, *, pretrained: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        is_swin = config.name.startswith("swin_")
+        self.body = _create(config, is_swin, pretrained)
+        self.channels: tuple[int, ...] = tuple(_info(self.body).channels())
+        self.channels_last_output = is_swin
+        norms = [nn.LayerNorm(c) for c in self.channels] if is_swin else []
+        self.norms = nn.ModuleList(norms)
+        if is_swin:
+            for block in self.body.modules():
+                if isinstance(block, SwinTransformerBlock):
+                    block.__class__ = PadFirstSwinBlock
+        if config.norm == "frozen":
+            fold_frozen_norms(self.body)
+        self._freeze(config.freeze_levels)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) normalised RGB, H and W multiples of 32, to maps (B, C_i, H/s, W/s)."""
+        maps: list[Tensor] = self.body(x)
+        if not self.channels_last_output:
+            return maps
+        return [
+            norm(m).permute(0, 3, 1, 2).contiguous()
+            for norm, m in zip(self.norms, maps, strict=True)
+        ]
+
+    def _freeze(self, levels: int) -> None:
+        """No gradient up to and including the n-th output."""
+        if levels == 0:
+            return
+        last = str(_info(self.body).module_name()[levels - 1])
+        if not _freeze_through(self.body, (last, last.replace(".", "_"))):
+            raise ValueError(
+                f"backbone.freeze_levels={levels} is not supported for {self.config.name}; use 0"
+            )
+
+
+def _freeze_through(module: nn.Module, names: tuple[str, ...], prefix: str = "") -> bool:
+    """Freeze children in order up to the named one, looking into containers; whether it was met."""
+    for name, child in module.named_children():
+        path = f"{prefix}{name}"
+        if any(n.startswith(f"{path}.") for n in names):
+            return _freeze_through(child, names, f"{path}.")
+        child.requires_grad_(False)
+        if path in names:
+            return True
+    return False
+
+
+def _create(config: BackboneConfig, is_swin: bool, pretrained: bool) -> nn.Module:
+    extra: dict[str, Any] = {}
+    if is_swin:
+        # every stage keeps its window and shift whatever the picture's size
+        extra = {"strict_img_size": False, "always_partition": True}
+    if config.drop_path:
+        extra["drop_path_rate"] = config.drop_path
+    if pretrained and config.weights_file is not None:
+        path = Path(config.weights_file)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"backbone.weights_file {path} does not exist; give a file of timm weights for "
+                f"{config.name}, or leave the field empty to load them from the hub"
+            )
+        extra["pretrained_cfg_overlay"] = {"file": str(path)}
+    try:
+        with torch.device("meta"):
+            info = _info(timm.create_model(config.name, features_only=True))
+    except RuntimeError as error:
+        raise ValueError(
+            f"backbone.name '{config.name}' cannot be built by timm ({error}); "
+            "see timm.list_models() for the names"
+        ) from error
+    strides = info.reduction()
+    if not set(STRIDES) <= set(strides):
+        raise ValueError(f"backbone {config.name} has strides {strides}, needed are {STRIDES}")
+    indices = tuple(info.info[i]["index"] for i in _last_of_each(strides))
+    try:
+        return timm.create_model(
+            config.name, features_only=True, out_indices=indices, pretrained=pretrained, **extra
+        )
+    except Exception as error:  # of the hub's client or the file's reader, of any kind
+        if not pretrained:
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        if config.weights_file is not None:
+            raise ValueError(
+                f"backbone.weights_file {config.weights_file} holds no weights of {config.name} "
+                f"({reason}); give a file in timm's layout, as `diffinst convert` writes it"
+            ) from error
+        raise OSError(
+            f"ImageNet weights of {config.name} cannot be loaded from timm's hub ({reason}); name "
+            "a local file with model.backbone.weights_file, or start from random weights with "
+            "--no-pretrained"
+        ) from error
+
+
+def _info(body: nn.Module) -> FeatureInfo:
+    """What timm knows of a network's outputs."""
+    info = body.feature_info
+    assert isinstance(info, FeatureInfo)
+    return info
+
+
+def _last_of_each(strides: list[int]) -> list[int]:
+    return [max(i for i, s in enumerate(strides) if s == wanted) for wanted in STRIDES]
+
+
+class PadFirstSwinBlock(SwinTransformerBlock):
+    """timm's Swin block in the reference's order: pad to whole windows, then shift.
+
+    timm shifts first, which differs at sizes that are no multiple of the window.
+    """
+
+    def _attn(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
+        rows, columns = self.window_size
+        shift = tuple(self.shift_size)
+        x = F.pad(x, (0, 0, 0, -width % columns, 0, -height % rows))
+        padded_height, padded_width = x.shape[1:3]
+        mask = None
+        if any(shift):
+            x = torch.roll(x, shifts=(-shift[0], -shift[1]), dims=(1, 2))
+            mask = self.get_attn_mask(x)
+        windows = window_partition(x, self.window_size).flatten(1, 2)
+        windows = self.attn(windows, mask=mask).unflatten(1, (rows, columns))
+        x = window_reverse(windows, self.window_size, padded_height, padded_width)
+        if any(shift):
+            x = torch.roll(x, shifts=shift, dims=(1, 2))
+        return x[:, :height, :width].contiguous()
+
+
+class FrozenNormConv2d(nn.Conv2d):
+    """A convolution with the frozen BatchNorm behind it: conv(x, w * scale) + shift.
+
+    Keeps the weight as it was before the norm, so that training and checkpoints see what they know;
+    the norm's four vectors are buffers.
+    """
+
+    norm_weight: Tensor
+    norm_bias: Tensor
+    norm_mean: Tensor
+    norm_var: Tensor
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        if conv.bias is not None:
+            raise ValueError("a convolution with a bias in front of a frozen BatchNorm")
+        super().__init__(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,  # type: ignore[arg-type]
+            conv.stride,  # type: ignore[arg-type]
+            conv.padding,  # type: ignore[arg-type]
+            conv.dilation,  # type: ignore[arg-type]
+            conv.groups,
+            bias=False,
+            device="meta",
+        )
+        self.weight = conv.weight
+        self.pads_itself = isinstance(conv, Conv2dSame)
+        self.eps = norm.eps
+        assert norm.running_mean is not None and norm.running_var is not None
+        self.register_buffer("norm_weight", norm.weight.detach().clone())
+        self.register_buffer("norm_bias", norm.bias.detach().clone())
+        self.register_buffer("norm_mean", norm.running_mean.detach().clone())
+        self.register_buffer("norm_var", norm.running_var.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolution and norm as one."""
+        if self.pads_itself:
+            x = pad_same(x, self.kernel_size, self.stride, self.dilation)  # type: ignore[arg-type]
+        scale = self.norm_weight * torch.rsqrt(self.norm_var + self.eps)
+        shift = self.norm_bias - self.norm_mean * scale
+        folded: Tensor = self._conv_forward(x, self.weight * scale.view(-1, 1, 1, 1), shift)
+        return folded
+
+
+def fold_frozen_norms(body: nn.Module) -> None:
+    """Replace every (Conv2d, BatchNorm2d) pair of a network by `FrozenNormConv2d`, in place.
+
+    Pairs are found by running a small picture and looking which norm reads which convolution's
+    output; what timm's norm layers do behind the norm (activation) stays.
+
+    Raises:
+        ValueError: A BatchNorm does not directly follow a convolution.
+    """
+    names = {module: name for name, module in body.named_modules()}
+    norms = [m for m in body.modules() if isinstance(m, nn.BatchNorm2d)]
+    if not norms:
+        return
+    producer: dict[int, nn.Module] = {}
+    outputs: list[Tensor] = []  # kept alive, so that no id is used twice
+    pairs: dict[nn.Module, nn.Module] = {}
+
+    def after_conv(module: nn.Module, _: object, output: Tensor) -> None:
+        outputs.append(output)
+        producer[id(output)] = module
+
+    def before_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if id(inputs[0]) in producer:
+            pairs[module] = producer[id(inputs[0])]
+
+    hooks = [
+        m.register_forward_hook(after_conv) for m in body.modules() if isinstance(m, nn.Conv2d)
+    ]
+    hooks += [m.register_forward_pre_hook(before_norm) for m in norms]
+    training = body.training
+    with torch.no_grad():
+        body.eval()(torch.zeros(1, 3, 64, 64))
+    body.train(training)
+    for hook in hooks:
+        hook.remove()
+    missing = [names[n] for n in norms if n not in pairs]
+    if missing:
+        raise ValueError(
+            f"these BatchNorms do not follow a convolution: {missing[:3]}; "
+            "set backbone.norm to 'train' for this backbone"
+        )
+    for norm, conv in pairs.items():
+        assert isinstance(norm, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d)
+        _replace(body, names[conv], FrozenNormConv2d(conv, norm))
+        _replace(body, names[norm], _rest_of(norm))
+
+
+def _rest_of(norm: nn.BatchNorm2d) -> nn.Module:
+    """What timm's combined norm layers still do behind the norm."""
+    drop, act = getattr(norm, "drop", None), getattr(norm, "act", None)
+    rest = [m for m in (drop, act) if m is not None and not isinstance(m, nn.Identity)]
+    return nn.Sequential(*rest) if len(rest) > 1 else (rest[0] if rest else nn.Identity())
+
+
+def _replace(body: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(body.get_submodule(parent) if parent else body, leaf, module)

@@ -1,0 +1,55 @@
+"""Mask branch: p2, p3, p4 to F_mask at stride 4 (paper, 3.3; reference/QUIRKS.md, 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffinst.config import MaskBranchConfig
+from diffinst.ops.masks import aligned_bilinear
+
+LEVELS = 3  # p2, p3, p4
+
+
+class MaskBranch(nn.Module):
+    """Per level conv-norm-ReLU, brought to stride 4 and added; a tower; a 1x1 convolution to c.
+
+    Args:
+        in_channels: D.
+        config: Widths and the norm.
+    """
+
+    def __init__(self, in_channels: int, config: MaskBranchConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.refine = nn.ModuleList(_conv_norm(in_channels, width, config) for _ in range(LEVELS))
+        self.tower = nn.Sequential(*[_conv_norm(width, width, config) for _ in range(config.depth)])
+        self.out = nn.Conv2d(width, config.channels, 1)
+
+    def forward(self, pyramid: Sequence[Float[Tensor, "B D _ _"]]) -> Float[Tensor, "B c _ _"]:
+        """p2.. (B, D, H/s, W/s) to F_mask (B, c, H/4, W/4)."""
+        summed = self.refine[0](pyramid[0])
+        for i in range(1, LEVELS):
+            summed = summed + aligned_bilinear(self.refine[i](pyramid[i]), 2**i)
+        features: Tensor = self.out(self.tower(summed))
+        return features
+
+
+def _conv_norm(inputs: int, outputs: int, config: MaskBranchConfig) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    norm: nn.Module
+    match config.norm:
+        case "batch":
+            norm = nn.BatchNorm2d(outputs)
+        case "sync":
+            norm = nn.SyncBatchNorm(outputs)
+        case "group":
+            norm = nn.GroupNorm(_groups(outputs), outputs)
+    return nn.Sequential(conv, norm, nn.ReLU())
+
+
+def _groups(channels: int) -> int:
+    """Largest usual group count that divides the channels."""
+    return next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0)
