@@ -1,4 +1,4 @@
-"""What every test shares: few threads, repeatable examples, and where the reference data lie."""
+"""What every test shares: checked shapes, few threads, repeatable examples, where data lie."""
 
 import os
 from pathlib import Path
@@ -6,8 +6,22 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from jaxtyping import install_import_hook
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+# Shapes and dtypes in the signatures of these modules are checked at every call, in tests only. It
+# has to be said before anything imports them. As for mypy, an int will do where a float is due.
+TYPECHECKED = (
+    "diffinst.ops",
+    "diffinst.diffusion",
+    "diffinst.models",
+    "diffinst.training.matcher",
+    "diffinst.inference.sampler",
+)
+TYPECHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+if os.environ.get("DIFFINST_TYPECHECK") != "0":
+    install_import_hook(TYPECHECKED, TYPECHECKER)
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 

@@ -221,8 +221,9 @@ class AugmentConfig(_Part):
     """Short side before the crop; empty: no resize."""
     crop_range: tuple[PositiveInt, PositiveInt] = (384, 600)
     short_sides: tuple[PositiveInt, ...] = tuple(range(480, 801, 32))
-    """Short side after the crop; empty: multiply by a factor drawn from `zoom`."""
+    """Short side after the crop; empty: no resize."""
     zoom: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    """Range of a factor drawn before the crop; (1, 1): none."""
     long_side: PositiveInt = 1333
 
 
@@ -246,6 +247,8 @@ class TrainConfig(_Part):
     """Decay of the exponential moving average of the weights; 0: none."""
     eval_every: Annotated[int, Field(ge=0)] = 0
     """Iterations between evaluations on val; 0: only at the end."""
+    checkpoint_every: PositiveInt = 250
+    """Iterations between checkpoints to resume from."""
     log_every: PositiveInt = 20
     workers: Annotated[int, Field(ge=0)] = 2
     seed: int = 0
@@ -261,6 +264,15 @@ class Config(_Part):
     criterion: CriterionConfig = CriterionConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _steps_fit_schedule(self) -> Config:
+        steps, timesteps = self.sampler.steps, self.model.diffusion.timesteps
+        if steps > timesteps:
+            raise ValueError(
+                f"sampler.steps is {steps}; allowed are 1 to {timesteps} (diffusion.timesteps)"
+            )
+        return self
 
     @classmethod
     def from_preset(cls, name: str) -> Config:
@@ -346,6 +358,8 @@ def _explain(error: ValidationError) -> str:
         field = ".".join(str(part) for part in item["loc"]) or "config"
         if item["type"] == "extra_forbidden":
             lines.append(f"unknown field '{field}'; fields are described in diffinst/config.py")
+        elif item["type"] == "value_error":  # from a validator here: it names its fields and values
+            lines.append(str(item["ctx"]["error"]))
         else:
             lines.append(f"{field}: {item['msg']} (got {item.get('input')!r})")
     return "; ".join(lines)

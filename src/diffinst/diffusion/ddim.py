@@ -6,6 +6,7 @@ import math
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffinst.diffusion.schedule import Schedule
@@ -25,15 +26,15 @@ def time_pairs(steps: int, timesteps: int) -> list[tuple[int, int]]:
 
 
 def ddim_step(
-    x_t: Tensor,
-    x_start: Tensor,
-    noise: Tensor,
+    x_t: Float[Tensor, "*batch 4"],
+    x_start: Float[Tensor, "*batch 4"],
+    noise: Float[Tensor, "*batch 4"],
     *,
     now: int,
     following: int,
     schedule: Schedule,
     eta: float = 1.0,
-) -> Tensor:
+) -> Float64[Tensor, "*batch 4"]:
     """x at the next time, from the present x and the network's idea of the clean signal.
 
     Args:

@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 COSINE_OFFSET = 0.008  # Nichol and Dhariwal, Eq. 17
@@ -30,8 +31,8 @@ class Schedule:
         alphas_cumprod: (T,) float64, from nearly 1 down to 2.4e-9 (T = 1000).
     """
 
-    betas: Tensor
-    alphas_cumprod: Tensor
+    betas: Float64[Tensor, "T"]
+    alphas_cumprod: Float64[Tensor, "T"]
 
     def __len__(self) -> int:
         """T."""
@@ -43,7 +44,12 @@ class Schedule:
             raise ValueError(f"t must lie in [-1, {len(self) - 1}], got {t}")
         return 1.0 if t < 0 else float(self.alphas_cumprod[t])
 
-    def add_noise(self, x_start: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def add_noise(
+        self,
+        x_start: Float[Tensor, "B *N 4"],
+        noise: Float[Tensor, "B *N 4"],
+        t: Int64[Tensor, "B"],
+    ) -> Float64[Tensor, "B *N 4"]:
         """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Eq. 2; the printed one lacks a root).
 
         Args:
@@ -57,7 +63,9 @@ class Schedule:
         abar = self.alphas_cumprod.to(t.device)[t].view(-1, *[1] * (x_start.ndim - 1))
         return abar.sqrt() * x_start + (1 - abar).sqrt() * noise
 
-    def predict_noise(self, x_t: Tensor, x_start: Tensor, t: int) -> Tensor:
+    def predict_noise(
+        self, x_t: Float[Tensor, "*batch 4"], x_start: Float[Tensor, "*batch 4"], t: int
+    ) -> Float64[Tensor, "*batch 4"]:
         """The epsilon that leads from x_0 to x_t, the inverse of Eq. 2; float64."""
         abar = self.alpha_bar(t)
         recip, recip_m1 = math.sqrt(1.0 / abar), math.sqrt(1.0 / abar - 1)

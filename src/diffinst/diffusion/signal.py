@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 from diffinst.config import DiffusionConfig
@@ -28,7 +29,9 @@ def _unit(scale: Tensor, config: DiffusionConfig) -> Tensor:
     return torch.cat([scale[..., :2], torch.full_like(scale[..., 2:], config.size_pixels)], dim=-1)
 
 
-def to_signal(boxes: Tensor, scale: Tensor, config: DiffusionConfig) -> Tensor:
+def to_signal(
+    boxes: Float[Tensor, "*#batch 4"], scale: Float[Tensor, "*#batch 4"], config: DiffusionConfig
+) -> Float[Tensor, "*batch 4"]:
     """Pixel boxes to signal: (2 x - 1) s of their cxcywh shares, not clamped.
 
     Args:
@@ -39,14 +42,18 @@ def to_signal(boxes: Tensor, scale: Tensor, config: DiffusionConfig) -> Tensor:
     return (to_unit(boxes, scale, config) * 2 - 1) * config.scale
 
 
-def to_unit(boxes: Tensor, scale: Tensor, config: DiffusionConfig) -> Tensor:
+def to_unit(
+    boxes: Float[Tensor, "*#batch 4"], scale: Float[Tensor, "*#batch 4"], config: DiffusionConfig
+) -> Float[Tensor, "*batch 4"]:
     """Pixel boxes (..., 4) xyxy to cxcywh in the signal's own unit, [0, 1] for what fits."""
     if config.size_pixels is None:
         return xyxy_to_cxcywh(boxes / scale)
     return xyxy_to_cxcywh(boxes) / _unit(scale, config)
 
 
-def from_signal(x: Tensor, scale: Tensor, config: DiffusionConfig) -> Tensor:
+def from_signal(
+    x: Float[Tensor, "*#batch 4"], scale: Float[Tensor, "*#batch 4"], config: DiffusionConfig
+) -> Float32[Tensor, "*batch 4"]:
     """Signal, clamped to [-s, s], to pixel boxes (xyxy, float32)."""
     s = config.scale
     unit = (x.clamp(-s, s) / s + 1) / 2
@@ -57,7 +64,7 @@ def from_signal(x: Tensor, scale: Tensor, config: DiffusionConfig) -> Tensor:
 
 def draw_noise(
     count: int, config: DiffusionConfig, generator: torch.Generator | None = None
-) -> Tensor:
+) -> Float32[Tensor, "{count} 4"]:
     """x_T of `count` proposals, (count, 4): N(0, 1), or a low-discrepancy sequence of the like.
 
     Independent draws leave holes where objects are missed; a scrambled Sobol sequence does not. Its
@@ -86,9 +93,9 @@ class Corruption:
     """
 
     t: int
-    noise: Tensor
-    placeholder: Tensor
-    order: Tensor
+    noise: Float[Tensor, "N 4"]
+    placeholder: Float[Tensor, "_ 4"]
+    order: Int64[Tensor, "n"]
 
     @classmethod
     def draw(
@@ -108,14 +115,18 @@ class Corruption:
         )
 
 
-def kept_objects(count: int, proposals: int, order: Tensor) -> Tensor:
+def kept_objects(
+    count: int, proposals: int, order: Int64[Tensor, "n"]
+) -> Int64[Tensor, "{min(count,proposals)}"]:
     """Indices of the objects that take part, in their own order: all, or N of them where n > N."""
     if count <= proposals:
         return torch.arange(count)
     return order[:proposals].sort().values
 
 
-def pad_start(boxes_unit: Tensor, placeholder: Tensor, proposals: int) -> Tensor:
+def pad_start(
+    boxes_unit: Float[Tensor, "n 4"], placeholder: Float[Tensor, "_ 4"], proposals: int
+) -> Float[Tensor, "{proposals} 4"]:
     """Objects first, then placeholders, up to N boxes; a picture without objects gets a full one.
 
     Args:
@@ -135,8 +146,11 @@ def pad_start(boxes_unit: Tensor, placeholder: Tensor, proposals: int) -> Tensor
 
 
 def corrupt(
-    boxes_unit: Tensor, draws: Corruption, schedule: Schedule, config: DiffusionConfig
-) -> tuple[Tensor, Tensor]:
+    boxes_unit: Float[Tensor, "n 4"],
+    draws: Corruption,
+    schedule: Schedule,
+    config: DiffusionConfig,
+) -> tuple[Float[Tensor, "N 4"], Float64[Tensor, "N 4"]]:
     """b_t of one picture: pad to N, scale, add the noise of time t (Eq. 4, first line).
 
     Args:

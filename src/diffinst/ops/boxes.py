@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 from torchvision.ops import nms
 
@@ -17,24 +18,24 @@ DELTA_WEIGHTS = (2.0, 2.0, 1.0, 1.0)
 """dx, dy, dw, dh are divided by these (Sparse R-CNN)."""
 
 
-def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+def cxcywh_to_xyxy(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
     """(..., 4) centre and size to corners, in the same unit."""
     centre, half = boxes[..., :2], boxes[..., 2:] * 0.5
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
-def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+def xyxy_to_cxcywh(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
     """(..., 4) corners to centre and size, in the same unit."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat([(low + high) * 0.5, high - low], dim=-1)
 
 
-def area(boxes: Tensor) -> Tensor:
+def area(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
     """(..., 4) xyxy to (...) areas; boxes turned inside out count as empty."""
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
 
 
-def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def clip(boxes: Float[Tensor, "*batch 4"], size: tuple[int, int]) -> Float[Tensor, "*batch 4"]:
     """Clip (..., 4) xyxy boxes to a picture of size (height, width)."""
     height, width = size
     limit = boxes.new_tensor([width, height, width, height])
@@ -54,7 +55,7 @@ def _safe_ratio(part: Tensor, whole: Tensor) -> Tensor:
     return torch.where(positive, part / torch.where(positive, whole, 1.0), 0.0)
 
 
-def iou(a: Tensor, b: Tensor) -> Tensor:
+def iou(a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"]) -> Float[Tensor, "*batch"]:
     """Intersection over union of xyxy boxes that broadcast: (..., 4), (..., 4) to (...).
 
     Pairs come from broadcasting, `iou(a[:, None], b[None])` is (n, m). Empty with empty is 0.
@@ -62,7 +63,7 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     return _safe_ratio(*_intersection_union(a, b))
 
 
-def giou(a: Tensor, b: Tensor) -> Tensor:
+def giou(a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"]) -> Float[Tensor, "*batch"]:
     """Generalised IoU of xyxy boxes that broadcast, in (-1, 1]; degenerate boxes stay finite."""
     intersection, union = _intersection_union(a, b)
     low = torch.minimum(a[..., :2], b[..., :2])
@@ -71,7 +72,9 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
     return _safe_ratio(intersection, union) - _safe_ratio(hull - union, hull)
 
 
-def apply_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
+def apply_deltas(
+    boxes: Float[Tensor, "*batch 4"], deltas: Float[Tensor, "*batch 4"]
+) -> Float32[Tensor, "*batch 4"]:
     """Refine xyxy boxes by (dx, dy, dw, dh): centre += d * size, size *= exp(d).
 
     Args:
@@ -88,7 +91,12 @@ def apply_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
     return cxcywh_to_xyxy(torch.cat([centre + shift * size, size * scale], dim=-1))
 
 
-def class_nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
+def class_nms(
+    boxes: Float[Tensor, "n 4"],
+    scores: Float[Tensor, "n"],
+    labels: Int64[Tensor, "n"],
+    threshold: float,
+) -> Int64[Tensor, "_"]:
     """Non-maximum suppression within each class.
 
     Classes are kept apart by shifting each one's boxes to a region of its own, in float64: exact

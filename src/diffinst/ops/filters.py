@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -40,7 +41,9 @@ class FilterLayout:
         """
         return sum(out * inp + out for out, inp in self.shapes)
 
-    def split(self, filters: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def split(
+        self, filters: Float[Tensor, "n d"]
+    ) -> list[tuple[Float[Tensor, "n _ _"], Float[Tensor, "n _"]]]:
         """(n, d) filters to one (weight (n, out, in), bias (n, out)) per layer."""
         if filters.shape[-1] != self.size:
             raise ValueError(f"filters have {filters.shape[-1]} numbers, this layout {self.size}")
@@ -53,16 +56,20 @@ class FilterLayout:
         ]
 
 
-def apply_filters(features: Tensor, filters: Tensor, layout: FilterLayout) -> Tensor:
+def apply_filters(
+    features: Float[Tensor, "inputs p"] | Float[Tensor, "n inputs p"],
+    filters: Float[Tensor, "n d"],
+    layout: FilterLayout,
+) -> Float[Tensor, "n p"]:
     """Run each filter over its points; ReLU between the layers (Eq. 3).
 
     Args:
-        features: (inputs, points) shared by all filters, or (n, inputs, points) one per filter.
+        features: (inputs, p) shared by all filters, or (n, inputs, p) one per filter.
         filters: (n, d).
         layout: How d is laid out.
 
     Returns:
-        (n, points) mask logits.
+        (n, p) mask logits.
     """
     hidden = features
     last = layout.layers - 1
@@ -77,15 +84,17 @@ def apply_filters(features: Tensor, filters: Tensor, layout: FilterLayout) -> Te
     return hidden[:, 0]
 
 
-def relative_coordinates(points: Tensor, boxes: Tensor) -> Tensor:
+def relative_coordinates(
+    points: Float[Tensor, "p 2"] | Float[Tensor, "#n p 2"], boxes: Float[Tensor, "n 4"]
+) -> Float[Tensor, "n p 2"]:
     """Points seen from a box: 0 at its centre, -1 and 1 at its sides.
 
     Args:
-        points: (..., 2) or (n, ..., 2) x, y pixels; broadcast against the boxes.
+        points: (p, 2) shared by all boxes, or (n, p, 2) one set per box; x, y pixels.
         boxes: (n, 4) xyxy pixels.
 
     Returns:
-        (n, points, 2).
+        (n, p, 2).
     """
     centre = (boxes[:, None, :2] + boxes[:, None, 2:]) * 0.5
     half = ((boxes[:, None, 2:] - boxes[:, None, :2]) * 0.5).clamp(min=1e-3)

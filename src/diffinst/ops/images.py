@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,7 +35,9 @@ def fit_size(
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(
+    image: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"], size: tuple[int, int]
+) -> Float32[Tensor, "3 {size[0]} {size[1]}"]:
     """(3, h, w) uint8 or float to (3, H, W) float32 in the same range, antialiased bilinear."""
     pixels = image.float()
     if tuple(image.shape[-2:]) == tuple(size):
@@ -43,7 +46,9 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     return pixels.clamp(0, 255)
 
 
-def pad_batch(images: Sequence[Tensor], divisor: int = SIZE_DIVISOR) -> ImageBatch:
+def pad_batch(
+    images: Sequence[UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]], divisor: int = SIZE_DIVISOR
+) -> ImageBatch:
     """(3, h, w) pictures in one batch, zero-padded at the bottom and right to a common multiple.
 
     Example:

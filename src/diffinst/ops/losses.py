@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -10,8 +11,12 @@ DICE_EPS = 1e-5
 
 
 def sigmoid_focal(
-    logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0
-) -> Tensor:
+    logits: Float[Tensor, "*shape"],
+    targets: Float[Tensor, "*shape"],
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> Float32[Tensor, "*shape"]:
     """Focal loss (Lin et al., Eq. 5), elementwise.
 
     A target between 0 and 1 generalises it: |target - p|^gamma modulates (quality focal loss).
@@ -30,7 +35,7 @@ def sigmoid_focal(
     return loss
 
 
-def dice(probs: Tensor, targets: Tensor) -> Tensor:
+def dice(probs: Float[Tensor, "n p"], targets: Float[Tensor, "n p"]) -> Float32[Tensor, "n"]:
     """Dice loss with squared denominators (V-Net): (n, p), (n, p) in [0, 1] to (n,) in [0, 1]."""
     probs, targets = probs.float(), targets.float()
     overlap = (probs * targets).sum(-1)
@@ -38,8 +43,11 @@ def dice(probs: Tensor, targets: Tensor) -> Tensor:
 
 
 def sample_classes(
-    present: Tensor, weights: Tensor, total: int, generator: torch.Generator | None = None
-) -> Tensor:
+    present: Int64[Tensor, "_"],
+    weights: Float[Tensor, "K"],
+    total: int,
+    generator: torch.Generator | None = None,
+) -> Int64[Tensor, "_"]:
     """Classes that take part in a federated loss: those present, filled up by weighted draws.
 
     Args:

@@ -7,6 +7,7 @@ matrices; only the window is ever computed, never N full-size masks.
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,7 +16,9 @@ from diffinst.ops.roi_align import weighted_gather
 MASK_STRIDE = 4
 
 
-def aligned_bilinear(x: Tensor, factor: int) -> Tensor:
+def aligned_bilinear(
+    x: Float[Tensor, "B C H W"], factor: int
+) -> Float[Tensor, "B C {factor}*H {factor}*W"]:
     """Upsample so that cell i of the input lies at output pixel factor * i + factor // 2.
 
     Args:
@@ -35,7 +38,9 @@ def aligned_bilinear(x: Tensor, factor: int) -> Tensor:
     return x[..., : factor * height, : factor * width]
 
 
-def sample_targets(masks: Tensor, padded: tuple[int, int]) -> Tensor:
+def sample_targets(
+    masks: Bool[Tensor, "n h w"], padded: tuple[int, int]
+) -> Float32[Tensor, "n {padded[0]//4} {padded[1]//4}"]:
     """Full-size target masks at the points of F_mask: zero-padded, then every 4th pixel from 2.
 
     Args:
@@ -51,7 +56,9 @@ def sample_targets(masks: Tensor, padded: tuple[int, int]) -> Tensor:
     return masks[:, half::MASK_STRIDE, half::MASK_STRIDE].float()
 
 
-def map_points(size: tuple[int, int], device: torch.device) -> Tensor:
+def map_points(
+    size: tuple[int, int], device: torch.device
+) -> Float32[Tensor, "{size[0]*size[1]} 2"]:
     """(h * w, 2) x, y pixels of the network input where the cells of a stride-4 map lie."""
     half = MASK_STRIDE // 2
     ys = torch.arange(size[0], device=device, dtype=torch.float32) * MASK_STRIDE + half
@@ -60,13 +67,13 @@ def map_points(size: tuple[int, int], device: torch.device) -> Tensor:
     return torch.stack([x, y], dim=-1).flatten(0, 1)
 
 
-def enlarge(boxes: Tensor, margin: float) -> Tensor:
+def enlarge(boxes: Float[Tensor, "n 4"], margin: float) -> Float[Tensor, "n 4"]:
     """(n, 4) xyxy boxes grown by `margin` of their size about their centres."""
     grow = (boxes[:, 2:] - boxes[:, :2]) * (margin / 2)
     return torch.cat([boxes[:, :2] - grow, boxes[:, 2:] + grow], dim=-1)
 
 
-def grid_points(boxes: Tensor, size: int) -> Tensor:
+def grid_points(boxes: Float[Tensor, "n 4"], size: int) -> Float[Tensor, "n {size*size} 2"]:
     """Centres of a size x size grid in each box: (n, size * size, 2) x, y, row by row."""
     ticks = (torch.arange(size, device=boxes.device, dtype=torch.float32) + 0.5) / size
     y, x = torch.meshgrid(ticks, ticks, indexing="ij")
@@ -74,7 +81,9 @@ def grid_points(boxes: Tensor, size: int) -> Tensor:
     return boxes[:, None, :2] + unit * (boxes[:, None, 2:] - boxes[:, None, :2])
 
 
-def sample_at(maps: Tensor, points: Tensor, picture: Tensor) -> Tensor:
+def sample_at(
+    maps: Float[Tensor, "B C h w"], points: Float[Tensor, "n p 2"], picture: Int64[Tensor, "n"]
+) -> Float[Tensor, "n C p"]:
     """Bilinear samples of stride-4 maps at pixels of the network input, border replicated.
 
     Args:
@@ -104,7 +113,9 @@ def sample_at(maps: Tensor, points: Tensor, picture: Tensor) -> Tensor:
     return rows.view(*points.shape[:2], maps.shape[1]).transpose(1, 2)
 
 
-def sample_binary(masks: Tensor, points: Tensor) -> Tensor:
+def sample_binary(
+    masks: Bool[Tensor, "n h w"], points: Float[Tensor, "n p 2"]
+) -> Float32[Tensor, "n p"]:
     """Whether full-size masks cover points: (n, h, w) bool at (n, p, 2) x, y pixels, 0 outside.
 
     Returns:
@@ -117,7 +128,7 @@ def sample_binary(masks: Tensor, points: Tensor) -> Tensor:
     return (masks.flatten(1).gather(1, flat) & inside).float()
 
 
-def linear_taps(positions: Tensor, length: int) -> Tensor:
+def linear_taps(positions: Float[Tensor, "p"], length: int) -> Float[Tensor, "p {length}"]:
     """Interpolation matrix (p, length): row i blends the two cells around positions[i], clamped."""
     positions = positions.clamp(0, length - 1)
     low = positions.floor().long()
@@ -128,7 +139,7 @@ def linear_taps(positions: Tensor, length: int) -> Tensor:
     return matrix.scatter_add_(1, high.unsqueeze(-1), fraction)
 
 
-def map_to_output(cells: int, inside: int, output: int) -> Tensor:
+def map_to_output(cells: int, inside: int, output: int) -> Float32[Tensor, "{output} {cells}"]:
     """The matrix (output, cells) from a stride-4 map's axis to the output picture's.
 
     It is `aligned_bilinear` by 4, cut to the unpadded input, and bilinear resizing with corners not

@@ -7,9 +7,10 @@ rows. That is one kernel forward and one backward, whatever the number of levels
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, no_type_check
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,7 +19,7 @@ CANONICAL_LEVEL = 4  # ... belongs to this level
 FIRST_LEVEL = 2
 
 
-def assign_levels(boxes: Tensor, levels: int = 4) -> Tensor:
+def assign_levels(boxes: Float[Tensor, "*batch 4"], levels: int = 4) -> Int64[Tensor, "*batch"]:
     """Pyramid level of each box: floor(4 + log2(sqrt(area) / 224)), limited to what there is.
 
     Args:
@@ -41,13 +42,15 @@ class FeatureTable:
         pyramid: p2..., each (B, C, H/s, W/s), strides 4, 8, ...
     """
 
-    def __init__(self, pyramid: Sequence[Tensor]) -> None:
+    def __init__(self, pyramid: Sequence[Float[Tensor, "B C _ _"]]) -> None:
         self.shapes = tuple((int(p.shape[-2]), int(p.shape[-1])) for p in pyramid)
         self.batch = int(pyramid[0].shape[0])
         rows = [p.flatten(2).transpose(1, 2) for p in pyramid]  # (B, H*W, C) each
         self.table = torch.cat(rows, dim=1).flatten(0, 1).contiguous()
 
-    def pool(self, boxes: Tensor, size: int, sampling: int) -> Tensor:
+    def pool(
+        self, boxes: Float[Tensor, "B N 4"], size: int, sampling: int
+    ) -> Float[Tensor, "B N {size*size} C"]:
         """Aligned RoIAlign of each picture's boxes from the level that fits them.
 
         Args:
@@ -121,7 +124,11 @@ def _axis_taps(
     )
 
 
-def weighted_gather(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+def weighted_gather(
+    table: Float[Tensor, "rows C"],
+    index: Int64[Tensor, "bins taps"],
+    weight: Float[Tensor, "bins taps"],
+) -> Float[Tensor, "bins C"]:
     """sum_k weight[i, k] * table[index[i, k]] for every i; gradient to the table only.
 
     Args:
@@ -145,6 +152,7 @@ class _Context(Protocol):
     def save_for_backward(self, *tensors: Tensor) -> None: ...
 
 
+@no_type_check  # at run time, that is: autograd's ctx has its attributes only later
 class _WeightedGather(torch.autograd.Function):
     """`embedding_bag` both ways: backward sorts the taps by row once and gathers the gradient."""
 
