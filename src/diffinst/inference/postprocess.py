@@ -1,0 +1,188 @@
+"""From scored candidates to instances in the picture's own pixels; masks only in boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffinst.config import PostprocessConfig
+from diffinst.inference.instances import Instances
+from diffinst.inference.sampler import Pool
+from diffinst.models.network import DiffusionInstNetwork
+from diffinst.ops.boxes import class_nms, clip
+from diffinst.ops.crops import CroppedMasks
+from diffinst.ops.filters import apply_filters, relative_coordinates
+from diffinst.ops.masks import enlarge, linear_taps, map_points, map_to_output
+from diffinst.structures import Features
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What is kept of one picture before masks are drawn, by descending score.
+
+    Attributes:
+        boxes: (n, 4) xyxy pixels of the network input, not clipped.
+        scores: (n,) in [0, 1].
+        labels: (n,) int64.
+        filters: (n, d).
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    filters: Tensor
+
+    def __getitem__(self, keep: Tensor) -> Detections:
+        """Those at an index or mask tensor."""
+        return Detections(
+            self.boxes[keep], self.scores[keep], self.labels[keep], self.filters[keep]
+        )
+
+
+def select(pool: Pool, picture: int, nms_iou: float) -> Detections:
+    """One picture's candidates after NMS within each class.
+
+    Args:
+        pool: Candidates of the batch.
+        picture: Index into the batch.
+        nms_iou: IoU above which the worse of two boxes of a class goes.
+    """
+    boxes, scores = pool.boxes[picture].float(), pool.scores[picture]
+    labels, filters = pool.labels[picture], pool.filters[picture]
+    real = (scores >= 0) & boxes.isfinite().all(1)
+    boxes, scores, labels, filters = boxes[real], scores[real], labels[real], filters[real]
+    keep = class_nms(boxes, scores, labels, nms_iou)
+    return Detections(boxes[keep], scores[keep], labels[keep], filters[keep])
+
+
+def draw(
+    detections: Detections,
+    features: Features,
+    picture: int,
+    output: tuple[int, int],
+    network: DiffusionInstNetwork,
+    config: PostprocessConfig,
+) -> Instances:
+    """Instances of one picture.
+
+    Args:
+        detections: Candidates after NMS.
+        features: The encoded batch.
+        picture: Index into the batch.
+        output: (height, width) of the original picture.
+        network: Evaluates the filters.
+        config: Threshold, number kept, mask threshold.
+    """
+    inside = features.sizes[picture]
+    ratio = detections.boxes.new_tensor([output[1] / inside[1], output[0] / inside[0]])
+    boxes = clip(detections.boxes * ratio.repeat(2), output)
+    real = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1) & (detections.scores >= config.threshold)
+    keep = torch.nonzero(real)[: config.max_detections, 0]
+    kept, boxes = detections[keep], boxes[keep]
+    on_grid = network.config.filters.evaluate == "grid"
+    cut = _grid_masks if on_grid else _map_masks
+    masks = cut(kept, boxes, features, picture, output, network, config.mask_threshold)
+    return Instances(
+        boxes=boxes.float().cpu(),
+        scores=kept.scores.float().cpu(),
+        labels=kept.labels.cpu(),
+        mask_crops=masks,
+        image_size=output,
+        class_names=network.config.names,
+    )
+
+
+def _map_masks(
+    kept: Detections,
+    boxes: Tensor,
+    features: Features,
+    picture: int,
+    output: tuple[int, int],
+    network: DiffusionInstNetwork,
+    threshold: float,
+) -> CroppedMasks:
+    """Filters on the stride-4 cells that a window needs, resampled to it (the paper).
+
+    A window is rows floor(y1)..floor(y2)-1 and columns floor(x1)..floor(x2)-1 of the output.
+    """
+    maps = features.mask_features[picture].float()
+    height, width = features.sizes[picture]
+    rows = map_to_output(maps.shape[1], height, output[0]).to(maps.device)
+    columns = map_to_output(maps.shape[2], width, output[1]).to(maps.device)
+    row_ends, column_ends = _support(rows), _support(columns)
+    points = map_points((maps.shape[1], maps.shape[2]), maps.device).view(*maps.shape[1:], 2)
+    windows, patches = [], []
+    for i, (x1, y1, x2, y2) in enumerate(boxes.floor().long().tolist()):
+        windows.append([y1, x1, y2 - y1, x2 - x1])
+        if y2 <= y1 or x2 <= x1:
+            patches.append(torch.zeros(y2 - y1, x2 - x1, dtype=torch.bool))
+            continue
+        top, bottom = int(row_ends[y1][0]), int(row_ends[y2 - 1][1])
+        left, right = int(column_ends[x1][0]), int(column_ends[x2 - 1][1])
+        cells = maps[:, top:bottom, left:right].flatten(1)
+        if network.config.filters.coordinates:
+            seen = points[top:bottom, left:right].flatten(0, 1)
+            relative = relative_coordinates(seen, kept.boxes[i : i + 1])[0].T
+            cells = torch.cat([relative, cells])
+        filters = kept.filters[i : i + 1].float()
+        probs = apply_filters(cells, filters, network.layout).sigmoid()
+        probs = probs.view(bottom - top, right - left)
+        window = rows[y1:y2, top:bottom] @ probs @ columns[x1:x2, left:right].T
+        patches.append((window > threshold).cpu())
+    return _crops(windows, patches, output)
+
+
+def _support(matrix: Tensor) -> list[tuple[int, int]]:
+    """First and one past the last non-zero column of each row."""
+    used = matrix > 0
+    first = used.int().argmax(1)
+    last = matrix.shape[1] - used.flip(1).int().argmax(1)
+    return list(zip(first.tolist(), last.tolist(), strict=True))
+
+
+def _grid_masks(
+    kept: Detections,
+    boxes: Tensor,
+    features: Features,
+    picture: int,
+    output: tuple[int, int],
+    network: DiffusionInstNetwork,
+    threshold: float,
+) -> CroppedMasks:
+    """Filters on a grid over each box, slightly enlarged, resampled to the pixels it covers."""
+    config = network.config.filters
+    size = config.grid_test
+    which = torch.full((len(boxes),), picture, device=kept.boxes.device)
+    logits, _ = network.grid_logits(features, kept.filters, kept.boxes, which, size)
+    probs = logits.float().sigmoid().view(-1, size, size).cpu()
+    inside = features.sizes[picture]
+    ratio = torch.tensor([output[1] / inside[1], output[0] / inside[0]]).repeat(2)
+    areas = enlarge(kept.boxes.float().cpu(), config.grid_margin) * ratio
+    pixels = torch.cat([areas[:, :2].floor(), areas[:, 2:].ceil()], dim=1)
+    windows, patches = [], []
+    for i, (x1, y1, x2, y2) in enumerate(clip(pixels, output).long().tolist()):
+        windows.append([y1, x1, y2 - y1, x2 - x1])
+        left, top, right, bottom = areas[i].tolist()
+        rows = _grid_taps(y1, y2, top, bottom, size)
+        columns = _grid_taps(x1, x2, left, right, size)
+        patches.append(rows @ probs[i] @ columns.T > threshold)
+    return _crops(windows, patches, output)
+
+
+def _grid_taps(start: int, stop: int, low: float, high: float, size: int) -> Tensor:
+    """(stop - start, size) weights of grid cells over [low, high] at pixel centres; 0 outside."""
+    centres = torch.arange(start, stop, dtype=torch.float32) + 0.5
+    cell = max(high - low, 1e-6) / size
+    taps = linear_taps((centres - low) / cell - 0.5, size)
+    covered = (centres > low) & (centres < high)
+    return taps * covered[:, None]
+
+
+def _crops(
+    windows: list[list[int]], patches: list[Tensor], output: tuple[int, int]
+) -> CroppedMasks:
+    return CroppedMasks(
+        torch.tensor(windows, dtype=torch.int64).view(-1, 4), tuple(patches), output
+    )

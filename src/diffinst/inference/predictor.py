@@ -1,0 +1,296 @@
+"""The public model: `DiffusionInst` loads weights and turns pictures into instances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffinst import checkpoint
+from diffinst.config import Config, PreprocessConfig
+from diffinst.inference.instances import Instances
+from diffinst.inference.postprocess import draw, select
+from diffinst.inference.sampler import Noise, Pool, Sampler, SampleStep, pool_step, pool_steps
+from diffinst.io.images import ImageSource, read_image
+from diffinst.models.network import DiffusionInstNetwork, Encoded
+from diffinst.ops.images import SIZE_DIVISOR, fit_size, pad_batch, resize
+from diffinst.structures import ImageBatch
+
+MAX_BATCH = 8
+
+
+@dataclass(frozen=True)
+class TracePoint:
+    """What the model believes at one moment of the denoising.
+
+    Attributes:
+        step: Denoising step, 0 first.
+        time: t of that step.
+        stage: Decoder stage, 0 first; -1 for the boxes that entered the step.
+        instances: All proposals with classes and masks; for stage -1 only boxes.
+    """
+
+    step: int
+    time: int
+    stage: int
+    instances: Instances
+
+
+class DiffusionInst:
+    """Instance segmentation by denoising boxes and filters.
+
+    Make one with `from_pretrained` or `from_preset`. Steps and proposals are free at inference: any
+    number works with the same weights.
+
+    Attributes:
+        network: The torch module.
+        config: Everything saved with the weights; defaults of `predict` come from it.
+    """
+
+    def __init__(self, network: DiffusionInstNetwork, config: Config) -> None:
+        self.network = network
+        self.config = config
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, device: str | torch.device = "cpu"
+    ) -> DiffusionInst:
+        """Load weights.
+
+        Args:
+            source: Name of shipped weights, a folder, its model.safetensors, or a hub id.
+            device: Where to run.
+
+        Raises:
+            CheckpointError: Nothing there or not usable; says why.
+
+        Example:
+            >>> model = DiffusionInst.from_pretrained("nano-nuclei")  # doctest: +SKIP
+        """
+        network, config = checkpoint.load(source)
+        return cls(network.to(device), config)
+
+    @classmethod
+    def from_preset(
+        cls, name: str, *, seed: int = 0, device: str | torch.device = "cpu"
+    ) -> DiffusionInst:
+        """The architecture of a preset with fresh weights; downloads nothing.
+
+        Args:
+            name: See `diffinst.config.preset_names`.
+            seed: Of the random initialisation; the global generator is left as it was.
+            device: Where to run.
+
+        Raises:
+            ConfigError: No such preset.
+        """
+        config = Config.from_preset(name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = DiffusionInstNetwork(config.model)
+        return cls(network.eval().to(device), config)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
+        """Write config.json and model.safetensors into a folder, atomically; returns the folder."""
+        return checkpoint.save(self.network, self.config, folder, dtype=dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.network.image_mean.device
+
+    def to(self, device: str | torch.device) -> DiffusionInst:
+        """Move the weights; returns self."""
+        self.network.to(device)
+        return self
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per label."""
+        return self.config.model.names
+
+    @overload
+    def predict(
+        self,
+        images: ImageSource,
+        *,
+        steps: int | None = None,
+        proposals: int | None = None,
+        threshold: float | None = None,
+        max_detections: int | None = None,
+        seed: int = 0,
+    ) -> Instances: ...
+
+    @overload
+    def predict(
+        self,
+        images: list[ImageSource] | tuple[ImageSource, ...],
+        *,
+        steps: int | None = None,
+        proposals: int | None = None,
+        threshold: float | None = None,
+        max_detections: int | None = None,
+        seed: int = 0,
+    ) -> list[Instances]: ...
+
+    def predict(
+        self,
+        images: ImageSource | list[ImageSource] | tuple[ImageSource, ...],
+        *,
+        steps: int | None = None,
+        proposals: int | None = None,
+        threshold: float | None = None,
+        max_detections: int | None = None,
+        seed: int = 0,
+    ) -> Instances | list[Instances]:
+        """Segment a picture, or a list of them.
+
+        Every picture starts from the same noise, given by `seed`, so a list gives what its pictures
+        give one by one. Only pictures of one padded size share a batch.
+
+        Args:
+            images: Path, PIL picture, array (H, W, 3) or (H, W), tensor (3, H, W); or a list of
+                these, sizes may differ.
+            steps: Denoising steps, 1 to T.
+            proposals: Boxes to start from.
+            threshold: Only instances with at least this score.
+            max_detections: At most so many, best first.
+            seed: Of the noise.
+
+        Returns:
+            `Instances` in the pixels of the original picture, or a list of them.
+
+        Raises:
+            ImageReadError: A picture cannot be read; names it.
+            ConfigError: A value out of range; names it.
+        """
+        config = self._configured(steps, proposals, threshold, max_detections)
+        if not isinstance(images, (list, tuple)):
+            return self._predict_all([read_image(images)], config, seed)[0]
+        return self._predict_all([read_image(image) for image in images], config, seed)
+
+    def trace(
+        self,
+        image: ImageSource,
+        *,
+        steps: int | None = None,
+        proposals: int | None = None,
+        seed: int = 0,
+    ) -> list[TracePoint]:
+        """Everything between noise and result: what enters each step, and each stage's output.
+
+        Args:
+            image: As in `predict`.
+            steps: Denoising steps.
+            proposals: Boxes to start from.
+            seed: Of the noise.
+
+        Returns:
+            For each step: stage -1 (boxes only), then stages 0, 1, ... with masks; not filtered by
+            score, NMS applied.
+        """
+        config = self._configured(steps, proposals, None, None)
+        picture = read_image(image)
+        batch, output = self.prepare([picture], config.preprocess), picture.shape[:2]
+        points: list[TracePoint] = []
+        with torch.inference_mode():
+            encoded, run = self._start(batch, config, seed)
+            for step in run:
+                points += self._trace_step(step, encoded, (output[0], output[1]), config)
+        return points
+
+    def prepare(
+        self, pictures: Sequence[NDArray[np.uint8]], config: PreprocessConfig | None = None
+    ) -> ImageBatch:
+        """RGB uint8 pictures (H, W, 3) to one padded batch on the model's device."""
+        config = config or self.config.preprocess
+        resized = []
+        for picture in pictures:
+            tensor = torch.from_numpy(picture).permute(2, 0, 1)
+            size = _input_size((picture.shape[0], picture.shape[1]), config)
+            resized.append(resize(tensor, size))
+        return pad_batch(resized).to(self.device)
+
+    def _configured(
+        self,
+        steps: int | None,
+        proposals: int | None,
+        threshold: float | None,
+        max_detections: int | None,
+    ) -> Config:
+        parts: dict[str, dict[str, object]] = {
+            "sampler": {"steps": steps, "proposals": proposals},
+            "postprocess": {"threshold": threshold, "max_detections": max_detections},
+        }
+        for part, fields in parts.items():
+            parts[part] = {key: value for key, value in fields.items() if value is not None}
+        return self.config.updated(**parts) if any(parts.values()) else self.config
+
+    def _predict_all(
+        self, pictures: Sequence[NDArray[np.uint8]], config: Config, seed: int
+    ) -> list[Instances]:
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, picture in enumerate(pictures):
+            size = _input_size((picture.shape[0], picture.shape[1]), config.preprocess)
+            padded = tuple(-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in size)
+            groups.setdefault((padded[0], padded[1]), []).append(i)
+        results: dict[int, Instances] = {}
+        for members in groups.values():
+            for first in range(0, len(members), MAX_BATCH):
+                chosen = members[first : first + MAX_BATCH]
+                found = self._predict_batch([pictures[i] for i in chosen], config, seed)
+                results.update(zip(chosen, found, strict=True))
+        return [results[i] for i in range(len(pictures))]
+
+    def _predict_batch(
+        self, pictures: Sequence[NDArray[np.uint8]], config: Config, seed: int
+    ) -> list[Instances]:
+        batch = self.prepare(pictures, config.preprocess)
+        with torch.inference_mode():
+            encoded, run = self._start(batch, config, seed)
+            pool = pool_steps(list(run))
+            found = []
+            for i, picture in enumerate(pictures):
+                detections = select(pool, i, config.sampler.nms_iou)
+                output = (picture.shape[0], picture.shape[1])
+                instances = draw(
+                    detections, encoded.features, i, output, self.network, config.postprocess
+                )
+                found.append(replace(instances, image=picture))
+        return found
+
+    def _start(
+        self, batch: ImageBatch, config: Config, seed: int
+    ) -> tuple[Encoded, Iterator[SampleStep]]:
+        self.network.eval()
+        noise = Noise.draw([seed] * len(batch), config.sampler, config.model.diffusion)
+        encoded = self.network.encode(batch)
+        return encoded, Sampler(self.network, config.sampler).run(encoded, noise.to(self.device))
+
+    def _trace_step(
+        self, step: SampleStep, encoded: Encoded, output: tuple[int, int], config: Config
+    ) -> list[TracePoint]:
+        everything = config.postprocess.model_copy(
+            update={"threshold": 0.0, "max_detections": 10**6}
+        )
+        points = []
+        first = step.stages[0]
+        scores, labels = first.logits.float().sigmoid().max(-1)
+        entered = Pool(step.start, scores, labels, first.filters)  # each box once
+        pools = [entered, *(pool_step(output, step.active) for output in step.stages)]
+        for stage, pool in enumerate(pools, start=-1):
+            detections = select(pool, 0, 1.0 if stage < 0 else config.sampler.nms_iou)
+            instances = draw(detections, encoded.features, 0, output, self.network, everything)
+            points.append(TracePoint(step.index, step.time, stage, instances))
+        return points
+
+
+def _input_size(size: tuple[int, int], config: PreprocessConfig) -> tuple[int, int]:
+    return fit_size(
+        size, short_side=config.short_side, zoom=config.zoom, long_side=config.long_side
+    )

@@ -1,0 +1,216 @@
+"""Are masks drawn inside windows the same as full-size ones, cut afterwards?"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffinst.config import Config, PostprocessConfig
+from diffinst.inference.instances import Instances
+from diffinst.inference.postprocess import Detections, draw, select
+from diffinst.inference.sampler import Pool
+from diffinst.models.network import DiffusionInstNetwork
+from diffinst.ops.filters import apply_filters, relative_coordinates
+from diffinst.ops.masks import aligned_bilinear, map_points
+from diffinst.structures import Features
+
+Evaluate = Literal["map", "grid"]
+INSIDE, OUTPUT = (60, 90), (75, 131)  # network input (padded to 64 x 96) and original picture
+BOXES = [
+    [10.0, 8.0, 50.5, 41.2],  # inside
+    [-20.0, -7.0, 30.0, 25.0],  # over the upper left corner
+    [70.0, 40.0, 130.0, 95.0],  # over the lower right corner and the padding
+    [-50.0, -50.0, 200.0, 200.0],  # around everything
+    [33.2, 20.1, 36.9, 22.8],  # less than a cell of the stride-4 map
+]
+OUTSIDE = [[-40.0, 5.0, -3.0, 20.0], [10.0, 61.0, 20.0, 80.0], [95.0, 0.0, 99.0, 60.0]]
+
+
+def network_of(evaluate: Evaluate, coordinates: bool) -> DiffusionInstNetwork:
+    filters = {"evaluate": evaluate, "coordinates": coordinates}
+    return DiffusionInstNetwork(
+        Config.from_preset("tiny").updated(model={"filters": filters}).model
+    )
+
+
+def random_features(inside: tuple[int, int] = INSIDE) -> Features:
+    """Two pictures; the second one is used."""
+    cells = [-(-side // 32) * 8 for side in inside]
+    maps = torch.randn(2, 8, *cells, generator=torch.Generator().manual_seed(0))
+    return Features(pyramid=(), mask_features=maps, sizes=(inside, inside))
+
+
+def detections_of(boxes: Tensor, network: DiffusionInstNetwork) -> Detections:
+    generator = torch.Generator().manual_seed(1)
+    count = len(boxes)
+    return Detections(
+        boxes=boxes,
+        scores=torch.linspace(0.9, 0.1, count),
+        labels=torch.arange(count) % 3,
+        filters=torch.randn(count, network.layout.size, generator=generator),
+    )
+
+
+def drawn(
+    detections: Detections,
+    network: DiffusionInstNetwork,
+    output: tuple[int, int] = OUTPUT,
+    features: Features | None = None,
+    **fields: float,
+) -> Instances:
+    config = PostprocessConfig.model_validate(fields)
+    return draw(detections, features or random_features(), 1, output, network, config)
+
+
+def clipped(box: list[float], output: tuple[int, int] = OUTPUT) -> list[float]:
+    """A box of the network input in the picture's pixels."""
+    y, x = output[0] / INSIDE[0], output[1] / INSIDE[1]
+    scaled = zip(box, (x, y, x, y), (output[1], output[0]) * 2, strict=True)
+    return [min(max(value * ratio, 0.0), float(limit)) for value, ratio, limit in scaled]
+
+
+def dense_map(
+    detections: Detections, i: int, features: Features, network: DiffusionInstNetwork
+) -> Tensor:
+    """The mask probabilities of one detection, full size, as the paper's code makes them."""
+    maps = features.mask_features[1]
+    inputs = maps.flatten(1)
+    if network.config.filters.coordinates:
+        points = map_points((maps.shape[1], maps.shape[2]), maps.device)
+        inputs = torch.cat([relative_coordinates(points, detections.boxes[i : i + 1])[0].T, inputs])
+    logits = apply_filters(inputs, detections.filters[i : i + 1], network.layout)
+    probs = aligned_bilinear(logits.sigmoid().view(1, 1, *maps.shape[1:]), 4)
+    probs = probs[..., : INSIDE[0], : INSIDE[1]]
+    full = F.interpolate(probs, size=OUTPUT, mode="bilinear", align_corners=False)[0, 0]
+    x1, y1, x2, y2 = (int(value) for value in clipped(detections.boxes[i].tolist()))
+    window = torch.zeros_like(full)
+    window[y1:y2, x1:x2] = full[y1:y2, x1:x2]
+    return window
+
+
+def dense_grid(
+    detections: Detections, i: int, features: Features, network: DiffusionInstNetwork
+) -> Tensor:
+    """The same for the grid: its logits point by point, then every pixel of the picture."""
+    maps, size = features.mask_features[1:2], network.config.filters.grid_test
+    x1, y1, x2, y2 = detections.boxes[i].tolist()
+    grow_x, grow_y = 0.1 * (x2 - x1), 0.1 * (y2 - y1)  # grid_margin 0.2, half on each side
+    left, top, width, height = x1 - grow_x, y1 - grow_y, 1.2 * (x2 - x1), 1.2 * (y2 - y1)
+    ticks = (torch.arange(size) + 0.5) / size
+    y, x = torch.meshgrid(top + ticks * height, left + ticks * width, indexing="ij")
+    # Cell j of the map lies at pixel 4 j + 2; grid_sample's [-1, 1] runs from cell 0 to the last.
+    places = torch.stack([(x - 2) / 4, (y - 2) / 4], -1)
+    places = places / torch.tensor([maps.shape[3] - 1, maps.shape[2] - 1]) * 2 - 1
+    sampled = F.grid_sample(maps, places[None], padding_mode="border", align_corners=True)
+    inputs = sampled[0].flatten(1)  # (c, size * size)
+    if network.config.filters.coordinates:
+        points = torch.stack([x, y], -1).flatten(0, 1)
+        inputs = torch.cat([relative_coordinates(points, detections.boxes[i : i + 1])[0].T, inputs])
+    logits = apply_filters(inputs, detections.filters[i : i + 1], network.layout)
+    probs = logits.sigmoid().view(1, 1, size, size)
+    # Every pixel of the picture, in pixels of the network input, then in [-1, 1] of the grid.
+    u = ((torch.arange(OUTPUT[1]) + 0.5) * INSIDE[1] / OUTPUT[1] - left) / width * 2 - 1
+    v = ((torch.arange(OUTPUT[0]) + 0.5) * INSIDE[0] / OUTPUT[0] - top) / height * 2 - 1
+    v, u = torch.meshgrid(v, u, indexing="ij")
+    places = torch.stack([u, v], -1)[None]
+    full = F.grid_sample(probs, places, padding_mode="border", align_corners=False)[0, 0]
+    return full * ((u.abs() < 1) & (v.abs() < 1))
+
+
+@pytest.mark.parametrize("coordinates", [False, True])
+@pytest.mark.parametrize("evaluate", ["map", "grid"])
+def test_windows_hold_what_full_size_masks_hold(evaluate: Evaluate, coordinates: bool) -> None:
+    network, features = network_of(evaluate, coordinates), random_features()
+    detections = detections_of(torch.tensor(BOXES), network)
+    found = drawn(detections, network)
+    assert len(found) == len(BOXES)
+    reference = dense_map if evaluate == "map" else dense_grid
+    for i, mask in enumerate(found.masks):
+        probs = reference(detections, i, features, network)
+        certain = (probs - 0.5).abs() > 1e-3  # rounding may tip the others
+        assert certain.float().mean() > 0.95
+        assert torch.equal(mask[certain], probs[certain] > 0.5), f"box {i}"
+    assert 0 < int(found.masks.sum()) < found.masks.numel()
+
+
+@pytest.mark.parametrize("evaluate", ["map", "grid"])
+def test_boxes_are_the_pictures_own_and_clipped(evaluate: Evaluate) -> None:
+    network = network_of(evaluate, False)
+    found = drawn(detections_of(torch.tensor(BOXES + OUTSIDE), network), network)
+    expected = torch.tensor([clipped(box) for box in BOXES])  # those outside are gone
+    torch.testing.assert_close(found.boxes, expected)
+    torch.testing.assert_close(found.scores, torch.linspace(0.9, 0.1, 8)[:5])
+    assert found.labels.tolist() == [0, 1, 2, 0, 1]
+    assert (found.image_size, found.masks.shape) == (OUTPUT, (5, *OUTPUT))
+
+
+@pytest.mark.parametrize("evaluate", ["map", "grid"])
+@pytest.mark.parametrize("boxes", [[], OUTSIDE])
+def test_nothing_to_draw(evaluate: Evaluate, boxes: list[list[float]]) -> None:
+    network = network_of(evaluate, True)
+    found = drawn(detections_of(torch.tensor(boxes).view(-1, 4), network), network)
+    assert (len(found), found.boxes.shape, found.masks.shape) == (0, (0, 4), (0, *OUTPUT))
+
+
+@pytest.mark.parametrize("evaluate", ["map", "grid"])
+def test_threshold_and_number_kept(evaluate: Evaluate) -> None:
+    network = network_of(evaluate, False)
+    detections = detections_of(torch.tensor(BOXES), network)  # scores 0.9, 0.7, 0.5, 0.3, 0.1
+    assert len(drawn(detections, network, threshold=0.4)) == 3
+    assert len(drawn(detections, network, threshold=float(detections.scores[1]))) == 2
+    assert len(drawn(detections, network, threshold=1.0)) == 0
+    best = drawn(detections, network, max_detections=2)
+    assert best.scores.tolist() == detections.scores[:2].tolist()
+    everything = drawn(detections, network)
+    assert everything[:2] == best
+
+
+@pytest.mark.parametrize("evaluate", ["map", "grid"])
+def test_mask_threshold_orders_masks(evaluate: Evaluate) -> None:
+    network = network_of(evaluate, False)
+    detections = detections_of(torch.tensor(BOXES), network)
+    loose, strict = (drawn(detections, network, mask_threshold=t).masks for t in (0.2, 0.8))
+    assert bool((loose | ~strict).all()) and int(loose.sum()) > int(strict.sum())
+
+
+def test_select_drops_what_is_no_candidate() -> None:
+    # Of class 0 the second overlaps the first by 0.81; the third is of another class.
+    boxes = [[0.0, 0, 10, 10], [0, 0, 9, 9], [0, 0, 9, 9], [0, 0, float("nan"), 9]]
+    boxes += [[0, 0, float("inf"), 9], [20, 20, 30, 30], [40, 40, 50, 50]]
+    scores = [0.5, 0.9, 0.4, 0.8, 0.8, -1.0, float("nan")]  # -1: of a picture that had stopped
+    pool = Pool(
+        boxes=torch.tensor([[[0.0] * 4] * 7, boxes]),
+        scores=torch.tensor([[0.0] * 7, scores]),
+        labels=torch.tensor([[0] * 7, [0, 0, 1, 0, 0, 0, 0]]),
+        filters=torch.arange(14.0).view(2, 7, 1),
+    )
+    found = select(pool, 1, 0.5)
+    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.4]))
+    assert found.labels.tolist() == [0, 1]
+    assert found.filters[:, 0].tolist() == [8, 9]
+    assert select(pool, 1, 0.9).filters[:, 0].tolist() == [8, 7, 9]
+
+
+@pytest.mark.parametrize("evaluate", ["map", "grid"])
+def test_memory_follows_the_boxes_and_not_the_picture(evaluate: Evaluate) -> None:
+    # 300 full-size boolean masks of 4000 x 6000 would take 7.2 GB, as floats four times as much.
+    network, features = network_of(evaluate, False), random_features((512, 768))
+    corner = torch.rand(300, 2, generator=torch.Generator().manual_seed(2)) * 480
+    detections = detections_of(torch.cat([corner, corner + 8], 1), network)
+    before = peak_bytes()
+    found = drawn(detections, network, (4000, 6000), features, max_detections=300)
+    assert len(found) == 300
+    assert sum(patch.numel() for patch in found.mask_crops.patches) < 300 * 100 * 100
+    assert peak_bytes() - before < 400e6
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever held."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,206 @@
+"""Is a prediction the same for every kind of input, alone or in a list, before and after saving?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from diffinst.config import Config, ConfigError, preset_names
+from diffinst.data.synthetic import make_shapes
+from diffinst.diffusion.signal import from_signal
+from diffinst.inference.instances import Instances
+from diffinst.inference.predictor import DiffusionInst
+from diffinst.inference.sampler import Noise
+from diffinst.io.images import ImageReadError, read_image
+from diffinst.models.network import DiffusionInstNetwork
+from diffinst.ops.boxes import clip
+from diffinst.ops.images import fit_size
+from diffinst.structures import size_scale
+
+Picture = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def model() -> DiffusionInst:
+    return DiffusionInst.from_preset("tiny")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_shapes(tmp_path_factory.mktemp("shapes"), train=1, val=0, size=(48, 64))
+    return root / "train" / "000000.png"
+
+
+def noise_picture(height: int, width: int, seed: int = 0) -> Picture:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def assert_close(found: Instances, expected: Instances) -> None:
+    """Equal to 1e-4 of the picture; masks may differ where a probability meets the threshold."""
+    assert (len(found), found.image_size) == (len(expected), expected.image_size)
+    torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-4)
+    unit = 1e-4 * max(expected.image_size)
+    torch.testing.assert_close(found.boxes, expected.boxes, rtol=0, atol=max(unit, 1e-3))
+    assert torch.equal(found.labels, expected.labels)
+    if len(found):
+        assert (found.masks != expected.masks).float().mean() < 1e-3
+
+
+def test_path_pil_array_and_tensor_give_the_same(model: DiffusionInst, path: Path) -> None:
+    expected = model.predict(path)
+    assert len(expected) > 0 and expected.image_size == (48, 64)
+    picture = read_image(path)
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)
+    for source in (str(path), Image.open(path), picture, tensor):
+        found = model.predict(source)
+        assert found == expected
+        assert found.image is not None and np.array_equal(found.image, picture)
+
+
+def test_a_list_gives_a_list(model: DiffusionInst, path: Path) -> None:
+    expected = model.predict(path)
+    assert model.predict([path]) == [expected]
+    assert model.predict((path,)) == [expected]
+    assert model.predict([]) == []
+
+
+def test_pictures_of_any_size_in_a_list_are_as_alone(model: DiffusionInst) -> None:
+    # 48 x 64 and 50 x 65 share one padded size, 64 x 48 and 40 x 90 have others.
+    sizes = [(48, 64), (64, 48), (50, 65), (40, 90), (48, 64)]
+    pictures: list[Picture] = [noise_picture(*size, seed=i) for i, size in enumerate(sizes)]
+    together = model.predict(list(pictures), steps=2, seed=3)
+    assert [found.image_size for found in together] == sizes
+    for picture, found in zip(pictures, together, strict=True):
+        assert_close(found, model.predict(picture, steps=2, seed=3))
+
+
+def test_long_lists_are_cut_into_batches(model: DiffusionInst) -> None:
+    pictures = [noise_picture(20, 20, seed=i) for i in range(10)]
+    found = model.predict(list(pictures), proposals=4)
+    assert_close(found[9], model.predict(pictures[9], proposals=4))
+
+
+def test_steps_and_proposals_are_honoured(model: DiffusionInst, path: Path) -> None:
+    assert model.predict(path, steps=1) == model.predict(path)  # tiny: one step
+    assert model.predict(path, steps=3) != model.predict(path)
+    assert len(model.predict(path, proposals=2, max_detections=1000)) <= 2
+    assert len(model.predict(path, proposals=2, steps=4, max_detections=1000)) <= 8
+    assert len(model.predict(path, proposals=80, max_detections=1000)) > 30
+
+
+def test_threshold_and_number_kept_are_honoured(model: DiffusionInst, path: Path) -> None:
+    everything = model.predict(path, threshold=0)
+    middle = float(everything.scores.median())
+    above = model.predict(path, threshold=middle)
+    assert 0 < len(above) < len(everything) and float(above.scores.min()) >= middle
+    assert everything.above(middle) == above
+    assert model.predict(path, max_detections=3) == everything[:3]
+    assert bool((everything.scores[1:] <= everything.scores[:-1]).all())
+
+
+def test_the_seed_decides(model: DiffusionInst, path: Path) -> None:
+    torch.manual_seed(0)
+    first = model.predict(path, steps=2, seed=5)
+    torch.manual_seed(99)  # the global generator has no say
+    before = torch.get_rng_state()
+    assert model.predict(path, steps=2, seed=5) == first
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.predict(path, steps=2, seed=6) != first
+
+
+def test_wrong_values_name_field_and_value(model: DiffusionInst, path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"postprocess\.threshold.*1\.5"):
+        model.predict(path, threshold=1.5)
+    with pytest.raises(ConfigError, match=r"postprocess\.max_detections.*0"):
+        model.predict(path, max_detections=0)
+    with pytest.raises(ImageReadError, match="no_such"):
+        model.predict([path, "no_such.png"])
+
+
+@pytest.mark.parametrize("evaluate", ["map", "grid"])
+def test_saving_and_loading_changes_nothing(path: Path, tmp_path: Path, evaluate: str) -> None:
+    config = Config.from_preset("tiny").updated(
+        model={"filters": {"evaluate": evaluate}}, sampler={"steps": 2, "proposals": 11}
+    )
+    torch.manual_seed(1)
+    model = DiffusionInst(DiffusionInstNetwork(config.model).eval(), config)
+    folder = model.save_pretrained(tmp_path / "a")
+    loaded = DiffusionInst.from_pretrained(folder)
+    assert loaded.config == config
+    assert loaded.predict(path) == model.predict(path)
+    half = DiffusionInst.from_pretrained(model.save_pretrained(tmp_path / "b", torch.float16))
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in "ab"]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert half.network.fpn.outputs[0].weight.dtype == torch.float32
+    again = DiffusionInst.from_pretrained(half.save_pretrained(tmp_path / "c"))
+    assert again.predict(path) == half.predict(path)
+
+
+def test_fresh_weights_follow_their_seed_alone() -> None:
+    torch.manual_seed(4)
+    state = torch.get_rng_state()
+    first, same, other = (DiffusionInst.from_preset("tiny", seed=s) for s in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    weights = [m.network.decoder.time.layers[0].weight for m in (first, same, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert not first.network.training
+    assert (first.device.type, first.class_names) == ("cpu", ("class 0", "class 1", "class 2"))
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_a_network(name: str) -> None:
+    config = Config.from_preset(name)
+    with torch.device("meta"):  # no memory, no time
+        network = DiffusionInstNetwork(config.model)
+    assert len(network.decoder.stages) == config.model.decoder.stages
+    assert network.decoder.stages[0].class_logits.out_features == config.model.num_classes
+
+
+@pytest.mark.parametrize("evaluate", ["map", "grid"])
+@pytest.mark.parametrize("size", [(1, 1), (2000, 30), (30, 2000)])
+def test_pictures_of_extreme_shape(evaluate: str, size: tuple[int, int]) -> None:
+    config = Config.from_preset("tiny").updated(
+        model={"filters": {"evaluate": evaluate}}, sampler={"steps": 2}
+    )
+    torch.manual_seed(0)
+    model = DiffusionInst(DiffusionInstNetwork(config.model).eval(), config)
+    found = model.predict(noise_picture(*size))
+    assert found.image_size == size and found.masks.shape == (len(found), *size)
+    limit = torch.tensor([size[1], size[0]]).repeat(2)
+    assert bool(((found.boxes >= 0) & (found.boxes <= limit)).all())
+
+
+def test_trace_starts_from_the_noise(path: Path) -> None:
+    model = DiffusionInst.from_preset("tiny", seed=1)  # several classes of a proposal score high
+    trace = model.trace(path, steps=2, proposals=9, seed=4)
+    stages = model.config.model.decoder.stages
+    assert [(p.step, p.stage) for p in trace] == [(s, k) for s in (0, 1) for k in range(-1, stages)]
+    assert [trace[0].time, trace[-1].time] == [999, 499]
+    config = model.config.updated(sampler={"steps": 2, "proposals": 9})
+    noise = Noise.draw([4], config.sampler, config.model.diffusion)
+    part = config.preprocess
+    inside = fit_size(
+        (48, 64), short_side=part.short_side, zoom=part.zoom, long_side=part.long_side
+    )
+    boxes = from_signal(noise.start, size_scale((inside,), "cpu"), config.model.diffusion)[0]
+    boxes = clip(boxes * (48 / inside[0]), (48, 64))
+    boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)]
+    assert len(boxes) > 0
+    assert rounded(trace[0].instances.boxes) == rounded(boxes)
+
+
+def test_trace_ends_with_the_prediction(model: DiffusionInst, path: Path) -> None:
+    last = model.trace(path, steps=1)[-1].instances
+    found = model.predict(path, steps=1, threshold=0, max_detections=1000)
+    assert rounded(last.boxes) == rounded(found.boxes)
+    assert last == found
+
+
+def rounded(boxes: torch.Tensor) -> list[list[float]]:
+    """Boxes as a sorted list, to hundredths of a pixel."""
+    return sorted([round(value, 2) for value in box] for box in boxes.tolist())
