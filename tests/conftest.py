@@ -31,6 +31,11 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # The type check looks at a random item of a sequence; no test's outcome hangs on which one.
+    config.addinivalue_line("filterwarnings", "ignore:Do not use the `random` module inside")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device, and torch finds none")

@@ -78,7 +78,7 @@ class DecoderConfig(_Part):
     """The box and filter decoder (paper, 3.3 (3)); six stages with their own weights."""
 
     stages: PositiveInt = 6
-    width: PositiveInt = 256
+    width: Annotated[int, Field(ge=4)] = 256
     """D; also the width of the pyramid."""
     dynamic_width: PositiveInt = 64
     heads: PositiveInt = 8
@@ -91,14 +91,17 @@ class DecoderConfig(_Part):
     zero_init_deltas: bool = False
     """Start box refinement at the identity instead of Xavier-uniform (helps small data)."""
 
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> DecoderConfig:
+    def check(self) -> None:
+        """Refuse sizes that do not go together; not at construction, as flags give parts only.
+
+        Raises:
+            ConfigError: Names both fields.
+        """
         if self.width % self.heads or self.width % 2:
-            raise ValueError(
+            raise ConfigError(
                 f"decoder.width {self.width} must be even and a multiple of "
                 f"decoder.heads {self.heads}"
             )
-        return self
 
 
 class DiffusionConfig(_Part):
@@ -319,9 +322,13 @@ class Config(_Part):
                 f"{source}: expected a mapping of fields, got {type(values).__name__}"
             )
         try:
-            return cls.model_validate(values)
+            config = cls.model_validate(values)
+            config.model.decoder.check()
         except ValidationError as error:
             raise ConfigError(f"{source}: {_explain(error)}") from error
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from error
+        return config
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `Config.from_dict(c.to_dict()) == c`."""

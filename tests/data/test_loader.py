@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import SequentialSampler
 
 from diffinst.config import Config
@@ -20,6 +21,7 @@ from diffinst.data.loader import (
     train_loader,
     transform_targets,
 )
+from diffinst.data.segmentation import DatasetError
 from diffinst.data.synthetic import make_shapes
 from diffinst.data.transforms import Crop, Flip, Resize
 
@@ -205,3 +207,19 @@ def test_what_is_thinner_than_a_pixel_is_dropped(squares: CocoSplit) -> None:
     assert len(sliver) == 0 and sliver.masks.shape == (0, 10, 15)  # half a pixel of the first
     assert sliver.boxes.shape == (0, 4) and sliver.labels.shape == (0,)
     assert len(transform_targets(record, (20, 60), [Crop(0, 9, 20, 30)])) == 1
+
+
+def test_pictures_of_another_size_than_annotated_are_refused(tmp_path: Path) -> None:
+    make_shapes(tmp_path, train=1, val=0, size=(40, 56))
+    split = load_split(tmp_path, "train")
+    path = split.records[0].path
+    with Image.open(path) as picture:
+        picture.resize((28, 20)).save(path)
+    with pytest.raises(DatasetError, match=rf"{path.name}: the picture is 20x28 .* say 40x56"):
+        TrainStream(split, CONFIG)[0]
+
+
+def test_no_pictures_is_an_error(tmp_path: Path) -> None:
+    make_shapes(tmp_path, train=0, val=1)
+    with pytest.raises(DatasetError, match=r"instances_train\.json: no pictures to train on"):
+        TrainStream(load_split(tmp_path, "train"), CONFIG)

@@ -156,3 +156,9 @@ def test_no_boxes_at_all() -> None:
     assert apply_deltas(EMPTY, EMPTY).shape == (0, 4)
     nothing = class_nms(EMPTY, torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.5)
     assert nothing.shape == (0,) and nothing.dtype == torch.int64
+
+
+def test_a_diverged_box_does_not_cost_the_others_their_nms() -> None:
+    boxes = torch.tensor([[0.0, 0, 1e18, 1e18], [10, 10, 60, 60], [11, 10, 61, 60]])
+    keep = class_nms(boxes, torch.tensor([0.5, 0.9, 0.8]), torch.tensor([0, 1, 1]), 0.5)
+    assert keep.tolist() == [1, 0]

@@ -69,6 +69,30 @@ class CocoSplit:
     records: tuple[ImageRecord, ...]
     image_dir: Path
 
+    def as_coco(self) -> dict[str, object]:
+        """The split as COCO content: what was left out when it was read is left out here, too."""
+        annotations = [
+            {
+                "id": a.id,
+                "image_id": record.id,
+                "category_id": self.category_ids[a.label],
+                "bbox": [a.box[0], a.box[1], a.box[2] - a.box[0], a.box[3] - a.box[1]],
+                "area": a.area,
+                "segmentation": a.segmentation,
+                "iscrowd": int(a.crowd),
+            }
+            for record in self.records
+            for a in record.annotations
+        ]
+        return {
+            "images": [{"id": r.id, "height": r.height, "width": r.width} for r in self.records],
+            "annotations": annotations,
+            "categories": [
+                {"id": i, "name": name}
+                for i, name in zip(self.category_ids, self.classes, strict=True)
+            ],
+        }
+
 
 def find_split(root: str | Path, split: str) -> tuple[Path, Path]:
     """Find the annotation file and the picture folder of a split ("train", "val", ...).
@@ -112,6 +136,12 @@ def load_split(root: str | Path, split: str) -> CocoSplit:
     categories = sorted(_by_id(tables.categories, file, "categories").items())
     if not categories:
         raise DatasetError(f"{file}: 'categories' is empty; list at least one class")
+    names = Counter(category.name for _, category in categories)
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise DatasetError(
+            f"{file}: 'categories' holds two of the name {_shown(twice)}; rename or merge them"
+        )
     labels = {category_id: label for label, (category_id, _) in enumerate(categories)}
     images = _by_id(tables.images, file, "images")
     _check_on_disk(tables.images, image_dir, file)

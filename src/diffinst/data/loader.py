@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from diffinst.config import Config
 from diffinst.data.coco import CocoSplit, ImageRecord
-from diffinst.data.segmentation import rasterize
+from diffinst.data.segmentation import DatasetError, rasterize
 from diffinst.data.transforms import MaskMap, Step, draw_steps, jitter_colour
 from diffinst.diffusion.signal import Corruption
 from diffinst.io.images import read_image
@@ -50,6 +50,8 @@ class TrainStream(Dataset[tuple[Tensor, Targets, Corruption]]):
     """
 
     def __init__(self, split: CocoSplit, config: Config) -> None:
+        if not split.records:
+            raise DatasetError(f"{split.annotation_file}: no pictures to train on")
         self.split = split
         self.config = config
 
@@ -74,6 +76,12 @@ def load_augmented(
     picture = read_image(record.path)
     pixels = torch.from_numpy(picture).permute(2, 0, 1)
     size = (int(pixels.shape[1]), int(pixels.shape[2]))
+    if size != (record.height, record.width):
+        raise DatasetError(
+            f"{record.path}: the picture is {size[0]}x{size[1]} (height x width, EXIF rotation "
+            f"applied), its annotations (image {record.id}) say {record.height}x{record.width}; "
+            "correct the annotations, or export the pictures at the annotated size"
+        )
     steps = draw_steps(size, config.augment, rng)
     targets = transform_targets(record, size, steps)
     for step in steps:

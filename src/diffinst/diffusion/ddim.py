@@ -26,15 +26,15 @@ def time_pairs(steps: int, timesteps: int) -> list[tuple[int, int]]:
 
 
 def ddim_step(
-    x_t: Float[Tensor, "*batch 4"],
-    x_start: Float[Tensor, "*batch 4"],
-    noise: Float[Tensor, "*batch 4"],
+    x_t: Float[Tensor, "*shape"],
+    x_start: Float[Tensor, "*shape"],
+    noise: Float[Tensor, "*shape"],
     *,
     now: int,
     following: int,
     schedule: Schedule,
     eta: float = 1.0,
-) -> Float64[Tensor, "*batch 4"]:
+) -> Float64[Tensor, "*shape"]:
     """x at the next time, from the present x and the network's idea of the clean signal.
 
     Args:

@@ -46,10 +46,10 @@ class Schedule:
 
     def add_noise(
         self,
-        x_start: Float[Tensor, "B *N 4"],
-        noise: Float[Tensor, "B *N 4"],
+        x_start: Float[Tensor, "B *shape"],
+        noise: Float[Tensor, "B *shape"],
         t: Int64[Tensor, "B"],
-    ) -> Float64[Tensor, "B *N 4"]:
+    ) -> Float64[Tensor, "B *shape"]:
         """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Eq. 2; the printed one lacks a root).
 
         Args:
@@ -64,8 +64,8 @@ class Schedule:
         return abar.sqrt() * x_start + (1 - abar).sqrt() * noise
 
     def predict_noise(
-        self, x_t: Float[Tensor, "*batch 4"], x_start: Float[Tensor, "*batch 4"], t: int
-    ) -> Float64[Tensor, "*batch 4"]:
+        self, x_t: Float[Tensor, "*shape"], x_start: Float[Tensor, "*shape"], t: int
+    ) -> Float64[Tensor, "*shape"]:
         """The epsilon that leads from x_0 to x_t, the inverse of Eq. 2; float64."""
         abar = self.alpha_bar(t)
         recip, recip_m1 = math.sqrt(1.0 / abar), math.sqrt(1.0 / abar - 1)

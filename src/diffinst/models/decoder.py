@@ -53,6 +53,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: DecoderConfig, num_classes: int, filter_size: int) -> None:
         super().__init__()
+        config.check()
         self.config = config
         self.time = TimeEmbedding(config.width)
         self.stages = nn.ModuleList(

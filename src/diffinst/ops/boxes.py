@@ -14,6 +14,8 @@ from torchvision.ops import nms
 
 MAX_LOG_SCALE = math.log(100_000 / 16)
 """Refinement never grows a box by more than this in one stage (detectron2's clamp)."""
+COORDINATE_LIMIT = 1e7
+"""NMS sees coordinates up to this: one diverged box must not eat the others' precision."""
 DELTA_WEIGHTS = (2.0, 2.0, 1.0, 1.0)
 """dx, dy, dw, dh are divided by these (Sparse R-CNN)."""
 
@@ -113,7 +115,7 @@ def class_nms(
     """
     if not len(boxes):
         return labels.new_zeros(0)
-    wide = boxes.double()
+    wide = boxes.double().clamp(-COORDINATE_LIMIT, COORDINATE_LIMIT)
     span = wide.max() - wide.min() + 1
     shifted = wide + (labels.double() * span)[:, None]
     keep: Tensor = nms(shifted, scores.double(), threshold)

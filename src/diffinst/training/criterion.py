@@ -1,0 +1,320 @@
+"""The training objective: class, box and dice losses of every stage, matched on its own (Eq. 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from diffinst.config import CriterionConfig
+from diffinst.models.network import DiffusionInstNetwork
+from diffinst.ops.boxes import giou, iou
+from diffinst.ops.losses import dice, sample_classes, sigmoid_focal
+from diffinst.ops.masks import enlarge, grid_points, sample_binary, sample_targets
+from diffinst.structures import Features, StageOutput, Targets
+from diffinst.training.matcher import FREE, dynamic_k_match, matching_cost
+
+
+@dataclass(frozen=True)
+class PackedTargets:
+    """The objects of a batch, padded to the fullest picture: G columns.
+
+    Attributes:
+        boxes: (B, G, 4) xyxy pixels.
+        labels: (B, G) int64, 0 where padded.
+        valid: (B, G) bool.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    valid: Tensor
+
+    @classmethod
+    def of(cls, targets: Sequence[Targets], device: torch.device) -> PackedTargets:
+        """Pack one `Targets` per picture."""
+        widest = max((len(t) for t in targets), default=0)
+        boxes = torch.zeros(len(targets), widest, 4, device=device)
+        labels = torch.zeros(len(targets), widest, dtype=torch.int64, device=device)
+        valid = torch.zeros(len(targets), widest, dtype=torch.bool, device=device)
+        for i, t in enumerate(targets):
+            boxes[i, : len(t)] = t.boxes
+            labels[i, : len(t)] = t.labels
+            valid[i, : len(t)] = True
+        return cls(boxes, labels, valid)
+
+
+@dataclass(frozen=True)
+class Match:
+    """Matched pairs of all stages, stage by stage, picture by picture, in query order.
+
+    Attributes:
+        stage, picture, query, target: (M,) int64 each; `target` counts within its picture.
+        owner: (S, B, N) int64 object of each query or `FREE`.
+    """
+
+    stage: Tensor
+    picture: Tensor
+    query: Tensor
+    target: Tensor
+    owner: Tensor
+
+    @classmethod
+    def of(cls, owner: Tensor) -> Match:
+        """From (S, B, N) owners."""
+        stage, picture, query = torch.nonzero(owner != FREE, as_tuple=True)
+        return cls(stage, picture, query, owner[stage, picture, query], owner)
+
+    def per_stage(self, values: Tensor) -> Tensor:
+        """Sum (M,) values within each stage: (S,)."""
+        stages = self.owner.shape[0]
+        return values.new_zeros(stages).index_add(0, self.stage, values)
+
+
+class Criterion(nn.Module):
+    """Losses of all decoder stages.
+
+    Args:
+        config: Weights and choices.
+        class_counts: (K,) pictures that contain each class; needed by the federated losses.
+
+    Raises:
+        ValueError: A federated loss without counts.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, config: CriterionConfig, class_counts: Tensor | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.federated = config.class_loss != "focal"
+        if self.federated and class_counts is None:
+            raise ValueError(
+                f"class_loss '{config.class_loss}' draws classes by how many pictures hold them; "
+                "pass class_counts"
+            )
+        weights = None if class_counts is None else class_counts.double() ** config.federated_power
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def match(self, stages: Sequence[StageOutput], targets: PackedTargets, scale: Tensor) -> Match:
+        """Match every stage of every picture on its own; no gradient.
+
+        Args:
+            stages: Decoder outputs.
+            targets: Objects.
+            scale: (B, 1, 4) (w, h, w, h) of the unpadded pictures.
+        """
+        count = len(stages)
+        with torch.no_grad(), torch.autocast(scale.device.type, enabled=False):
+            valid = targets.valid.repeat(count, 1)
+            cost, overlap = matching_cost(
+                torch.cat([s.logits for s in stages]),
+                torch.cat([s.boxes for s in stages]),
+                targets.boxes.repeat(count, 1, 1),
+                targets.labels.repeat(count, 1),
+                valid,
+                scale.repeat(count, 1, 1),
+                self.config.matcher,
+                "log" if self.config.class_loss == "federated_bce" else "focal",
+            )
+            owner = dynamic_k_match(cost, overlap, valid, self.config.matcher.candidates)
+        return Match.of(owner.view(count, -1, owner.shape[1]))
+
+    def forward(
+        self,
+        stages: Sequence[StageOutput],
+        features: Features,
+        targets: Sequence[Targets],
+        network: DiffusionInstNetwork,
+        *,
+        match: Match | None = None,
+        federated: Sequence[Tensor] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """All terms, weighted, and their sum.
+
+        Args:
+            stages: Decoder outputs, first to last.
+            features: The encoded batch.
+            targets: Objects of each picture.
+            network: Evaluates the filters.
+            match: Pairs to use instead of matching.
+            federated: Classes that take part, one tensor per stage, instead of drawing them.
+            generator: For those draws.
+
+        Returns:
+            `loss` and `loss/{class,l1,giou,dice}` of the last stage, `..._stage{i}` of the others.
+        """
+        device = stages[0].boxes.device
+        packed = PackedTargets.of(targets, device)
+        scale = features.scale()
+        if match is None:
+            match = self.match(stages, packed, scale)
+        with torch.autocast(device.type, enabled=False):
+            pairs = match.per_stage(torch.ones_like(match.stage, dtype=torch.float32))
+            share = 1 / pairs.clamp(min=1)  # (S,): every term is divided by the stage's own pairs
+            boxes = torch.stack([s.boxes.float() for s in stages])
+            boxes = boxes[match.stage, match.picture, match.query]
+            wanted = packed.boxes[match.picture, match.target]
+            unit = scale[match.picture, 0]
+            if self.config.matcher.l1_unit == "object":
+                unit = (wanted[:, 2:] - wanted[:, :2]).clamp(min=1).repeat(1, 2)
+            l1 = match.per_stage(((boxes - wanted) / unit).abs().sum(-1))
+            giou_loss = match.per_stage(1 - giou(boxes, wanted))
+            quality = iou(boxes.detach(), wanted)
+            class_loss = self._class_losses(stages, packed, match, quality, federated, generator)
+            exact = replace(features, mask_features=features.mask_features.float())
+            mask_loss = self._mask_losses(stages, exact, targets, match, boxes.detach(), network)
+        config = self.config
+        terms = {
+            "class": class_loss * share * config.class_weight,
+            "l1": l1 * share * config.l1_weight,
+            "giou": giou_loss * share * config.giou_weight,
+            "dice": mask_loss * share * config.mask_weight,
+        }
+        last = len(stages) - 1
+        losses = {
+            f"loss/{name}" + ("" if i == last else f"_stage{i}"): values[i]
+            for name, values in terms.items()
+            for i in range(len(stages))
+            if not (name == "dice" and i < last and config.mask_stages == "last")
+        }
+        losses["loss"] = torch.stack(list(losses.values())).sum()
+        return losses
+
+    def _class_losses(
+        self,
+        stages: Sequence[StageOutput],
+        packed: PackedTargets,
+        match: Match,
+        quality: Tensor,
+        federated: Sequence[Tensor] | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Summed class loss of each stage: (S,)."""
+        config = self.config
+        logits = torch.stack([s.logits.float() for s in stages])  # (S, B, N, K)
+        labels = packed.labels[match.picture, match.target]
+        wanted = torch.zeros_like(logits)
+        value = quality if config.class_target == "iou" else torch.ones_like(quality)
+        wanted[match.stage, match.picture, match.query, labels] = value
+        bce = config.class_loss == "federated_bce"
+        alpha, gamma = (-1.0, 0.0) if bce else (config.focal_alpha, config.focal_gamma)
+        loss = sigmoid_focal(logits, wanted, alpha=alpha, gamma=gamma)
+        if self.federated:
+            loss = loss * self._taking_part(logits, labels, match, federated, generator)
+        return loss.sum(dim=(1, 2, 3))
+
+    def _taking_part(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        match: Match,
+        federated: Sequence[Tensor] | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """(S, 1, 1, K) 1 where a class takes part in the stage's loss."""
+        classes = logits.shape[-1]
+        mask = logits.new_zeros(logits.shape[0], classes + 1)
+        for i in range(logits.shape[0]):
+            if federated is not None:
+                chosen = federated[i]
+            else:
+                assert self.class_weights is not None
+                present = labels[match.stage == i]
+                if (match.owner[i] == FREE).any():
+                    present = torch.cat([present, present.new_tensor([classes])])
+                chosen = sample_classes(
+                    present, self.class_weights, self.config.federated_classes, generator
+                )
+            mask[i, chosen] = 1
+        return mask[:, None, None, :classes]
+
+    def _mask_losses(
+        self,
+        stages: Sequence[StageOutput],
+        features: Features,
+        targets: Sequence[Targets],
+        match: Match,
+        boxes: Tensor,
+        network: DiffusionInstNetwork,
+    ) -> Tensor:
+        """Summed dice loss of each stage: (S,), with gradients even where nothing matched."""
+        total = features.mask_features.float().sum() * 0 + sum(
+            s.filters.float().sum() * 0 for s in stages
+        )
+        losses = total.expand(len(stages))
+        if self.config.mask_stages == "last":
+            keep = match.stage == len(stages) - 1
+        else:
+            keep = torch.ones_like(match.stage, dtype=torch.bool)
+        if not bool(keep.any()):
+            return losses
+        filters = torch.stack([s.filters for s in stages])
+        filters = filters[match.stage, match.picture, match.query].float()
+        grid = network.config.filters.evaluate == "grid"
+        measure = self._grid_dice if grid else self._map_dice
+        for group in _groups(match, keep, together=grid):
+            values = measure(
+                filters[group],
+                boxes[group],
+                match.picture[group],
+                match.target[group],
+                features,
+                targets,
+                network,
+            )
+            losses = losses.index_add(0, match.stage[group], values)
+        return losses
+
+    @staticmethod
+    def _map_dice(
+        filters: Tensor,
+        boxes: Tensor,
+        picture: Tensor,
+        target: Tensor,
+        features: Features,
+        targets: Sequence[Targets],
+        network: DiffusionInstNetwork,
+    ) -> Tensor:
+        """(m,) dice on the whole padded stride-4 map (the paper)."""
+        height, width = features.mask_features.shape[-2:]
+        logits = network.map_logits(features, filters, boxes, picture)
+        wanted = [
+            sample_targets(t.masks[target[picture == i]], (4 * height, 4 * width))
+            for i, t in enumerate(targets)
+            if bool((picture == i).any())
+        ]
+        return dice(logits.float().sigmoid().flatten(1), torch.cat(wanted).flatten(1))
+
+    @staticmethod
+    def _grid_dice(
+        filters: Tensor,
+        boxes: Tensor,
+        picture: Tensor,
+        target: Tensor,
+        features: Features,
+        targets: Sequence[Targets],
+        network: DiffusionInstNetwork,
+    ) -> Tensor:
+        """(m,) dice on a grid over each object's enlarged box."""
+        config = network.config.filters
+        points = []
+        wanted = []
+        for t in targets:
+            grid = grid_points(enlarge(t.boxes, config.grid_margin), config.grid_train)
+            points.append(grid)
+            wanted.append(sample_binary(t.masks, grid))
+        starts = torch.tensor([0, *[len(t) for t in targets]], device=target.device).cumsum(0)
+        row = starts[picture] + target
+        logits = network.point_logits(features, filters, boxes, picture, torch.cat(points)[row])
+        return dice(logits.float().sigmoid(), torch.cat(wanted)[row])
+
+
+def _groups(match: Match, keep: Tensor, *, together: bool) -> list[Tensor]:
+    """Index sets whose masks are evaluated together: all, or a stage at a time for memory."""
+    if together:
+        return [torch.nonzero(keep)[:, 0]]
+    groups = [torch.nonzero(keep & (match.stage == s))[:, 0] for s in range(len(match.owner))]
+    return [g for g in groups if len(g)]

@@ -1,0 +1,132 @@
+"""One training step: corrupt the objects' boxes, denoise them, compare (Eq. 4, 5)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from diffinst.diffusion.schedule import cosine_schedule
+from diffinst.diffusion.signal import Corruption, corrupt, from_signal, kept_objects, to_unit
+from diffinst.models.network import DiffusionInstNetwork, Encoded
+from diffinst.structures import ImageBatch, StageOutput, Targets
+from diffinst.training.criterion import Criterion, Match, PackedTargets
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What a step computed.
+
+    Attributes:
+        losses: Weighted terms and their sum `loss`.
+        start: (B, N, 4) xyxy pixels, the noisy boxes b_t that went in.
+        stages: Decoder outputs.
+        encoded: The encoded batch.
+        match: The pairs the losses were computed on.
+    """
+
+    losses: dict[str, Tensor]
+    start: Tensor
+    stages: list[StageOutput]
+    encoded: Encoded
+    match: Match
+
+
+class TrainingStep(nn.Module):
+    """Network and criterion, joined by the forward process; usable without any trainer.
+
+    Args:
+        network: What learns.
+        criterion: What it is told.
+        proposals: N, boxes per picture.
+    """
+
+    def __init__(
+        self, network: DiffusionInstNetwork, criterion: Criterion, proposals: int = 500
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.criterion = criterion
+        self.proposals = proposals
+        self.schedule = cosine_schedule(network.config.diffusion.timesteps)
+
+    def draw(
+        self, targets: Sequence[Targets], generator: torch.Generator | None = None
+    ) -> list[Corruption]:
+        """Random draws of a batch, one picture after the other."""
+        config = self.network.config.diffusion
+        return [Corruption.draw(self.proposals, len(t), config, generator) for t in targets]
+
+    def forward(
+        self,
+        images: ImageBatch,
+        targets: Sequence[Targets],
+        draws: Sequence[Corruption] | None = None,
+        *,
+        match: Match | None = None,
+        federated: Sequence[Tensor] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> StepOutput:
+        """Losses of one batch.
+
+        Args:
+            images: Pictures.
+            targets: Their objects.
+            draws: The randomness; drawn here where None.
+            match: Pairs to use instead of matching.
+            federated: Classes per stage for the federated losses, instead of drawing them.
+            generator: For draws.
+        """
+        draws = self.draw(targets, generator) if draws is None else draws
+        targets = [self._limited(t, d) for t, d in zip(targets, draws, strict=True)]
+        start, t = self.noisy_boxes(images, targets, draws)
+        encoded = self.network.encode(images)
+        stages = self.network.denoise(encoded, start, t)
+        if match is None:
+            packed = PackedTargets.of(targets, start.device)
+            match = self.criterion.match(stages, packed, images.scale())
+        losses = self.criterion(
+            stages,
+            encoded.features,
+            targets,
+            self.network,
+            match=match,
+            federated=federated,
+            generator=generator,
+        )
+        return StepOutput(losses, start, stages, encoded, match)
+
+    def noisy_boxes(
+        self, images: ImageBatch, targets: Sequence[Targets], draws: Sequence[Corruption]
+    ) -> tuple[Tensor, Tensor]:
+        """b_t of a batch: (B, N, 4) xyxy pixels, and (B,) times."""
+        config = self.network.config.diffusion
+        scale = images.scale()
+        starts = []
+        for i, (target, draw) in enumerate(zip(targets, draws, strict=True)):
+            boxes_unit = to_unit(target.boxes, scale[i], config)
+            _, x_t = corrupt(boxes_unit, draw, self.schedule, config)
+            starts.append(from_signal(x_t, scale[i], config))
+        times = torch.tensor([d.t for d in draws], device=scale.device)
+        return torch.stack(starts), times
+
+    def _limited(self, target: Targets, draw: Corruption) -> Targets:
+        """At most N objects: the same ones for the noise and for the matcher."""
+        proposals = len(draw.noise)
+        if len(target) <= proposals:
+            return target
+        logger.warning(
+            "image %d has %d objects but only %d proposals: %d drawn at random take part in this "
+            "step; raise train.proposals",
+            target.image_id,
+            len(target),
+            proposals,
+            proposals,
+        )
+        keep = kept_objects(len(target), proposals, draw.order)
+        return target[keep.to(target.labels.device)]

@@ -1,0 +1,144 @@
+"""Does a perfect answer score 1, and is a model never scored on other classes than its own?"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffinst.config import ConfigError
+from diffinst.data.coco import CocoSplit, ImageRecord, load_split
+from diffinst.data.segmentation import rasterize
+from diffinst.data.synthetic import make_shapes
+from diffinst.evaluation.evaluator import Evaluator, evaluate, finite
+from diffinst.inference.instances import Instances
+from diffinst.inference.predictor import DiffusionInst
+from diffinst.ops.crops import CroppedMasks
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> CocoSplit:
+    return load_split(make_shapes(tmp_path, train=0, val=3, size=(48, 64), objects=(2, 4)), "val")
+
+
+def truth(record: ImageRecord, split: CocoSplit) -> Instances:
+    """The annotations of a picture as if they had been predicted."""
+    masks = [rasterize(a.segmentation, record.height, record.width) for a in record.annotations]
+    return Instances(
+        boxes=torch.tensor([a.box for a in record.annotations]),
+        scores=torch.full((len(masks),), 0.9),
+        labels=torch.tensor([a.label for a in record.annotations]),
+        mask_crops=CroppedMasks.from_dense(torch.stack([torch.from_numpy(m) for m in masks])),
+        image_size=(record.height, record.width),
+        class_names=split.classes,
+    )
+
+
+def test_the_ground_truth_itself_scores_one(split: CocoSplit) -> None:
+    evaluator = Evaluator(split)
+    for record in split.records:
+        evaluator.add(record, truth(record, split))
+    mask, box = evaluator.compute()
+    assert (mask.ap, mask.ap50, box.ap, box.ap75) == pytest.approx((1, 1, 1, 1))
+
+
+def test_nothing_found_scores_zero_and_only_added_pictures_count(split: CocoSplit) -> None:
+    first, second, _ = split.records
+    evaluator = Evaluator(split)
+    evaluator.add(first, truth(first, split))
+    assert evaluator.compute()[0].ap == pytest.approx(1)  # the others were not asked for
+    evaluator.add(second, truth(second, split)[:0])
+    assert evaluator.compute()[0].ap < 1
+    nothing = Evaluator(split)
+    nothing.add(first, Instances.empty((48, 64), split.classes))
+    assert nothing.compute()[0].ap == 0
+
+
+def test_category_ids_are_those_of_the_file(tmp_path: Path) -> None:
+    file = make_shapes(tmp_path, train=0, val=1, objects=(2, 2)) / "annotations/instances_val.json"
+    content = json.loads(file.read_text())
+    for category in content["categories"]:
+        category["id"] *= 10
+    for annotation in content["annotations"]:
+        annotation["category_id"] *= 10
+    file.write_text(json.dumps(content))
+    split = load_split(tmp_path, "val")
+    evaluator = Evaluator(split)
+    evaluator.add(split.records[0], truth(split.records[0], split))
+    assert {result["category_id"] for result in evaluator.results} <= {10, 20, 30}
+    assert evaluator.compute()[0].ap == pytest.approx(1)
+
+
+def test_other_classes_are_refused(split: CocoSplit) -> None:
+    for names in (("cell",), ("disc", "box", "cat"), ("disc", "box", "disc")):
+        with pytest.raises(ValueError, match=r"instances_val\.json has 3 classes \(disc, box, tri"):
+            Evaluator(split, class_names=names)
+    with pytest.raises(ValueError, match=r"the model 1 \(cell\)"):
+        Evaluator(split, class_names=("cell",))
+
+
+def test_labels_mean_names_not_positions(split: CocoSplit) -> None:
+    # ids 1, 2, 3 are disc, box, triangle; this model counts from the other end
+    assert split.classes == ("disc", "box", "triangle")
+    assert Evaluator(split, class_names=("triangle", "box", "disc")).category_ids == (3, 2, 1)
+
+
+def test_what_reading_left_out_is_no_ground_truth(tmp_path: Path) -> None:
+    file = make_shapes(tmp_path, train=0, val=1, objects=(2, 2)) / "annotations/instances_val.json"
+    content = json.loads(file.read_text())
+    spare = {**content["annotations"][0], "id": 99, "segmentation": []}
+    del content["annotations"][0]["area"], content["annotations"][0]["bbox"]  # both optional
+    content["annotations"].append(spare)
+    file.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="99"):
+        split = load_split(tmp_path, "val")
+    evaluator = Evaluator(split)
+    evaluator.add(split.records[0], truth(split.records[0], split))
+    mask, box = evaluator.compute()
+    assert mask.ap == pytest.approx(1) and box.ap == pytest.approx(1)
+
+
+def test_a_model_without_names_needs_the_number_of_classes(split: CocoSplit) -> None:
+    model = DiffusionInst.from_preset("tiny")
+    two = replace(split, classes=("disc", "box"), category_ids=(1, 2))
+    with pytest.raises(ValueError, match="has 2 classes, the model 3 without names"):
+        evaluate(model, two)
+
+
+def test_evaluate_reports_what_json_can_hold(split: CocoSplit) -> None:
+    model, calls = DiffusionInst.from_preset("tiny"), []
+    report = evaluate(
+        model,
+        split,
+        steps=1,
+        proposals=8,
+        max_detections=5,
+        records=split.records[:2],
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert calls == [(1, 2), (2, 2)] and report.pictures == 2
+    counts = [sum(r["image_id"] == record.id for r in report.results) for record in split.records]
+    assert max(counts) <= 5 and counts[2] == 0
+    values = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert values["mask/AR10"] is None  # at most five detections: not defined
+    assert 0 <= values["mask/AP"] <= 1
+
+
+def test_zero_detections_are_refused_as_in_predict(split: CocoSplit) -> None:
+    model = DiffusionInst.from_preset("tiny")
+    with pytest.raises(ConfigError, match=r"postprocess\.max_detections.*0"):
+        evaluate(model, split, max_detections=0)
+
+
+def test_no_pictures_give_no_numbers(split: CocoSplit) -> None:
+    report = evaluate(DiffusionInst.from_preset("tiny"), split, records=())
+    assert report.as_dict()["mask/AP"] is None
+    assert (report.pictures, report.results) == (0, [])
+
+
+def test_finite_replaces_nan_only() -> None:
+    assert finite({"a": 0.5, "b": math.nan, "c": 0.0}) == {"a": 0.5, "b": None, "c": 0.0}
