@@ -1,0 +1,77 @@
+"""Do the weights in the repo do what the README and their card say?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from diffinst import DiffusionInst
+from diffinst.checkpoint import locate, shipped_names
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT = 25_000_000  # bytes
+
+
+@pytest.fixture(scope="module")
+def model() -> DiffusionInst:
+    return DiffusionInst.from_pretrained("nano-nuclei")
+
+
+def test_every_shipped_weight_has_a_card_with_its_hash() -> None:
+    assert shipped_names() == ("nano-nuclei",)
+    for name in shipped_names():
+        folder = locate(name)
+        weights = (folder / "model.safetensors").read_bytes()
+        assert len(weights) < LIMIT
+        assert hashlib.sha256(weights).hexdigest() in (folder / "README.md").read_text()
+
+
+def test_card_and_readme_say_what_was_measured() -> None:
+    rows = json.loads((ROOT / "benchmarks/results/nano-nuclei.json").read_text())["rows"]
+    card = (locate("nano-nuclei") / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert {(r["steps"], r["proposals"]) for r in rows} == {
+        (s, p) for s in (1, 2, 4, 8) for p in (100, 300, 500)
+    }
+    for row in rows:
+        ap, ap50 = row["mask/AP"], row["mask/AP50"]
+        line = rf"\| {row['steps']} \| {row['proposals']} \| {ap:.3f} \| {ap50:.3f} \|"
+        assert re.search(line, card), line
+        assert f"{ap:.3f} ({ap50:.3f})" in readme
+
+
+def test_coins_are_found_one_by_one(model: DiffusionInst) -> None:
+    coins = data.coins()
+    half = Image.fromarray(coins).resize((coins.shape[1] // 2, coins.shape[0] // 2))
+    found = model.predict(half, steps=2, proposals=100, threshold=0.3)
+    assert 22 <= len(found) <= 26  # there are 24
+    masks = found.masks.numpy()
+    assert masks.any(0).mean() > 0.25  # coins cover about a third
+    overlap = masks.sum(0) > 1
+    assert overlap.mean() < 0.02
+
+
+def test_a_blank_picture_holds_nothing(model: DiffusionInst) -> None:
+    assert len(model.predict(np.full((96, 96, 3), 255, np.uint8))) == 0
+
+
+def test_the_demo_writes_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(ROOT / "examples" / "demo.py"), run_name="__main__")
+    text = capsys.readouterr().out
+    for name in ("overlays/coins.png", "masks/galaxies.png", "film_strip.png", "results.json"):
+        path = tmp_path / "runs" / "demo" / name
+        assert path.is_file() and path.stat().st_size > 100
+    assert "runs/demo/film_strip.png" in text
+    results = json.loads((tmp_path / "runs" / "demo" / "results.json").read_text())
+    assert len(results) > 60
