@@ -1,4 +1,4 @@
-"""Saving and loading models: a folder with config.json and model.safetensors, never half."""
+"""Saving and loading models: a folder of config.json and model.safetensors, each whole or not."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ app = App(
     version_flags=["--version"],
 )
 console = Console(stderr=True, highlight=False)
-Overrides = Annotated[Config | None, Parameter(name="*")]
+Overrides = Annotated[Config | None, Parameter(name="*", negative_none="no-")]
 
 
 @app.command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,11 +86,53 @@ def test_folding_frozen_norms_changes_neither_maps_nor_gradients(name: str) -> N
         torch.testing.assert_close(parameter.grad, wanted, rtol=1e-7, atol=1e-9)
 
 
+class Twice(nn.Module):
+    """A convolution whose output is used behind the norm, and as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+        nn.init.constant_(self.norm.bias, 5.0)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        y = self.conv(x)
+        return [y, self.norm(y)]
+
+
 def test_folding_refuses_what_it_cannot_fold() -> None:
-    with pytest.raises(ValueError, match=r"\['1'\]; set backbone.norm to 'train'"):
-        fold_frozen_norms(nn.Sequential(nn.AvgPool2d(2), nn.BatchNorm2d(3)))
-    with pytest.raises(ValueError, match="with a bias"):
-        fold_frozen_norms(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+    with pytest.raises(ValueError, match=r"cannot be frozen; set backbone.norm to 'train'"):
+        fold_frozen_norms(Twice())
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        pytest.param(lambda: [nn.AvgPool2d(2), nn.BatchNorm2d(3)], id="no convolution"),
+        pytest.param(lambda: [nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)], id="a bias"),
+    ],
+)
+def test_norms_elsewhere_are_frozen_too(layers: Callable[[], list[nn.Module]]) -> None:
+    body = nn.Sequential(*layers()).eval()
+    with torch.no_grad():
+        for tensor in (*body[1].parameters(), *body[1].buffers()):
+            if tensor.is_floating_point():
+                tensor.uniform_(0.5, 1.5)
+    x = torch.randn(2, 3, 8, 8)
+    wanted = body(x)
+    fold_frozen_norms(body)
+    torch.testing.assert_close(body(x), wanted, rtol=1e-5, atol=1e-5)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in body.modules())
+    assert not any("norm" in name for name, _ in body.named_parameters())
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8", "dla34", "vgg11_bn", "swinv2_tiny_window8_256"])
+def test_other_families_run(name: str) -> None:
+    backbone = Backbone(BackboneConfig(name=name, freeze_levels=0)).eval()
+    with torch.no_grad():
+        maps = backbone(torch.rand(1, 3, 64, 96))
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (c, 64 // s, 96 // s) for c, s in zip(backbone.channels, (4, 8, 16, 32), strict=True)
+    ]
 
 
 def test_trained_norms_stay_and_learn() -> None:

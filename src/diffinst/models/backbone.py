@@ -41,7 +41,7 @@ class Backbone(nn.Module):
         is_swin = config.name.startswith("swin_")
         self.body = _create(config, is_swin, pretrained)
         self.channels: tuple[int, ...] = tuple(_info(self.body).channels())
-        self.channels_last_output = is_swin
+        self.channels_last_output = getattr(self.body, "output_fmt", "NCHW") == "NHWC"
         norms = [nn.LayerNorm(c) for c in self.channels] if is_swin else []
         self.norms = nn.ModuleList(norms)
         if is_swin:
@@ -57,10 +57,9 @@ class Backbone(nn.Module):
         maps: list[Tensor] = self.body(x)
         if not self.channels_last_output:
             return maps
-        return [
-            norm(m).permute(0, 3, 1, 2).contiguous()
-            for norm, m in zip(self.norms, maps, strict=True)
-        ]
+        if len(self.norms):
+            maps = [norm(m) for norm, m in zip(self.norms, maps, strict=True)]
+        return [m.permute(0, 3, 1, 2).contiguous() for m in maps]
 
     def _freeze(self, levels: int) -> None:
         """No gradient up to and including the n-th output."""
@@ -90,6 +89,8 @@ def _create(config: BackboneConfig, is_swin: bool, pretrained: bool) -> nn.Modul
     if is_swin:
         # every stage keeps its window and shift whatever the picture's size
         extra = {"strict_img_size": False, "always_partition": True}
+    elif config.name.startswith("swinv2_"):
+        extra = {"strict_img_size": False}
     if config.drop_path:
         extra["drop_path_rate"] = config.drop_path
     if pretrained and config.weights_file is not None:
@@ -111,7 +112,7 @@ def _create(config: BackboneConfig, is_swin: bool, pretrained: bool) -> nn.Modul
     strides = info.reduction()
     if not set(STRIDES) <= set(strides):
         raise ValueError(f"backbone {config.name} has strides {strides}, needed are {STRIDES}")
-    indices = tuple(info.info[i]["index"] for i in _last_of_each(strides))
+    indices = tuple(info.out_indices[i] for i in _last_of_each(strides))
     try:
         return timm.create_model(
             config.name, features_only=True, out_indices=indices, pretrained=pretrained, **extra
@@ -167,6 +168,26 @@ class PadFirstSwinBlock(SwinTransformerBlock):
         return x[:, :height, :width].contiguous()
 
 
+class FrozenNorm2d(nn.Module):
+    """A BatchNorm that learns nothing: x * scale + shift, its four vectors are buffers."""
+
+    norm_weight: Tensor
+    norm_bias: Tensor
+    norm_mean: Tensor
+    norm_var: Tensor
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        _keep_norm(self, norm)
+        self.eps = norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same size."""
+        scale = self.norm_weight * torch.rsqrt(self.norm_var + self.eps)
+        shift = self.norm_bias - self.norm_mean * scale
+        return x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+
+
 class FrozenNormConv2d(nn.Conv2d):
     """A convolution with the frozen BatchNorm behind it: conv(x, w * scale) + shift.
 
@@ -180,8 +201,6 @@ class FrozenNormConv2d(nn.Conv2d):
     norm_var: Tensor
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-        if conv.bias is not None:
-            raise ValueError("a convolution with a bias in front of a frozen BatchNorm")
         super().__init__(
             conv.in_channels,
             conv.out_channels,
@@ -190,50 +209,58 @@ class FrozenNormConv2d(nn.Conv2d):
             conv.padding,  # type: ignore[arg-type]
             conv.dilation,  # type: ignore[arg-type]
             conv.groups,
-            bias=False,
+            bias=conv.bias is not None,
             device="meta",
         )
-        self.weight = conv.weight
+        self.weight, self.bias = conv.weight, conv.bias
         self.pads_itself = isinstance(conv, Conv2dSame)
+        _keep_norm(self, norm)
         self.eps = norm.eps
-        assert norm.running_mean is not None and norm.running_var is not None
-        self.register_buffer("norm_weight", norm.weight.detach().clone())
-        self.register_buffer("norm_bias", norm.bias.detach().clone())
-        self.register_buffer("norm_mean", norm.running_mean.detach().clone())
-        self.register_buffer("norm_var", norm.running_var.detach().clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolution and norm as one."""
         if self.pads_itself:
             x = pad_same(x, self.kernel_size, self.stride, self.dilation)  # type: ignore[arg-type]
         scale = self.norm_weight * torch.rsqrt(self.norm_var + self.eps)
-        shift = self.norm_bias - self.norm_mean * scale
+        mean = self.norm_mean if self.bias is None else self.norm_mean - self.bias
+        shift = self.norm_bias - mean * scale
         folded: Tensor = self._conv_forward(x, self.weight * scale.view(-1, 1, 1, 1), shift)
         return folded
 
 
+def _keep_norm(module: nn.Module, norm: nn.BatchNorm2d) -> None:
+    assert norm.running_mean is not None and norm.running_var is not None
+    module.register_buffer("norm_weight", norm.weight.detach().clone())
+    module.register_buffer("norm_bias", norm.bias.detach().clone())
+    module.register_buffer("norm_mean", norm.running_mean.detach().clone())
+    module.register_buffer("norm_var", norm.running_var.detach().clone())
+
+
 def fold_frozen_norms(body: nn.Module) -> None:
-    """Replace every (Conv2d, BatchNorm2d) pair of a network by `FrozenNormConv2d`, in place.
+    """Freeze every BatchNorm2d of a network, in place, folded into its convolution where it can be.
 
     Pairs are found by running a small picture and looking which norm reads which convolution's
-    output; what timm's norm layers do behind the norm (activation) stays.
+    output; what timm's norm layers do behind the norm (activation) stays. The same picture checks
+    that the network still computes the same.
 
     Raises:
-        ValueError: A BatchNorm does not directly follow a convolution.
+        ValueError: It does not (a convolution's output is used twice, say).
     """
     names = {module: name for name, module in body.named_modules()}
     norms = [m for m in body.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms:
         return
-    producer: dict[int, nn.Module] = {}
+    producer: dict[int, nn.Conv2d] = {}
     outputs: list[Tensor] = []  # kept alive, so that no id is used twice
-    pairs: dict[nn.Module, nn.Module] = {}
+    pairs: dict[nn.BatchNorm2d, nn.Conv2d] = {}
 
     def after_conv(module: nn.Module, _: object, output: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d)
         outputs.append(output)
         producer[id(output)] = module
 
     def before_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, nn.BatchNorm2d)
         if id(inputs[0]) in producer:
             pairs[module] = producer[id(inputs[0])]
 
@@ -242,28 +269,35 @@ def fold_frozen_norms(body: nn.Module) -> None:
     ]
     hooks += [m.register_forward_pre_hook(before_norm) for m in norms]
     training = body.training
+    probe = torch.linspace(-2, 2, 3 * 64 * 64).view(1, 3, 64, 64)
     with torch.no_grad():
-        body.eval()(torch.zeros(1, 3, 64, 64))
+        before = body.eval()(probe)
+        for hook in hooks:
+            hook.remove()
+        for norm in norms:
+            rest = _rest_of(norm)
+            if norm in pairs:
+                _replace(body, names[pairs[norm]], FrozenNormConv2d(pairs[norm], norm))
+            else:
+                rest.insert(0, FrozenNorm2d(norm))
+            _replace(body, names[norm], rest if len(rest) != 1 else rest[0])
+        after = body(probe)
     body.train(training)
-    for hook in hooks:
-        hook.remove()
-    missing = [names[n] for n in norms if n not in pairs]
-    if missing:
+    if probe.is_meta:  # built without values: nothing to compare
+        return
+    if not all(
+        torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(before, after, strict=True)
+    ):
         raise ValueError(
-            f"these BatchNorms do not follow a convolution: {missing[:3]}; "
-            "set backbone.norm to 'train' for this backbone"
+            "the norms of this backbone cannot be frozen; set backbone.norm to 'train' for it"
         )
-    for norm, conv in pairs.items():
-        assert isinstance(norm, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d)
-        _replace(body, names[conv], FrozenNormConv2d(conv, norm))
-        _replace(body, names[norm], _rest_of(norm))
 
 
-def _rest_of(norm: nn.BatchNorm2d) -> nn.Module:
-    """What timm's combined norm layers still do behind the norm."""
+def _rest_of(norm: nn.BatchNorm2d) -> nn.Sequential:
+    """What timm's combined norm layers still do behind the norm; empty: nothing."""
     drop, act = getattr(norm, "drop", None), getattr(norm, "act", None)
     rest = [m for m in (drop, act) if m is not None and not isinstance(m, nn.Identity)]
-    return nn.Sequential(*rest) if len(rest) > 1 else (rest[0] if rest else nn.Identity())
+    return nn.Sequential(*rest)
 
 
 def _replace(body: nn.Module, name: str, module: nn.Module) -> None:
