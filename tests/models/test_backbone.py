@@ -125,6 +125,11 @@ def test_norms_elsewhere_are_frozen_too(layers: Callable[[], list[nn.Module]]) -
     assert not any("norm" in name for name, _ in body.named_parameters())
 
 
+def test_backbones_of_one_picture_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"does not run on pictures of any size .*divisible"):
+        Backbone(BackboneConfig(name="maxvit_pico_rw_256", freeze_levels=0))
+
+
 @pytest.mark.parametrize("name", ["fastvit_t8", "dla34", "vgg11_bn", "swinv2_tiny_window8_256"])
 def test_other_families_run(name: str) -> None:
     backbone = Backbone(BackboneConfig(name=name, freeze_levels=0)).eval()

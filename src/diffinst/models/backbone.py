@@ -244,7 +244,7 @@ def fold_frozen_norms(body: nn.Module) -> None:
     that the network still computes the same.
 
     Raises:
-        ValueError: It does not (a convolution's output is used twice, say).
+        ValueError: It does not (a convolution's output is used twice, say), or not at any size.
     """
     names = {module: name for name, module in body.named_modules()}
     norms = [m for m in body.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -271,7 +271,12 @@ def fold_frozen_norms(body: nn.Module) -> None:
     training = body.training
     probe = torch.linspace(-2, 2, 3 * 64 * 64).view(1, 3, 64, 64)
     with torch.no_grad():
-        before = body.eval()(probe)
+        try:
+            before = body.eval()(probe)
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(
+                f"this backbone does not run on pictures of any size ({error}); choose another"
+            ) from error
         for hook in hooks:
             hook.remove()
         for norm in norms:
