@@ -130,3 +130,10 @@ def test_weighted_gather_gradient_is_exact() -> None:
     index = torch.randint(0, 5, (7, 4), generator=generator)  # rows repeat; the last is never read
     weight = torch.randn(7, 4, dtype=torch.float64, generator=generator)
     assert torch.autograd.gradcheck(lambda t: weighted_gather(t, index, weight), table)
+
+
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_boxes_of_another_batch_are_refused(pictures: int) -> None:
+    table = FeatureTable([torch.zeros(2, 4, 8, 8)])
+    with pytest.raises(ValueError, match=rf"boxes of {pictures} pictures for features of 2"):
+        table.pool(torch.zeros(pictures, 5, 4), 7, 2)

@@ -60,7 +60,12 @@ class FeatureTable:
 
         Returns:
             (B, N, size * size, C), bins row by row.
+
+        Raises:
+            ValueError: Boxes of another number of pictures than the pyramid's.
         """
+        if boxes.shape[0] != self.batch:
+            raise ValueError(f"boxes of {boxes.shape[0]} pictures for features of {self.batch}")
         index, weight = self._taps(boxes.detach().float(), size, sampling)
         batch, count = boxes.shape[:2]
         pooled = weighted_gather(self.table, index, weight)
