@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import SequentialSampler
 
 from diffinst.config import Config
-from diffinst.data.coco import CocoSplit, load_split
+from diffinst.data.load import load_split
 from diffinst.data.loader import (
     StreamSampler,
     TrainBatch,
@@ -22,6 +22,7 @@ from diffinst.data.loader import (
     transform_targets,
 )
 from diffinst.data.segmentation import DatasetError
+from diffinst.data.split import Split
 from diffinst.data.synthetic import make_shapes
 from diffinst.data.transforms import Crop, Flip, Resize
 
@@ -33,7 +34,7 @@ CONFIG = Config.from_preset("tiny").updated(
 
 
 @pytest.fixture(scope="module")
-def split(tmp_path_factory: pytest.TempPathFactory) -> CocoSplit:
+def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
     """Five pictures of 40 x 56, some without objects."""
     folder = tmp_path_factory.mktemp("shapes")
     make_shapes(folder, train=PICTURES, val=0, size=(40, 56), objects=(0, 2), seed=1)
@@ -58,7 +59,7 @@ def same(a: TrainBatch, b: TrainBatch) -> bool:
     )
 
 
-def test_an_item_follows_from_seed_and_position(split: CocoSplit) -> None:
+def test_an_item_follows_from_seed_and_position(split: Split) -> None:
     first, again = TrainStream(split, CONFIG), TrainStream(split, CONFIG)
     backwards = {k: again[k] for k in reversed(range(8))}
     assert all(same(collate([first[k]]), collate([backwards[k]])) for k in range(8))
@@ -66,7 +67,7 @@ def test_an_item_follows_from_seed_and_position(split: CocoSplit) -> None:
     assert not any(same(collate([first[k]]), collate([other[k]])) for k in range(3))
 
 
-def test_the_global_generators_play_no_part(split: CocoSplit) -> None:
+def test_the_global_generators_play_no_part(split: Split) -> None:
     torch.manual_seed(1)
     first = TrainStream(split, CONFIG)[3]
     torch.manual_seed(2)
@@ -75,7 +76,7 @@ def test_the_global_generators_play_no_part(split: CocoSplit) -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_an_epoch_visits_every_picture_once_in_a_new_order(split: CocoSplit) -> None:
+def test_an_epoch_visits_every_picture_once_in_a_new_order(split: Split) -> None:
     stream = TrainStream(split, CONFIG)
     ids = [stream[k][1].image_id for k in range(4 * PICTURES)]
     epochs = [ids[i : i + PICTURES] for i in range(0, len(ids), PICTURES)]
@@ -84,14 +85,14 @@ def test_an_epoch_visits_every_picture_once_in_a_new_order(split: CocoSplit) -> 
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
-def test_a_picture_comes_back_with_other_geometry_and_noise(split: CocoSplit) -> None:
+def test_a_picture_comes_back_with_other_geometry_and_noise(split: Split) -> None:
     stream = TrainStream(split, CONFIG)
     visits = [k for k in range(3 * PICTURES) if stream[k][1].image_id == split.records[0].id]
     times = {stream[k][2].t for k in visits}
     assert len(visits) == 3 and len(times) == 3
 
 
-def test_items_are_what_a_step_needs(split: CocoSplit) -> None:
+def test_items_are_what_a_step_needs(split: Split) -> None:
     stream = TrainStream(split, CONFIG)
     for k in range(PICTURES):
         pixels, targets, draw = stream[k]
@@ -105,17 +106,17 @@ def test_items_are_what_a_step_needs(split: CocoSplit) -> None:
     assert 0 in counts.values()  # pictures without objects are trained on
 
 
-def batches(split: CocoSplit, **train: object) -> list[TrainBatch]:
+def batches(split: Split, **train: object) -> list[TrainBatch]:
     return list(train_loader(split, CONFIG.updated(train=train)))
 
 
-def test_workers_do_not_change_the_batches(split: CocoSplit) -> None:
+def test_workers_do_not_change_the_batches(split: Split) -> None:
     alone, shared = batches(split), batches(split, workers=2)
     assert len(alone) == len(shared) == 4
     assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
 
 
-def test_batch_size_does_not_change_the_stream(split: CocoSplit) -> None:
+def test_batch_size_does_not_change_the_stream(split: Split) -> None:
     pairs, singles = batches(split), batches(split, batch_size=1, iterations=8)
     ids = [t.image_id for batch in pairs for t in batch.targets]
     assert ids == [t.image_id for batch in singles for t in batch.targets]
@@ -124,13 +125,13 @@ def test_batch_size_does_not_change_the_stream(split: CocoSplit) -> None:
         assert torch.equal(noise, single.draws[0].noise)
 
 
-def test_a_later_start_continues_the_stream(split: CocoSplit) -> None:
+def test_a_later_start_continues_the_stream(split: Split) -> None:
     whole = batches(split)
     rest = list(train_loader(split, CONFIG, start=3 * 2))
     assert len(rest) == 1 and same(rest[0], whole[3])
 
 
-def test_the_loader_counts_the_whole_run_wherever_it_starts(split: CocoSplit) -> None:
+def test_the_loader_counts_the_whole_run_wherever_it_starts(split: Split) -> None:
     # the trainer goes on counting where it stopped, and compares with this
     assert [len(train_loader(split, CONFIG, start=s)) for s in (0, 2, 8)] == [4, 4, 4]
 
@@ -141,7 +142,7 @@ def test_sampler_positions() -> None:
     assert len(StreamSampler(6, 4)) == 6
 
 
-def test_collate_pads_to_a_common_multiple_of_32(split: CocoSplit) -> None:
+def test_collate_pads_to_a_common_multiple_of_32(split: Split) -> None:
     stream = TrainStream(split, CONFIG)
     items = [stream[k] for k in range(4)]
     batch = collate(items)
@@ -169,7 +170,7 @@ def square(number: int, x: float, *, crowd: int = 0) -> dict[str, object]:
 
 
 @pytest.fixture
-def squares(tmp_path: Path) -> CocoSplit:
+def squares(tmp_path: Path) -> Split:
     """Two objects and a crowd on a picture of 20 x 60."""
     (tmp_path / "annotations").mkdir()
     (tmp_path / "train").mkdir()
@@ -183,14 +184,14 @@ def squares(tmp_path: Path) -> CocoSplit:
     return load_split(tmp_path, "train")
 
 
-def test_crowds_are_left_out(squares: CocoSplit) -> None:
+def test_crowds_are_left_out(squares: Split) -> None:
     targets = transform_targets(squares.records[0], (20, 60), [])
     assert targets.boxes.tolist() == [[0, 5, 10, 15], [40, 5, 50, 15]]
     assert targets.labels.tolist() == [1, 0] and targets.image_id == 7
     assert targets.masks.sum((1, 2)).tolist() == [100, 100]
 
 
-def test_objects_follow_the_geometry_by_hand(squares: CocoSplit) -> None:
+def test_objects_follow_the_geometry_by_hand(squares: Split) -> None:
     steps = [Flip(-1), Crop(0, 0, 20, 30), Resize((40, 60))]
     targets = transform_targets(squares.records[0], (20, 60), steps)
     # after the flip at x 50..60 (cut off) and 10..20; then twice as large
@@ -201,7 +202,7 @@ def test_objects_follow_the_geometry_by_hand(squares: CocoSplit) -> None:
     assert np.array_equal(targets.masks[0].numpy(), expected)
 
 
-def test_what_is_thinner_than_a_pixel_is_dropped(squares: CocoSplit) -> None:
+def test_what_is_thinner_than_a_pixel_is_dropped(squares: Split) -> None:
     record = squares.records[0]
     sliver = transform_targets(record, (20, 60), [Crop(0, 9, 20, 30), Resize((10, 15))])
     assert len(sliver) == 0 and sliver.masks.shape == (0, 10, 15)  # half a pixel of the first

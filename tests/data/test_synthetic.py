@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffinst.data.coco import CocoSplit, load_split
+from diffinst.data.load import load_split
 from diffinst.data.segmentation import rasterize
+from diffinst.data.split import Split
 from diffinst.data.synthetic import SHAPES, make_shapes
 from diffinst.io.images import read_image
 
@@ -18,7 +19,7 @@ def contents(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
-def count(split: CocoSplit) -> list[int]:
+def count(split: Split) -> list[int]:
     return [len(record.annotations) for record in split.records]
 
 

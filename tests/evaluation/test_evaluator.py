@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from diffinst.config import ConfigError
-from diffinst.data.coco import CocoSplit, ImageRecord, load_split
+from diffinst.data.load import load_split
 from diffinst.data.segmentation import rasterize
+from diffinst.data.split import ImageRecord, Split
 from diffinst.data.synthetic import make_shapes
 from diffinst.evaluation.evaluator import Evaluator, evaluate, finite
 from diffinst.inference.instances import Instances
@@ -21,11 +22,11 @@ from diffinst.ops.crops import CroppedMasks
 
 
 @pytest.fixture
-def split(tmp_path: Path) -> CocoSplit:
+def split(tmp_path: Path) -> Split:
     return load_split(make_shapes(tmp_path, train=0, val=3, size=(48, 64), objects=(2, 4)), "val")
 
 
-def truth(record: ImageRecord, split: CocoSplit) -> Instances:
+def truth(record: ImageRecord, split: Split) -> Instances:
     """The annotations of a picture as if they had been predicted."""
     masks = [rasterize(a.segmentation, record.height, record.width) for a in record.annotations]
     return Instances(
@@ -38,7 +39,7 @@ def truth(record: ImageRecord, split: CocoSplit) -> Instances:
     )
 
 
-def test_the_ground_truth_itself_scores_one(split: CocoSplit) -> None:
+def test_the_ground_truth_itself_scores_one(split: Split) -> None:
     evaluator = Evaluator(split)
     for record in split.records:
         evaluator.add(record, truth(record, split))
@@ -46,7 +47,7 @@ def test_the_ground_truth_itself_scores_one(split: CocoSplit) -> None:
     assert (mask.ap, mask.ap50, box.ap, box.ap75) == pytest.approx((1, 1, 1, 1))
 
 
-def test_nothing_found_scores_zero_and_only_added_pictures_count(split: CocoSplit) -> None:
+def test_nothing_found_scores_zero_and_only_added_pictures_count(split: Split) -> None:
     first, second, _ = split.records
     evaluator = Evaluator(split)
     evaluator.add(first, truth(first, split))
@@ -73,7 +74,7 @@ def test_category_ids_are_those_of_the_file(tmp_path: Path) -> None:
     assert evaluator.compute()[0].ap == pytest.approx(1)
 
 
-def test_other_classes_are_refused(split: CocoSplit) -> None:
+def test_other_classes_are_refused(split: Split) -> None:
     for names in (("cell",), ("disc", "box", "cat"), ("disc", "box", "disc")):
         with pytest.raises(ValueError, match=r"instances_val\.json has 3 classes \(disc, box, tri"):
             Evaluator(split, class_names=names)
@@ -81,7 +82,7 @@ def test_other_classes_are_refused(split: CocoSplit) -> None:
         Evaluator(split, class_names=("cell",))
 
 
-def test_labels_mean_names_not_positions(split: CocoSplit) -> None:
+def test_labels_mean_names_not_positions(split: Split) -> None:
     # ids 1, 2, 3 are disc, box, triangle; this model counts from the other end
     assert split.classes == ("disc", "box", "triangle")
     assert Evaluator(split, class_names=("triangle", "box", "disc")).category_ids == (3, 2, 1)
@@ -102,14 +103,14 @@ def test_what_reading_left_out_is_no_ground_truth(tmp_path: Path) -> None:
     assert mask.ap == pytest.approx(1) and box.ap == pytest.approx(1)
 
 
-def test_a_model_without_names_needs_the_number_of_classes(split: CocoSplit) -> None:
+def test_a_model_without_names_needs_the_number_of_classes(split: Split) -> None:
     model = DiffusionInst.from_preset("tiny")
     two = replace(split, classes=("disc", "box"), category_ids=(1, 2))
     with pytest.raises(ValueError, match="has 2 classes, the model 3 without names"):
         evaluate(model, two)
 
 
-def test_evaluate_reports_what_json_can_hold(split: CocoSplit) -> None:
+def test_evaluate_reports_what_json_can_hold(split: Split) -> None:
     model, calls = DiffusionInst.from_preset("tiny"), []
     report = evaluate(
         model,
@@ -128,13 +129,13 @@ def test_evaluate_reports_what_json_can_hold(split: CocoSplit) -> None:
     assert 0 <= values["mask/AP"] <= 1
 
 
-def test_zero_detections_are_refused_as_in_predict(split: CocoSplit) -> None:
+def test_zero_detections_are_refused_as_in_predict(split: Split) -> None:
     model = DiffusionInst.from_preset("tiny")
     with pytest.raises(ConfigError, match=r"postprocess\.max_detections.*0"):
         evaluate(model, split, max_detections=0)
 
 
-def test_no_pictures_give_no_numbers(split: CocoSplit) -> None:
+def test_no_pictures_give_no_numbers(split: Split) -> None:
     report = evaluate(DiffusionInst.from_preset("tiny"), split, records=())
     assert report.as_dict()["mask/AP"] is None
     assert (report.pictures, report.results) == (0, [])

@@ -9,7 +9,7 @@ from skimage import data
 
 from diffinst import DiffusionInst
 from diffinst.config import Config
-from diffinst.data.coco import load_split
+from diffinst.data.load import load_split
 from diffinst.data.loader import TrainStream, collate
 from diffinst.data.synthetic import make_shapes
 from diffinst.models.network import DiffusionInstNetwork

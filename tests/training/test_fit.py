@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from diffinst import checkpoint
 from diffinst.config import Config
-from diffinst.data.coco import load_split
+from diffinst.data.load import load_split
 from diffinst.data.synthetic import make_shapes
 from diffinst.training.criterion import Criterion
 from diffinst.training.fit import RunLog, class_counts, fit

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from diffinst.config import Config
-from diffinst.data.coco import CocoSplit, load_split
+from diffinst.data.load import load_split
 from diffinst.data.loader import collate, transform_targets
+from diffinst.data.split import Split
 from diffinst.data.synthetic import make_shapes
 from diffinst.diffusion.signal import Corruption
 from diffinst.inference.predictor import DiffusionInst
@@ -119,7 +120,7 @@ def test_the_output_carries_what_was_computed(tiny: TrainingStep) -> None:
     assert torch.equal(again.match.owner, output.match.owner)
 
 
-def learn(split: CocoSplit, iterations: int) -> tuple[list[float], DiffusionInst]:
+def learn(split: Split, iterations: int) -> tuple[list[float], DiffusionInst]:
     """Losses of training on the first picture, and the model."""
     config = CONFIG.updated(
         model={
@@ -150,13 +151,13 @@ def learn(split: CocoSplit, iterations: int) -> tuple[list[float], DiffusionInst
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> CocoSplit:
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Split:
     folder = tmp_path_factory.mktemp("shapes")
     make_shapes(folder, train=1, val=0, size=(SIDE, SIDE), objects=(2, 2), seed=3)
     return load_split(folder, "train")
 
 
-def test_one_picture_is_learnt_by_heart(shapes: CocoSplit) -> None:
+def test_one_picture_is_learnt_by_heart(shapes: Split) -> None:
     losses, model = learn(shapes, 200)
     assert sum(losses[-10:]) < 0.4 * sum(losses[:10])
     record = shapes.records[0]

@@ -19,79 +19,11 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 from pycocotools import mask as mask_utils
 from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
-from diffinst.data.segmentation import RLE, DatasetError, Segmentation, checked, compressed
+from diffinst.data.segmentation import RLE, DatasetError, checked, compressed
+from diffinst.data.split import Annotation, ImageRecord, Split
 
 _SHOWN = 5
 _SINGULAR = {"images": "image", "annotations": "annotation", "categories": "category"}
-
-
-@dataclass(frozen=True, slots=True)
-class Annotation:
-    """One object.
-
-    Attributes:
-        id: as in the file, unique there.
-        box: xyxy pixels, clipped to the picture, with an area.
-        label: 0-based index into `CocoSplit.classes`.
-        segmentation: RLE of the picture's size, or polygons [x1, y1, x2, y2, ...] in pixels of
-            three points or more; `rasterize` turns it into a mask.
-        crowd: marks a group of objects, not one.
-        area: square pixels, as the file says (counted where it does not).
-    """
-
-    id: int
-    box: tuple[float, float, float, float]
-    label: int
-    segmentation: Segmentation
-    crowd: bool
-    area: float
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRecord:
-    """One picture and its objects (possibly none), in the order of the file."""
-
-    id: int
-    path: Path
-    height: int
-    width: int
-    annotations: tuple[Annotation, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CocoSplit:
-    """One split; `classes` and `category_ids` go by label, which ascends with the category id."""
-
-    name: str
-    annotation_file: Path
-    classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    records: tuple[ImageRecord, ...]
-    image_dir: Path
-
-    def as_coco(self) -> dict[str, object]:
-        """The split as COCO content: what was left out when it was read is left out here, too."""
-        annotations = [
-            {
-                "id": a.id,
-                "image_id": record.id,
-                "category_id": self.category_ids[a.label],
-                "bbox": [a.box[0], a.box[1], a.box[2] - a.box[0], a.box[3] - a.box[1]],
-                "area": a.area,
-                "segmentation": a.segmentation,
-                "iscrowd": int(a.crowd),
-            }
-            for record in self.records
-            for a in record.annotations
-        ]
-        return {
-            "images": [{"id": r.id, "height": r.height, "width": r.width} for r in self.records],
-            "annotations": annotations,
-            "categories": [
-                {"id": i, "name": name}
-                for i, name in zip(self.category_ids, self.classes, strict=True)
-            ],
-        }
 
 
 def find_split(root: str | Path, split: str) -> tuple[Path, Path]:
@@ -113,7 +45,7 @@ def find_split(root: str | Path, split: str) -> tuple[Path, Path]:
     return annotation_file, image_dir
 
 
-def load_split(root: str | Path, split: str) -> CocoSplit:
+def load_split(root: str | Path, split: str) -> Split:
     """Read and check one split; no picture is opened and no mask is drawn.
 
     Objects without extent (an empty segmentation, polygons of fewer than three points, a box
@@ -170,7 +102,7 @@ def load_split(root: str | Path, split: str) -> CocoSplit:
     if left_out:
         counts = (f"{len(ids)} {what} (id {_shown(ids)})" for what, ids in left_out.items())
         warnings.warn(f"{file}: left out {'; '.join(counts)}", stacklevel=2)
-    return CocoSplit(
+    return Split(
         name=split,
         annotation_file=file,
         classes=tuple(category.name for _, category in categories),

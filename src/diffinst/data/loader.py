@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from diffinst.config import Config
-from diffinst.data.coco import CocoSplit, ImageRecord
 from diffinst.data.segmentation import DatasetError, rasterize
+from diffinst.data.split import ImageRecord, Split
 from diffinst.data.transforms import MaskMap, Step, draw_steps, jitter_colour
 from diffinst.diffusion.signal import Corruption
 from diffinst.io.images import read_image
@@ -49,7 +49,7 @@ class TrainStream(Dataset[tuple[Tensor, Targets, Corruption]]):
         config: Augmentation, proposals, seed.
     """
 
-    def __init__(self, split: CocoSplit, config: Config) -> None:
+    def __init__(self, split: Split, config: Config) -> None:
         if not split.records:
             raise DatasetError(f"{split.annotation_file}: no pictures to train on")
         self.split = split
@@ -141,7 +141,7 @@ def collate(items: Sequence[tuple[Tensor, Targets, Corruption]]) -> TrainBatch:
     return TrainBatch(images, [t for _, t, _ in items], [d for _, _, d in items])
 
 
-def train_loader(split: CocoSplit, config: Config, *, start: int = 0) -> DataLoader[TrainBatch]:
+def train_loader(split: Split, config: Config, *, start: int = 0) -> DataLoader[TrainBatch]:
     """The training stream in batches.
 
     Args:

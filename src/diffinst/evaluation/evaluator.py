@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from diffinst.data.coco import CocoSplit, ImageRecord
+from diffinst.data.split import ImageRecord, Split
 from diffinst.evaluation.average_precision import CocoMetrics, coco_metrics
 from diffinst.inference.instances import CocoResult, Instances
 from diffinst.inference.predictor import DiffusionInst
@@ -60,7 +60,7 @@ class Evaluator:
     """
 
     def __init__(
-        self, split: CocoSplit, max_detections: int = 100, class_names: Sequence[str] = ()
+        self, split: Split, max_detections: int = 100, class_names: Sequence[str] = ()
     ) -> None:
         self.split = split
         self.category_ids = category_ids(class_names or split.classes, split)
@@ -91,7 +91,7 @@ class Evaluator:
 
 def evaluate(
     model: DiffusionInst,
-    split: CocoSplit,
+    split: Split,
     *,
     steps: int | None = None,
     proposals: int | None = None,
@@ -143,7 +143,7 @@ def evaluate(
     return Report(mask, box, evaluator.results, seconds / max(len(records), 1), len(records))
 
 
-def category_ids(names: Sequence[str], split: CocoSplit) -> tuple[int, ...]:
+def category_ids(names: Sequence[str], split: Split) -> tuple[int, ...]:
     """The split's category id of each class name.
 
     Raises:

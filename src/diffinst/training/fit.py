@@ -24,8 +24,9 @@ from torch.utils.data import DataLoader
 
 from diffinst import checkpoint
 from diffinst.config import Config
-from diffinst.data.coco import CocoSplit, ImageRecord, load_split
+from diffinst.data.load import load_split
 from diffinst.data.loader import TrainBatch, train_loader
+from diffinst.data.split import ImageRecord, Split
 from diffinst.evaluation.evaluator import category_ids, finite
 from diffinst.io.atomic import write_json
 from diffinst.training.module import DiffusionInstModule
@@ -114,7 +115,7 @@ def fit(
 class StreamData(pl.LightningDataModule):
     """The training stream from where the trainer stands, and the val pictures one by one."""
 
-    def __init__(self, train: CocoSplit, val: CocoSplit | None, config: Config) -> None:
+    def __init__(self, train: Split, val: Split | None, config: Config) -> None:
         super().__init__()
         self.train, self.val, self.config = train, val, config
 
@@ -229,7 +230,7 @@ class _KeptRows(ExperimentWriter):
         super().log_metrics(metrics_dict, step)
 
 
-def class_counts(split: CocoSplit) -> Tensor:
+def class_counts(split: Split) -> Tensor:
     """(K,) number of pictures that contain each class."""
     counts = torch.zeros(len(split.classes), dtype=torch.int64)
     for record in split.records:
@@ -238,14 +239,14 @@ def class_counts(split: CocoSplit) -> Tensor:
     return counts
 
 
-def with_classes(config: Config, split: CocoSplit) -> Config:
+def with_classes(config: Config, split: Split) -> Config:
     """The config with the data's classes."""
     return config.updated(
         model={"num_classes": len(split.classes), "class_names": list(split.classes)}
     )
 
 
-def _val_split(data: str | Path) -> CocoSplit | None:
+def _val_split(data: str | Path) -> Split | None:
     annotations = Path(data) / "annotations" / "instances_val.json"
     if not annotations.is_file():
         logger.warning("%s does not exist: training without evaluation", annotations)

@@ -13,8 +13,8 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from diffinst.config import Config, TrainConfig
-from diffinst.data.coco import CocoSplit, ImageRecord
 from diffinst.data.loader import TrainBatch
+from diffinst.data.split import ImageRecord, Split
 from diffinst.evaluation.evaluator import Evaluator
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.visualize import contact_sheet, overlay
@@ -48,7 +48,7 @@ class DiffusionInstModule(pl.LightningModule):
         *,
         class_counts: Tensor | None = None,
         pretrained: bool = True,
-        val: CocoSplit | None = None,
+        val: Split | None = None,
         out: Path | None = None,
     ) -> None:
         super().__init__()

@@ -1,0 +1,34 @@
+"""The command line: `diffinst predict | train | eval | convert | info`."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App
+from rich.markup import escape
+
+from diffinst.cli.evaluate import evaluate
+from diffinst.cli.models import convert, info
+from diffinst.cli.predict import predict
+from diffinst.cli.terminal import console
+from diffinst.cli.train import train
+
+app = App(
+    name="diffinst",
+    help="Instance segmentation by denoising boxes and filters (DiffusionInst).",
+    version_flags=["--version"],
+)
+app.command(predict)
+app.command(train)
+app.command(evaluate, name="eval")
+app.command(convert)
+app.command(info)
+
+
+def main() -> None:
+    """Entry point: errors of the user's making are one clear line, not a traceback."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        console.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
+        sys.exit(1)

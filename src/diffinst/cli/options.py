@@ -1,0 +1,34 @@
+"""Options that several commands share: fields of the configuration, the device."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from diffinst.config import Config
+
+Overrides = Annotated[Config | None, Parameter(name="*", negative_none="no-")]
+
+
+def with_fields(config: Config, fields: Config | None) -> Config:
+    """The config with the fields given as flags, and only those, replaced."""
+    if fields is None:
+        return config
+    return config.updated(**fields.model_dump(mode="json", exclude_unset=True))
+
+
+def usable_device(name: str | None) -> str:
+    """The device asked for, or a CUDA GPU if there is one.
+
+    Raises:
+        ValueError: No such device, or one without float64, which box maths needs.
+    """
+    import torch
+
+    available = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    if name is None:
+        return available[-1]
+    if name.split(":")[0] not in available:
+        raise ValueError(f"--device {name}: not usable here; there is {', '.join(available)}")
+    return name

@@ -1,0 +1,78 @@
+"""`diffinst predict`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from diffinst.cli.options import usable_device
+from diffinst.cli.terminal import say
+
+
+def predict(
+    images: Annotated[list[Path], Parameter(consume_multiple=True)],
+    /,
+    *,
+    model: str = "nano-nuclei",
+    out: Path = Path("runs/predict"),
+    steps: int | None = None,
+    proposals: int | None = None,
+    threshold: float | None = None,
+    max_detections: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+) -> None:
+    """Segment pictures or folders of pictures.
+
+    Writes OUT/overlays/NAME.png, OUT/masks/NAME.png (16-bit label maps) and OUT/results.json (COCO
+    format; image ids and class ids are explained in OUT/index.json).
+
+    Parameters
+    ----------
+    images
+        Files or folders (searched with their subfolders).
+    model
+        Name of shipped weights, a model folder, a file, or a hub id.
+    out
+        Where to write.
+    steps
+        Denoising steps; more may be better, each costs one decoder pass. Default: the model's.
+    proposals
+        Boxes to start from; more for crowded pictures. Default: the model's.
+    threshold
+        Only instances with at least this score. Default: the model's.
+    max_detections
+        At most so many a picture.
+    seed
+        Of the starting noise.
+    device
+        cpu, cuda or cuda:1, ...; default: a GPU if there is one.
+    """
+    from diffinst.inference.batch import predict_folder
+    from diffinst.inference.predictor import DiffusionInst
+
+    loaded = DiffusionInst.from_pretrained(model, device=usable_device(device))
+    summary = predict_folder(
+        loaded,
+        images,
+        out,
+        steps=steps,
+        proposals=proposals,
+        threshold=threshold,
+        max_detections=max_detections,
+        seed=seed,
+    )
+    say(
+        f"{summary.instances} instances on {summary.pictures} pictures, "
+        f"{summary.seconds_per_image:.2f} s a picture\n"
+        f"overlays   {out / 'overlays'}\nmasks      {out / 'masks'}\n"
+        f"results    {out / 'results.json'}"
+    )
+    if summary.failed:
+        say(f"{len(summary.failed)} pictures could not be read:")
+        for line in summary.failed[:10]:
+            say(f"  {line}")
+        sys.exit(1)
