@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from diffinst.config import Config, ConfigError, ModelConfig, preset_names
+from diffinst.config import Config, ConfigError, ModelConfig, TrainConfig, preset_names
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -73,6 +73,34 @@ def test_files_that_are_no_configuration(tmp_path: Path, content: str, message: 
         Config.from_file(path)
 
 
+def test_a_file_may_build_on_a_preset_or_on_a_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: nano\ntrain: {lr: 0.1}\n")
+    (tmp_path / "shorter.yaml").write_text("base: mine.yaml\ntrain: {iterations: 7}\n")
+    config = Config.from_file(tmp_path / "shorter.yaml")
+    assert config.train.iterations == 7 and config.train.lr == 0.1
+    assert config.model == Config.from_preset("nano").model
+
+
+def test_a_base_that_is_not_there_or_the_file_itself_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: r50\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: base 'r50' is neither a preset .*r50-coco"):
+        Config.from_file(path)
+    path.write_text("base: mine.yaml\n")
+    with pytest.raises(
+        ConfigError, match=r"mine\.yaml: base 'mine.yaml' builds on this file itself"
+    ):
+        Config.from_file(path)
+
+
+def test_linear_scaling_sees_as_many_pictures_at_a_rate_that_goes_with_the_batch() -> None:
+    train = TrainConfig(batch_size=8, scaling="linear").scaled()  # a quarter of 32
+    assert train.lr == 5e-5 / 4
+    assert (train.iterations, train.milestones, train.warmup) == (900_000, (700_000, 840_000), 4000)
+    assert train.scaled() == train  # once only
+    assert TrainConfig(batch_size=8).scaled().lr == 5e-5  # no rule, no change
+
+
 def test_a_binary_file_and_a_missing_one_are_named(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     with pytest.raises(ConfigError, match=r"weights.pth: cannot be read \(No such file"):
@@ -104,7 +132,22 @@ def test_a_binary_file_and_a_missing_one_are_named(tmp_path: Path) -> None:
         ({"augment": {"short_sides": [0]}}, "augment.short_sides.0"),
         ({"train": {"ema": 1.0}}, "train.ema"),
         ({"train": {"batch_size": 1.5}}, "train.batch_size"),
-        ({"trian": {}}, "unknown field 'trian'"),
+        ({"trian": {}}, "unknown field 'trian'; did you mean 'train'?"),
+        ({"train": {"itertions": 1}}, "did you mean 'train.iterations'?"),
+        ({"train": {"steps": 1}}, "did you mean 'sampler.steps'?"),  # right name, wrong part
+        ({"sampler": {"wings": 1}}, "sampler has steps, proposals, eta"),
+        ({"train": {"proposals": 4}}, "candidates 5 is more than train.proposals 4"),
+        ({"augment": {"crop_range": [512, 384]}}, "crop_range 512 to 384"),
+        ({"augment": {"crop_range": [601, 700]}}, "larger than any picture to crop from"),
+        ({"augment": {"zoom": [2.0, 1.0]}}, "augment.zoom 2.0 to 1.0"),
+        ({"train": {"batch_size": 6, "accumulate": 4}}, "into train.accumulate 4"),
+        (
+            {
+                "train": {"activation_checkpointing": True},
+                "model": {"backbone": {"norm": "train"}},
+            },
+            "use norm 'frozen'",
+        ),
     ],
 )
 def test_impossible_values_are_named(values: dict[str, object], field: str) -> None:

@@ -1,0 +1,49 @@
+"""Turns what pydantic says of wrong values into one line for a person."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from pydantic import ValidationError
+
+from diffinst.config.part import Part
+
+
+def explain(error: ValidationError, whole: Part) -> str:
+    """One line that names each wrong field; `whole` knows all fields that there are."""
+    lines = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"]) or "config"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"unknown field '{field}'{_meant(item['loc'], whole)}")
+        elif item["type"] == "value_error":  # from a validator here: it names its fields and values
+            lines.append(str(item["ctx"]["error"]))
+        else:
+            lines.append(f"{field}: {item['msg']} (got {item.get('input')!r})")
+    return "; ".join(lines)
+
+
+def _meant(place: tuple[int | str, ...], whole: Part) -> str:
+    """The field that was probably meant, here or in another part, or all that there are."""
+    part: object = whole
+    for name in place[:-1]:
+        part = getattr(part, str(name), None)
+    here = list(type(part).model_fields) if isinstance(part, Part) else []
+    wrong = str(place[-1])
+    path = "".join(f"{name}." for name in place[:-1])
+    close = [name for name in _paths(whole) if name.split(".")[-1] == wrong]
+    close = close or [path + name for name in get_close_matches(wrong, here, n=1)]
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; {path[:-1] or 'the config'} has {', '.join(here)}"
+
+
+def _paths(part: Part, prefix: str = "") -> list[str]:
+    """Dotted names of all fields below a part."""
+    paths = []
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        paths.append(prefix + name)
+        if isinstance(value, Part):
+            paths += _paths(value, f"{prefix}{name}.")
+    return paths
