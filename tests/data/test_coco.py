@@ -2,7 +2,9 @@
 
 import copy
 import json
+import os
 import re
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from diffinst.data.coco import find_split, load_split
+from diffinst.data.coco import read
+from diffinst.data.load import load_split
 from diffinst.data.segmentation import DatasetError, rasterize
 
 Content = dict[str, Any]
@@ -278,36 +281,6 @@ def test_sound_files_warn_of_nothing(tmp_path: Path) -> None:
 # --- what is refused
 
 
-def test_find_split_returns_file_and_folder(tmp_path: Path) -> None:
-    root = dataset(tmp_path, CONTENT)
-    expected = (root / "annotations" / "instances_train.json", root / "train")
-    assert find_split(str(root), "train") == expected
-
-
-def test_missing_split_lists_what_was_looked_for_and_what_is_there(tmp_path: Path) -> None:
-    root = dataset(tmp_path, CONTENT)
-    with pytest.raises(DatasetError) as raised:
-        find_split(root, "val")
-    assert str(raised.value) == (
-        f"no split 'val': {root}/annotations/instances_val.json (a file) and {root}/val "
-        f"(a folder) not found; {root} holds annotations/, train/; {root}/annotations holds "
-        "instances_train.json; give the folder that holds "
-        "annotations/instances_{train,val}.json, train/ and val/"
-    )
-
-
-def test_missing_picture_folder_or_root(tmp_path: Path) -> None:
-    dataset(tmp_path, CONTENT)
-    (tmp_path / "annotations" / "instances_val.json").touch()
-    with pytest.raises(DatasetError, match=r"'val': \S+/val \(a folder\) not found; "):
-        find_split(tmp_path, "val")
-    with pytest.raises(DatasetError, match="nowhere is no folder; "):
-        find_split(tmp_path / "nowhere", "train")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match=r"empty holds nothing; \S+/annotations is no folder"):
-        find_split(tmp_path / "empty", "train")
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -419,3 +392,181 @@ def test_defect_is_named(tmp_path: Path, damage: Callable[[Content], None], mess
     damage(content)
     with pytest.raises(DatasetError, match=rf"instances_train\.json: .*{message}"):
         load_split(dataset(tmp_path, content), "train")
+
+
+# --- ids, classes, names
+
+
+def test_a_defect_in_the_second_entry_of_one_id_or_file_is_named(tmp_path: Path) -> None:
+    content = copy.deepcopy(CONTENT)
+    content["images"].append({**content["images"][0], "file_name": "dog.jpg"})
+    root = dataset(tmp_path, content, ("cat.jpg", "dog.jpg"))
+    with pytest.raises(DatasetError, match=r"'images'; 42 is cat\.jpg and dog\.jpg; ids have to"):
+        load_split(root, "train")
+    content["images"][1] = {**content["images"][0], "id": 43}
+    dataset(tmp_path, content)
+    with pytest.raises(DatasetError, match=r"images 42, 43 are the same file, cat\.jpg; put their"):
+        load_split(root, "train")
+
+
+def textual(*keys: str) -> Content:
+    """The content with these ids as text."""
+    content = copy.deepcopy(CONTENT)
+    for table, entries in content.items():
+        for entry in entries:
+            for key in ("id", "image_id", "category_id"):
+                if f"{table}.{key}" in keys:
+                    entry[key] = str(entry[key])
+    return content
+
+
+IMAGE_IDS = ("images.id", "annotations.image_id")
+CATEGORY_IDS = ("categories.id", "annotations.category_id")
+
+
+@pytest.mark.parametrize(
+    "keys", [IMAGE_IDS, CATEGORY_IDS, ("annotations.id",), (*IMAGE_IDS, *CATEGORY_IDS)]
+)
+def test_ids_may_be_text_throughout(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    split = load_split(dataset(tmp_path, textual(*keys)), "train")
+    assert split.records == load_split(dataset(tmp_path, CONTENT), "train").records
+    assert split.category_ids == (7,)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("images.id", "image 42: id: .*valid integer, given '42'"),
+        ("annotations.image_id", "annotation 1: image_id: .*valid integer, given '42'"),
+        ("categories.id", "category 7: id: .*valid integer, given '7'"),
+        ("annotations.category_id", "annotation 1: category_id: .*valid integer, given '7'"),
+    ],
+)
+def test_ids_that_are_text_in_one_place_only(tmp_path: Path, key: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        load_split(dataset(tmp_path, textual(key)), "train")
+
+
+@pytest.mark.parametrize("given", ["cat", "042", " 42", "4.2e1", "", "-42", "４２"])
+def test_text_that_is_no_number_is_no_id(tmp_path: Path, given: str) -> None:
+    content = copy.deepcopy(CONTENT)
+    content["images"][0]["id"] = content["annotations"][0]["image_id"] = given
+    with pytest.raises(DatasetError, match=rf"id: .*valid integer.*, given '{given}'"):
+        load_split(dataset(tmp_path, content), "train")
+
+
+def test_ids_of_64_bits(tmp_path: Path) -> None:
+    large = 2**63 - 1
+    content = copy.deepcopy(CONTENT)
+    content["images"][0]["id"] = content["annotations"][0]["image_id"] = large
+    assert load_split(dataset(tmp_path, content), "train").records[0].id == large
+    content["images"][0]["id"] = content["annotations"][0]["image_id"] = large + 1
+    with pytest.raises(
+        DatasetError, match=r"id: Input should be less than 9223372036854775808, gi"
+    ):
+        load_split(dataset(tmp_path, content), "train")
+
+
+def roboflow(**root: Any) -> Content:
+    categories = [
+        {"id": 0, "name": "cells", "supercategory": "none", **root},
+        {"id": 7, "name": "cat", "supercategory": "cells"},
+    ]
+    return {**CONTENT, "categories": categories}
+
+
+def test_roboflows_root_category_is_left_out(tmp_path: Path) -> None:
+    split = load_split(dataset(tmp_path, roboflow()), "train")
+    assert (split.classes, split.category_ids) == (("cat",), (7,))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        roboflow(id=3),
+        roboflow(name="dog"),
+        roboflow(supercategory="cells"),
+        {**roboflow(), "annotations": [annotation(1), annotation(2, category_id=0)]},
+    ],
+    ids=["another id", "nobody's parent", "a class of its own", "in use"],
+)
+def test_other_categories_without_objects_stay(tmp_path: Path, content: Content) -> None:
+    assert len(load_split(dataset(tmp_path, content), "train").classes) == 2
+
+
+def test_objects_may_stand_before_their_pictures_and_classes(tmp_path: Path) -> None:
+    backwards = {key: CONTENT[key] for key in ("annotations", "categories", "images")}
+    split = load_split(dataset(tmp_path, {"info": {"images": []}, **backwards}), "train")
+    assert split.records == load_split(dataset(tmp_path, CONTENT), "train").records
+
+
+def test_names_in_any_script(tmp_path: Path) -> None:
+    content = copy.deepcopy(CONTENT)
+    content["images"][0]["file_name"] = "Kätzchen 猫.jpg"
+    content["categories"][0]["name"] = "猫"
+    split = load_split(dataset(tmp_path, content, ("Kätzchen 猫.jpg",)), "train")
+    assert split.classes == ("猫",)
+    assert split.records[0].path.name == "Kätzchen 猫.jpg"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (pictured(file_name="\ud800.jpg"), r"image 42: Invalid JSON: .*hex escape"),
+        (pictured(height=2**31), "image 42: height: .*less than 2147483648"),
+        (rle([4], SQUARE_RUNS), r"annotation 1: its RLE is of size \[4\]; allowed is \[height, wi"),
+        (rle([0, 6], []), r"its RLE is of size \[0, 6\]; allowed is"),
+        (rle([10**6, 10**6], "9"), r"its RLE is of size \[1000000, 1000000\]; allowed .* pixels"),
+        (annotated(segmentation={"size": [4, 6]}), r"segmentation\.RLE\.counts: Field required"),
+        (annotated(area=10**400), "annotation 1: area: "),
+        (annotated(segmentation=[[0, 0, True, 1, 2, 3]]), r"polygons\.0\.2: .*number, given True"),
+    ],
+)
+def test_rarer_defect_is_named(
+    tmp_path: Path, damage: Callable[[Content], None], message: str
+) -> None:
+    content = copy.deepcopy(CONTENT)
+    damage(content)
+    with pytest.raises(DatasetError, match=rf"instances_train\.json: .*{message}"):
+        load_split(dataset(tmp_path, content), "train")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_file(tmp_path: Path) -> None:
+    root = dataset(tmp_path, CONTENT)
+    (root / "annotations" / "instances_train.json").chmod(0)
+    with pytest.raises(DatasetError, match=r"instances_train\.json: cannot be read \(Permission"):
+        load_split(root, "train")
+
+
+# --- memory
+
+
+def test_reading_takes_little_more_than_what_is_kept(tmp_path: Path) -> None:
+    """A file of 5 MB: 2,500 objects of 100 points, kept as 16 bytes a point."""
+    content = {
+        "images": CONTENT["images"],
+        "categories": CONTENT["categories"],
+        "annotations": [
+            annotation(j, segmentation=[[j * 1e-7 + i + 0.123456789 for i in range(200)]])
+            for j in range(2500)
+        ],
+    }
+    file = tmp_path / "large.json"
+    file.write_text(json.dumps(content))
+    del content
+    assert file.stat().st_size > 5_000_000
+
+    def peak_of(read: Callable[[], object]) -> int:
+        tracemalloc.start()
+        kept = read()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        del kept
+        return peak
+
+    size = read(file).packed.nbytes
+    assert 2500 * 100 * 16 < size < 2500 * 100 * 16 * 1.2
+    ours = peak_of(lambda: read(file))
+    assert ours < size + 6_000_000  # a growing column, and the text of two chunks
+    assert ours < peak_of(lambda: json.loads(file.read_bytes())) / 2

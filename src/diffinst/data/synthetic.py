@@ -50,7 +50,7 @@ def make_shapes(
         objects: fewest and most shapes on a picture, both included.
 
     Returns:
-        `root`, which `diffinst.data.coco.load_split` reads.
+        `root`, which `diffinst.data.load.load_split` reads.
 
     Raises:
         ValueError: an argument is out of range, or that many shapes do not fit on a picture.
