@@ -143,3 +143,66 @@ def test_no_pictures_give_no_numbers(split: Split) -> None:
 
 def test_finite_replaces_nan_only() -> None:
     assert finite({"a": 0.5, "b": math.nan, "c": 0.0}) == {"a": 0.5, "b": None, "c": 0.0}
+
+
+def test_federated_splits_are_scored_by_lviss_rules(split: Split) -> None:
+    # Class 0 is annotated on picture 1 and claimed on picture 2, where nobody looked for it.
+    first, second, _ = split.records
+    assert any(a.label == 0 for a in first.annotations)
+    second = replace(second, annotations=tuple(a for a in second.annotations if a.label != 0))
+    claim = truth(first, split)
+    claim = claim[claim.labels == 0]
+    for federated, negative in ((True, ()), (True, (0,)), (False, ())):
+        other = replace(second, negative=negative)
+        records = (first, other)
+        lvis = replace(split, records=records, federated=federated, frequency=("r", "c", "f"))
+        evaluator = Evaluator(lvis)
+        evaluator.add(
+            first, replace(truth(first, split), scores=torch.full((len(first.annotations),), 0.5))
+        )
+        evaluator.add(other, claim)
+        mask, box = evaluator.compute()
+        # k false alarms, then k hits: precision k / 2k at recall 1, and nowhere more
+        expected = pytest.approx(1 if federated and not negative else 0.5)
+        assert mask.per_class["disc"] == expected and box.per_class["disc"] == expected
+        assert ("mask/AP_rare" in mask.as_dict("mask")) == federated
+        assert evaluator.max_detections == (300 if federated else 100)
+
+
+def test_results_gathered_elsewhere_count_as_added(split: Split) -> None:
+    evaluator, gathered = Evaluator(split), Evaluator(split)
+    for record in split.records:
+        evaluator.add(record, truth(record, split))
+    gathered.results, gathered.image_ids = list(evaluator.results), [3, 1, 2]
+    assert gathered.compute() == evaluator.compute()
+    assert gathered.compute()[0].ap == pytest.approx(1)
+
+
+def test_real_lvis_annotations_score_one_against_themselves(shared_dir: Path) -> None:
+    split = load_split(shared_dir / "datasets" / "lvis_fixture", "val_mini")
+    evaluator = Evaluator(split)
+    for record in split.records:
+        evaluator.add(record, truth(record, split))
+    mask, box = evaluator.compute()
+    numbers = mask.as_dict("mask")
+    assert mask.ap == pytest.approx(1) and numbers["mask/AP_frequent"] == pytest.approx(1)
+    assert box.ap > 0.99  # boxes of the file are not always those of its polygons
+    assert math.isnan(numbers["mask/AP_rare"])  # none on these nine pictures
+
+
+def test_a_report_knows_what_there_was_to_find(split: Split) -> None:
+    report = evaluate(DiffusionInst.from_preset("tiny"), split, steps=1, proposals=4)
+    labels = [a.label for record in split.records for a in record.annotations]
+    assert report.objects == {name: labels.count(k) for k, name in enumerate(split.classes)}
+    assert report.annotated and report.image_ids == (1, 2, 3)
+    crowd = tuple(replace(a, crowd=True) for a in split.records[0].annotations)
+    only = replace(split, records=(replace(split.records[0], annotations=crowd),))
+    report = evaluate(DiffusionInst.from_preset("tiny"), only, steps=1, proposals=4)
+    assert not report.annotated and set(report.objects.values()) == {0}
+
+
+def test_a_picture_that_cannot_be_read_is_noted(split: Split, tmp_path: Path) -> None:
+    gone = replace(split.records[0], path=tmp_path / "gone.png")
+    report = evaluate(DiffusionInst.from_preset("tiny"), split, records=(gone, split.records[1]))
+    assert report.pictures == 1 and report.image_ids == (2,)
+    assert len(report.failed) == 1 and "gone.png" in report.failed[0]

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from diffinst.cli.options import usable_device
+from diffinst.cli.tables import print_classes, print_metrics, print_sweep
 from diffinst.cli.terminal import say
+
+if TYPE_CHECKING:
+    from diffinst.data.split import Split
+    from diffinst.evaluation.evaluator import Report
+    from diffinst.evaluation.prediction import Options
+    from diffinst.evaluation.run import Source
+
+_FAILURES_SHOWN = 10
+Numbers = Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())]
 
 
 def evaluate(
@@ -19,13 +34,23 @@ def evaluate(
     seed: int = 0,
     device: str | None = None,
     out: Path | None = None,
+    limit: int | None = None,
+    processes: int = 1,
+    single_class: Annotated[bool, Parameter(negative=())] = False,
+    worst: int = 8,
+    submission: Path | None = None,
+    sweep_steps: Numbers = None,
+    sweep_proposals: Numbers = None,
 ) -> None:
-    """Mask and box AP (COCO) of a model on an annotated split.
+    """Mask and box AP of a model on an annotated split: COCO's, or LVIS's on LVIS data.
+
+    With --out every finished picture is kept: the same command again goes on where it stopped.
+    The exit code is 1 if a picture could not be read; the others are evaluated.
 
     Parameters
     ----------
     data
-        COCO-format folder.
+        The dataset's folder.
     model
         Name of shipped weights, a model folder, a file, or a hub id.
     split
@@ -35,37 +60,159 @@ def evaluate(
     proposals
         Boxes to start from.
     max_detections
-        Counted per picture; 100 in COCO, more for crowded pictures.
+        Kept and counted per picture; 100 in COCO, 300 in LVIS, more for crowded pictures.
     seed
         Of the starting noise.
     device
-        cpu, cuda or cuda:1, ...; default: a GPU if there is one.
+        cpu, cuda or cuda:1, ...; default: a GPU if there is one, all of them for several processes.
     out
-        Folder for metrics.json and results.json.
+        Folder for predictions/, metrics.json, results.json, per_class.csv, precision_recall.png
+        and the worst pictures.
+    limit
+        Only the first pictures, so many.
+    processes
+        How many share the pictures; each loads the model.
+    single_class
+        Take all classes as one.
+    worst
+        How many of the worst pictures are drawn into OUT.
+    submission
+        File or folder for results as COCO's and LVIS's servers take them, JSON and zip.
+    sweep_steps
+        Evaluate each of these numbers of steps, with each number of proposals.
+    sweep_proposals
+        Evaluate each of these numbers of proposals, with each number of steps.
     """
     from diffinst.data.load import load_split
-    from diffinst.evaluation.evaluator import evaluate as run
+    from diffinst.evaluation.prediction import Options
+    from diffinst.evaluation.run import Source, run
     from diffinst.inference.batch import progress_bar
-    from diffinst.inference.predictor import DiffusionInst
-    from diffinst.io.atomic import write_json
 
-    loaded = DiffusionInst.from_pretrained(model, device=usable_device(device))
-    annotated = load_split(data, split)
+    sweeping = bool(sweep_steps or sweep_proposals)
+    if sweeping and submission:
+        raise ValueError("--submission takes one evaluation; leave out --sweep-steps, -proposals")
+    several = processes > 1
+    place = usable_device(device)
+    source = Source.load(model, "cpu" if several else place)
+    annotated = load_split(data, split, single_class=single_class)
+    _check_purpose(annotated, out, submission, sweeping=sweeping)
+    options = Options(steps, proposals, max_detections, seed, single_class)
+    if sweeping:
+        numbers = (sweep_steps or [], sweep_proposals or [])
+        where = device if several else place
+        _sweep(source, annotated, out, options, numbers, limit, processes, where)
+        return
     with progress_bar("evaluating") as advance:
         report = run(
-            loaded,
+            source,
             annotated,
-            steps=steps,
-            proposals=proposals,
-            max_detections=max_detections,
-            seed=seed,
+            out,
+            options,
+            limit=limit,
+            processes=processes,
+            device=device,
             progress=advance,
         )
-    for name, value in report.as_dict().items():
-        print(f"{name:<20} " + ("undefined" if value is None else f"{value:.4f}"))
-    for name, value in report.mask.per_class.items():
-        print(f"AP {name:<17} {value:.4f}")
+    _print(report, out)
     if out is not None:
-        write_json(out / "metrics.json", report.as_dict())
-        write_json(out / "results.json", report.results)
-        say(f"written: {out / 'metrics.json'}, {out / 'results.json'}")
+        _write(report, source, annotated, out, worst)
+    if submission is not None:
+        _submit(report, annotated, submission)
+    _exit_if_failed([report])
+
+
+def _sweep(
+    source: Source,
+    split: Split,
+    out: Path | None,
+    options: Options,
+    numbers: tuple[Sequence[int], Sequence[int]],
+    limit: int | None,
+    processes: int,
+    device: str | None,
+) -> None:
+    from diffinst.evaluation.sweep import sweep, write_sweep_curves
+    from diffinst.inference.batch import progress_bar
+
+    with progress_bar("evaluating") as advance:
+        cells = sweep(
+            source,
+            split,
+            out,
+            options,
+            steps=numbers[0],
+            proposals=numbers[1],
+            limit=limit,
+            processes=processes,
+            device=device,
+            progress=advance,
+        )
+    print_sweep(cells)
+    if out is not None:
+        for problem in write_sweep_curves(cells, out, title=_title(source, split)):
+            say(problem)
+        say(f"written: {out}")
+    _exit_if_failed([cell.report for cell in cells])
+
+
+def _check_purpose(
+    split: Split, out: Path | None, submission: Path | None, *, sweeping: bool
+) -> None:
+    """Refuse to predict for nothing, before anything is predicted."""
+    if any(record.annotations for record in split.records) or not split.records:
+        return
+    if sweeping or (out is None and submission is None):
+        raise ValueError(
+            f"{split.annotation_file} has no annotations, so there is nothing to measure; give "
+            "--submission FILE or --out FOLDER to keep the results, without --sweep-..."
+        )
+
+
+def _print(report: Report, out: Path | None) -> None:
+    from diffinst.evaluation.outputs import class_rows
+
+    if not report.annotated:
+        say(f"nothing is annotated on these {report.pictures} pictures: no metrics are computed")
+        return
+    print_metrics(report)
+    print()
+    print_classes(class_rows(report), f"in {out / 'per_class.csv'}" if out else "(all with --out)")
+
+
+def _write(report: Report, source: Source, split: Split, out: Path, worst: int) -> None:
+    from diffinst.evaluation.outputs import write_outputs
+    from diffinst.evaluation.worst import score_threshold
+
+    threshold = score_threshold(source.model.config.postprocess.threshold)
+    title = _title(source, split)
+    problems = write_outputs(report, split, out, title=title, worst=worst, threshold=threshold)
+    for problem in problems:
+        say(problem)
+    say(f"written: {out / 'results.json'}")
+    if report.annotated:
+        say(f"written: {out / 'metrics.json'} and what lies beside it")
+
+
+def _submit(report: Report, split: Split, target: Path) -> None:
+    from diffinst.evaluation.submission import write_submission
+
+    made = write_submission(report.results, split, target)
+    more = f"; {made.dropped} beyond the limit per picture left out" if made.dropped else ""
+    say(f"submission: {made.archive} and {made.results}, {made.written} results{more}")
+
+
+def _title(source: Source, split: Split) -> str:
+    return f"{source.folder.name} on {split.image_dir.parent.name} {split.name}"
+
+
+def _exit_if_failed(reports: Sequence[Report]) -> None:
+    """Name the pictures that could not be read, each once."""
+    failed = list(dict.fromkeys(message for report in reports for message in report.failed))
+    if not failed:
+        return
+    say(f"{len(failed)} pictures could not be read and are not counted:")
+    for message in failed[:_FAILURES_SHOWN]:
+        say(f"  {message}")
+    if len(failed) > _FAILURES_SHOWN:
+        say(f"  and {len(failed) - _FAILURES_SHOWN} more")
+    sys.exit(1)

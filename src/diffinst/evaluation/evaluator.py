@@ -1,16 +1,31 @@
-"""Evaluating a model on an annotated split: box and mask AP, one picture in memory."""
+"""How good is a model on an annotated split? Mask and box AP, one picture in memory."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import cast
 
 from diffinst.data.split import ImageRecord, Split
-from diffinst.evaluation.average_precision import CocoMetrics, coco_metrics
+from diffinst.evaluation.average_precision import Metrics, coco_metrics
+from diffinst.evaluation.lvis import MAX_DETECTIONS, lvis_metrics
+from diffinst.evaluation.prediction import (
+    Options,
+    Prediction,
+    Request,
+    category_ids,
+    predict_record,
+    request,
+)
+from diffinst.evaluation.tables import IouType
 from diffinst.inference.instances import CocoResult, Instances
 from diffinst.inference.predictor import DiffusionInst
+from diffinst.io.images import ImageReadError
+
+__all__ = ["Evaluator", "Report", "category_ids", "evaluate", "finite", "report"]
+
+COCO_MAX_DETECTIONS = 100
 
 
 @dataclass(frozen=True)
@@ -18,18 +33,29 @@ class Report:
     """What an evaluation found.
 
     Attributes:
-        mask: Mask metrics.
+        mask: Mask metrics; NaN everywhere if nothing is annotated.
         box: Box metrics.
         results: COCO results of all pictures, masks as RLE.
         seconds_per_image: Wall-clock time of `predict` per picture, reading included.
-        pictures: How many.
+        pictures: How many were predicted; they alone are counted.
+        image_ids: Which ones.
+        objects: Annotated objects on them by class name, crowds left out.
+        failed: One message per picture that could not be predicted.
     """
 
-    mask: CocoMetrics
-    box: CocoMetrics
+    mask: Metrics
+    box: Metrics
     results: list[CocoResult]
     seconds_per_image: float
     pictures: int
+    image_ids: tuple[int, ...] = ()
+    objects: Mapping[str, int] = field(default_factory=dict)
+    failed: tuple[str, ...] = ()
+
+    @property
+    def annotated(self) -> bool:
+        """Whether there was anything to find."""
+        return any(self.objects.values())
 
     def as_dict(self) -> dict[str, float | None]:
         """`mask/AP`, ..., `box/AP`, ..., `seconds_per_image`, `pictures`; None where undefined."""
@@ -38,6 +64,7 @@ class Report:
             **self.box.as_dict("box"),
             "seconds_per_image": self.seconds_per_image,
             "pictures": float(self.pictures),
+            "failed_pictures": float(len(self.failed)),
         }
         return finite(values)
 
@@ -50,9 +77,12 @@ def finite(values: Mapping[str, float]) -> dict[str, float | None]:
 class Evaluator:
     """Collects results picture by picture, as RLE straight from the crops.
 
+    The metrics are LVIS's where the split is federated, COCO's elsewhere.
+
     Args:
         split: The annotated pictures.
-        max_detections: Results counted per picture.
+        max_detections: Results counted per picture (LVIS) or per picture and class (COCO); None:
+            300 or 100.
         class_names: What the labels of the results mean; empty: the split's classes in order.
 
     Raises:
@@ -60,33 +90,44 @@ class Evaluator:
     """
 
     def __init__(
-        self, split: Split, max_detections: int = 100, class_names: Sequence[str] = ()
+        self,
+        split: Split,
+        max_detections: int | None = None,
+        class_names: Sequence[str] = (),
     ) -> None:
+        usual = MAX_DETECTIONS if split.federated else COCO_MAX_DETECTIONS
         self.split = split
         self.category_ids = category_ids(class_names or split.classes, split)
-        self.max_detections = max_detections
+        self.max_detections = usual if max_detections is None else max_detections
         self.results: list[CocoResult] = []
         self.image_ids: list[int] = []
 
     def add(self, record: ImageRecord, instances: Instances) -> None:
         """Take the result of one picture."""
-        self.image_ids.append(record.id)
-        self.results += instances.to_coco(record.id, self.category_ids)
+        self.take(record.id, instances.to_coco(record.id, self.category_ids))
 
-    def compute(self) -> tuple[CocoMetrics, CocoMetrics]:
+    def take(self, image_id: int, results: Sequence[CocoResult]) -> None:
+        """Take the result of one picture in the split's categories."""
+        self.image_ids.append(image_id)
+        self.results += results
+
+    def compute(self) -> tuple[Metrics, Metrics]:
         """Mask and box metrics over the pictures added so far."""
-        truth = self.split.as_coco()
-        mask, box = (
-            coco_metrics(
-                truth,
-                self.results,
-                iou_type=kind,
-                max_detections=self.max_detections,
-                image_ids=self.image_ids,
-            )
-            for kind in ("segm", "bbox")
+        truth = self.split.as_coco(self.image_ids)
+        results = self.results if truth["annotations"] else []
+        return self._metrics(truth, results, "segm"), self._metrics(truth, results, "bbox")
+
+    def _metrics(
+        self, truth: Mapping[str, object], results: Sequence[CocoResult], kind: IouType
+    ) -> Metrics:
+        compare = lvis_metrics if self.split.federated else coco_metrics
+        return compare(
+            truth,
+            results,
+            iou_type=kind,
+            max_detections=self.max_detections,
+            image_ids=self.image_ids,
         )
-        return mask, box
 
 
 def evaluate(
@@ -97,63 +138,88 @@ def evaluate(
     proposals: int | None = None,
     max_detections: int | None = None,
     seed: int = 0,
+    single_class: bool = False,
     records: Sequence[ImageRecord] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Predict every picture of a split and score the result.
+
+    A picture that cannot be read is noted in the report; the others go on and are what is scored.
 
     Args:
         model: What to evaluate.
         split: Annotated pictures; their classes must be the model's.
         steps: Denoising steps.
         proposals: Boxes to start from.
-        max_detections: Results kept and counted per picture; the model's own where None.
+        max_detections: Results kept and counted per picture; the model's own where None (300 on
+            federated data).
         seed: Of the noise, the same for every picture.
+        single_class: The split was read with all classes as one; take the model's as one, too.
         records: Only these pictures.
         progress: Called with (done, total) after each picture.
 
     Raises:
+        ConfigError: A value is out of range.
         ValueError: The split has other classes than the model.
     """
-    limit = model.config.postprocess.max_detections if max_detections is None else max_detections
-    records = split.records if records is None else records
-    names = model.config.model.class_names
-    if not names and model.config.model.num_classes != len(split.classes):
-        raise ValueError(
-            f"{split.annotation_file} has {len(split.classes)} classes, the model "
-            f"{model.config.model.num_classes} without names; train on this data first"
-        )
-    evaluator = Evaluator(split, limit, names)
-    seconds = 0.0
+    options = Options(steps, proposals, max_detections, seed, single_class)
+    asked = request(model.config, split, options)
+    return evaluate_records(
+        model, split, split.records if records is None else records, asked, progress
+    )
+
+
+def evaluate_records(
+    model: DiffusionInst,
+    split: Split,
+    records: Sequence[ImageRecord],
+    asked: Request,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """As `evaluate`, with nothing left open."""
+    predictions: list[Prediction] = []
+    failed: list[str] = []
     for done, record in enumerate(records, start=1):
-        begin = time.perf_counter()
-        found = model.predict(
-            record.path,
-            steps=steps,
-            proposals=proposals,
-            threshold=0.0,
-            max_detections=limit,
-            seed=seed,
-        )
-        seconds += time.perf_counter() - begin
-        evaluator.add(record, found)
+        try:
+            predictions.append(predict_record(model, record, asked))
+        except ImageReadError as error:
+            failed.append(str(error))
         if progress is not None:
             progress(done, len(records))
-    mask, box = evaluator.compute()
-    return Report(mask, box, evaluator.results, seconds / max(len(records), 1), len(records))
+    return report(split, predictions, asked.max_detections, failed)
 
 
-def category_ids(names: Sequence[str], split: Split) -> tuple[int, ...]:
-    """The split's category id of each class name.
+def report(
+    split: Split, predictions: Sequence[Prediction], max_detections: int, failed: Sequence[str] = ()
+) -> Report:
+    """Score predictions of some or all pictures of a split.
 
-    Raises:
-        ValueError: The split has other classes.
+    Args:
+        split: Annotated pictures.
+        predictions: One per picture.
+        max_detections: As in `Evaluator`.
+        failed: One message per picture that could not be predicted.
     """
-    by_name = dict(zip(split.classes, split.category_ids, strict=True))
-    if set(names) != set(by_name) or len(names) != len(by_name):
-        raise ValueError(
-            f"{split.annotation_file} has {len(by_name)} classes "
-            f"({', '.join(split.classes[:5])}), the model {len(names)} ({', '.join(names[:5])}); "
-            "evaluate on data with the model's classes or train on this data first"
-        )
-    return tuple(by_name[name] for name in names)
+    evaluator = Evaluator(split, max_detections)
+    for prediction in predictions:
+        evaluator.take(prediction.image_id, prediction.results)
+    mask, box = evaluator.compute()
+    seconds = sum(prediction.seconds for prediction in predictions)
+    return Report(
+        mask=mask,
+        box=box,
+        results=evaluator.results,
+        seconds_per_image=seconds / max(len(predictions), 1),
+        pictures=len(predictions),
+        image_ids=tuple(evaluator.image_ids),
+        objects=_objects(split, evaluator.image_ids),
+        failed=tuple(failed),
+    )
+
+
+def _objects(split: Split, image_ids: Sequence[int]) -> dict[str, int]:
+    names = dict(zip(split.category_ids, split.classes, strict=True))
+    counts = dict.fromkeys(split.classes, 0)
+    for annotation in cast("Sequence[dict[str, int]]", split.as_coco(image_ids)["annotations"]):
+        counts[names[annotation["category_id"]]] += not annotation["iscrowd"]
+    return counts

@@ -1,0 +1,79 @@
+"""How do the numbers of an evaluation look on a terminal? On stdout, so that they can be piped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from diffinst.evaluation.evaluator import Report
+    from diffinst.evaluation.outputs import ClassRow
+    from diffinst.evaluation.sweep import Cell
+
+MAX_CLASSES = 40  # shown; of more, the best and the worst half of these
+_PIPED_WIDTH = 120
+
+
+def print_metrics(report: Report) -> None:
+    """One number a line."""
+    for name, value in report.as_dict().items():
+        print(f"{name:<20} " + ("undefined" if value is None else f"{value:.4f}"))
+
+
+def print_classes(rows: Sequence[ClassRow], where: str) -> None:
+    """One class a line, the best first.
+
+    Args:
+        rows: From `class_rows`.
+        where: What to say of classes that are not shown.
+    """
+    table = _table("class", "AP", "AP50", "box AP", "objects")
+    half = MAX_CLASSES // 2
+    shown = rows if len(rows) <= MAX_CLASSES else [*rows[:half], *_worst(rows[half:], half)]
+    for i, row in enumerate(shown):
+        if len(rows) > MAX_CLASSES and i == half:
+            table.add_row(Text(f"... {len(rows) - len(shown)} more {where} ..."))
+        table.add_row(
+            Text(row.name), _cell(row.ap), _cell(row.ap50), _cell(row.box_ap), str(row.objects)
+        )
+    _console().print(table)
+
+
+def print_sweep(cells: Sequence[Cell]) -> None:
+    """One pair of steps and proposals a line."""
+    table = _table("steps", "proposals", "mask AP", "AP50", "AP75", "box AP", "s/picture")
+    for cell in cells:
+        values = cell.report.as_dict()
+        named = ("mask/AP", "mask/AP50", "mask/AP75", "box/AP", "seconds_per_image")
+        table.add_row(
+            str(cell.steps), str(cell.proposals), *(_cell(values[name]) for name in named)
+        )
+    _console().print(table)
+
+
+def _worst(rows: Sequence[ClassRow], count: int) -> Sequence[ClassRow]:
+    """The last ones that have a number; those without objects only where there are no others."""
+    scored = [row for row in rows if not math.isnan(row.ap)]
+    return (scored or rows)[-count:]
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.4f}"

@@ -1,0 +1,141 @@
+"""What do precision over recall, and AP over steps and time, look like?"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffinst.evaluation.accumulate import IOU_50, IOU_75
+from diffinst.evaluation.average_precision import Metrics
+from diffinst.io.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_CLASSES = 12  # with more, no curve per class: nobody could tell them apart
+_COLOURS = 10  # of matplotlib's cycle
+_DPI = 120
+_PANEL = (5.2, 4.2)  # inches
+
+
+def draw_precision_recall(metrics: Metrics, path: Path, *, title: str) -> None:
+    """Write the curves as a PNG: mean over classes at IoU 0.5, 0.75 and over all ten thresholds.
+
+    Up to twelve classes have a curve each, the mean over the thresholds, in a second panel.
+
+    Args:
+        metrics: Masks' or boxes'.
+        path: The file.
+        title: What was evaluated.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    names = [name for name, ap in metrics.per_class.items() if not np.isnan(ap)]
+    shown = [k for k, ap in enumerate(metrics.per_class.values()) if not np.isnan(ap)]
+    panels = 2 if 1 < len(names) <= MAX_CLASSES else 1
+    figure, axes = _figure(panels)
+    recall = np.linspace(0, 1, 101)
+    precision = metrics.precision[:, :, shown]  # (10, 101, classes with objects)
+    curves = (
+        ("IoU 0.50", precision[IOU_50]),
+        ("IoU 0.75", precision[IOU_75]),
+        ("mean of IoU 0.50 to 0.95", precision.mean(0)),
+    )
+    for name, of_classes in curves:  # (101, classes)
+        mean = of_classes.mean(1) if names else np.full(101, np.nan)
+        axes[0].plot(recall, mean, label=_label(mean, name))
+    _finish(axes[0], title)
+    if panels == 2:
+        of_class = sorted(
+            zip(precision.mean(0).T, names, strict=True), key=lambda pair: -pair[0].mean()
+        )
+        for i, (curve, name) in enumerate(of_class):
+            style = "-" if i < _COLOURS else "--"
+            axes[1].plot(recall, curve, style, label=_label(curve, name))
+        _finish(axes[1], "by class, mean of IoU 0.50 to 0.95", beside=True)
+    _save(figure, path)
+
+
+def draw_sweep(rows: Sequence[Mapping[str, float | None]], path: Path, *, title: str) -> None:
+    """Write AP over steps and AP over time as a PNG, a line per number of proposals.
+
+    Args:
+        rows: `steps`, `proposals`, `mask/AP` and `seconds_per_image` of each cell.
+        path: The file.
+        title: What was evaluated.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure, (over_steps, over_time) = _figure(2)
+    steps = sorted({_number(row["steps"]) for row in rows})
+    for proposals in sorted({_number(row["proposals"]) for row in rows}):
+        cells = [row for row in rows if row["proposals"] == proposals]
+        cells.sort(key=lambda row: _number(row["steps"]))
+        ap = [_number(row["mask/AP"]) for row in cells]
+        label = f"{proposals:g} proposals"
+        over_steps.plot([_number(row["steps"]) for row in cells], ap, "o-", label=label)
+        seconds = [_number(row["seconds_per_image"]) for row in cells]
+        over_time.plot(seconds, ap, "o-", label=label)
+        for x, y, row in zip(seconds, ap, cells, strict=True):
+            if not np.isnan(y):
+                over_time.annotate(
+                    f"{row['steps']:g}", (x, y), (3, -10), textcoords="offset points", fontsize=7
+                )
+    over_steps.set(xlabel="steps", ylabel="mask AP", title=title, xscale="log", xticks=steps)
+    over_steps.set_xticks(steps, [f"{step:g}" for step in steps])
+    over_steps.minorticks_off()
+    over_time.set(
+        xlabel="seconds per picture", ylabel="mask AP", title="steps at the points", xlim=(0, None)
+    )
+    for axes in (over_steps, over_time):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _label(curve: NDArray[np.float64], name: str) -> str:
+    """AP first, as a leading underscore hides a label; dollar signs would begin a formula."""
+    value = "no objects" if np.isnan(curve).any() else f"AP {curve.mean():.3f}"
+    return f"{value}  {name}".replace("$", r"\$")
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _figure(panels: int) -> tuple[Figure, NDArray[np.object_]]:
+    """A figure of its own: no window, no display, no state shared with the caller's plots."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "curves are drawn by matplotlib, which is not installed; run "
+            "`pip install diffinst[plots]`"
+        ) from error
+    figure = Figure(figsize=(_PANEL[0] * panels, _PANEL[1]), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, panels, squeeze=False)[0]
+
+
+def _finish(axes: Axes, title: str, *, beside: bool = False) -> None:
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title=title)
+    axes.grid(alpha=0.3)
+    if beside:
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    else:
+        axes.legend(fontsize=8, loc="best")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # class names may be of any script
+        figure.savefig(temporary, format="png")

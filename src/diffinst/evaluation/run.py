@@ -1,0 +1,138 @@
+"""Runs an evaluation that survives: what a stopped run had predicted is not predicted again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from diffinst import checkpoint
+from diffinst.data.split import ImageRecord, Split
+from diffinst.evaluation.evaluator import Report, evaluate_records, report
+from diffinst.evaluation.prediction import Options, Request, predict_record, request
+from diffinst.evaluation.store import Store, describe
+from diffinst.evaluation.workers import devices, predict_in_processes
+from diffinst.inference.predictor import DiffusionInst
+from diffinst.io.images import ImageReadError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model and the folder its files lie in.
+
+    Attributes:
+        model: Loaded.
+        folder: For other processes, and to tell one model from another.
+    """
+
+    model: DiffusionInst
+    folder: Path
+
+    @classmethod
+    def load(cls, name: str | Path, device: str = "cpu") -> Source:
+        """Load a model.
+
+        Args:
+            name: As in `DiffusionInst.from_pretrained`.
+            device: Where it runs.
+
+        Raises:
+            CheckpointError: Nothing there or not usable; says why.
+        """
+        folder = checkpoint.locate(name)
+        return cls(DiffusionInst.from_pretrained(folder, device=device), folder)
+
+
+def run(
+    source: Source,
+    split: Split,
+    out: Path | None = None,
+    options: Options | None = None,
+    *,
+    limit: int | None = None,
+    processes: int = 1,
+    device: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Predict the pictures of a split that are not predicted yet, and score all of them.
+
+    Any number of processes gives the same predictions, if torch uses as many threads: processes on
+    a CPU share them, and sums over other numbers of threads differ in their last bits.
+
+    Args:
+        source: What to evaluate.
+        split: Annotated pictures, or pictures alone: then all metrics are NaN.
+        out: Run folder, see `evaluation.store`; None: nothing is kept.
+        options: How to predict.
+        limit: Only the first pictures, so many.
+        processes: How many predict; more than one load the model again each.
+        device: Of the processes, if several; None: GPUs in turn, or the CPU.
+        progress: Called with (done, total) at the start and after each picture.
+
+    Raises:
+        ConfigError: A value is out of range.
+        ValueError: No pictures, other classes than the model's, or `out` holds something else.
+        ChildProcessError: One of several processes failed.
+    """
+    if processes < 1 or (limit is not None and limit < 1):
+        raise ValueError(f"processes={processes}, limit={limit}: give at least 1 of each")
+    asked = request(source.model.config, split, options or Options())
+    records = [replace(record, annotations=()) for record in islice(split.records, limit)]
+    if not records:
+        raise ValueError(f"{split.annotation_file} lists no pictures: there is nothing to evaluate")
+    if out is None and processes > 1:
+        with tempfile.TemporaryDirectory() as folder:
+            return _run(source, split, Path(folder), asked, records, processes, device, progress)
+    if out is None:
+        return evaluate_records(source.model, split, records, asked, progress)
+    return _run(source, split, out, asked, records, processes, device, progress)
+
+
+def _run(
+    source: Source,
+    split: Split,
+    out: Path,
+    asked: Request,
+    records: Sequence[ImageRecord],
+    processes: int,
+    device: str | None,
+    progress: Callable[[int, int], None] | None,
+) -> Report:
+    """As `run`, with everything decided."""
+    store = Store(out, describe(source.folder, split, asked))
+    known = {record.id for record in split.records}
+    done = store.read(known)
+    left = [record for record in records if record.id not in done]
+    if processes == 1:
+        outcomes = _predict_here(source.model, left, asked, store)
+    else:
+        on = devices(device, processes)
+        outcomes = predict_in_processes(source.folder, left, asked, store.shards, on)
+    failed: list[str] = []
+    before = len(records) - len(left)
+    if progress is not None:
+        progress(before, len(records))
+    for count, error in enumerate(outcomes, start=before + 1):
+        failed += [error] if error is not None else []
+        if progress is not None:
+            progress(count, len(records))
+    done = store.read(known)
+    predictions = [done[record.id] for record in records if record.id in done]
+    assert len(predictions) + len(failed) == len(records)  # every picture exactly once
+    return report(split, predictions, asked.max_detections, failed)
+
+
+def _predict_here(
+    model: DiffusionInst, records: Sequence[ImageRecord], asked: Request, store: Store
+) -> Iterator[str | None]:
+    """As `predict_in_processes`, in this process."""
+    with store.shard() as shard:
+        for record in records:
+            try:
+                shard.append(predict_record(model, record, asked))
+            except ImageReadError as error:
+                yield str(error)
+            else:
+                yield None

@@ -1,0 +1,209 @@
+"""Where do predictions outlive a killed run? One line per picture, beside the settings they need.
+
+RUN/settings.json              what the predictions were made with
+RUN/predictions/*.jsonl        one file per process that wrote; a torn last line is ignored
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Collection, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from diffinst.checkpoint import CONFIG_FILE, WEIGHTS_FILE
+from diffinst.data.split import Split
+from diffinst.evaluation.prediction import Prediction, Request
+from diffinst.io.atomic import write_json
+
+SETTINGS_FILE = "settings.json"
+PREDICTIONS = "predictions"
+
+Settings = dict[str, str | int]
+
+
+def describe(model: Path, split: Split, asked: Request) -> Settings:
+    """All that a prediction depends on, by name.
+
+    Args:
+        model: The model's folder; its files are hashed.
+        split: The pictures; ids, names and sizes are hashed, so the folder may move.
+        asked: How they are predicted.
+    """
+    pictures = [[r.id, r.path.name, r.height, r.width] for r in split.records]
+    return {
+        "diffinst": _version(),
+        "model": model_hash(model),
+        "split": split.name,
+        "pictures": _hash(json.dumps(pictures).encode()),
+        "steps": asked.steps,
+        "proposals": asked.proposals,
+        "max_detections": asked.max_detections,
+        "seed": asked.seed,
+        "categories": ",".join(map(str, asked.category_ids)),
+    }
+
+
+def model_hash(model: Path) -> str:
+    """SHA-256 over the weights and the configuration of a model folder."""
+    digest = hashlib.sha256()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        with open(model / name, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+class Store:
+    """The predictions in one run folder.
+
+    Args:
+        folder: The run; made if needed.
+        settings: From `describe`; noted in the folder when it is new.
+
+    Raises:
+        ValueError: The folder holds predictions of other settings; names what differs.
+        OSError: The folder cannot be written.
+
+    Attributes:
+        shards: The folder of the predictions.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str | int]) -> None:
+        self.shards = folder / PREDICTIONS
+        path = folder / SETTINGS_FILE
+        if path.is_file():
+            _check_same(path, settings)
+        else:
+            if any(self._files()):
+                raise ValueError(
+                    f"{self.shards} holds predictions without {path.name}: nobody knows "
+                    "what they were made with; choose another folder or remove them"
+                )
+            write_json(path, dict(settings))
+
+    def _files(self) -> list[Path]:
+        return sorted(self.shards.glob("*.jsonl"))
+
+    def shard(self) -> Shard:
+        """A file of its own for one process to write to."""
+        return Shard(self.shards)
+
+    def read(self, known: Collection[int]) -> dict[int, Prediction]:
+        """What is there, by picture.
+
+        Args:
+            known: The picture ids of the split.
+
+        Raises:
+            ValueError: A line is broken (other than a file's last one), a picture is not the
+                split's, or there are two different predictions of one; names file and line.
+        """
+        merged: dict[int, tuple[Prediction, str]] = {}
+        for path in self._files():
+            for where, prediction in _lines(path):
+                image_id = prediction.image_id
+                if image_id not in known:
+                    raise ValueError(f"{where}: image {image_id} is not in the split; remove it")
+                if image_id not in merged:
+                    merged[image_id] = prediction, where
+                    continue
+                before, place = merged[image_id]
+                if before.results != prediction.results:
+                    raise ValueError(
+                        f"{where}: another prediction of image {image_id} than at {place}, though "
+                        "the settings are the same (another machine or device?); remove one of "
+                        "the two files and run again"
+                    )
+        return {image_id: prediction for image_id, (prediction, _) in merged.items()}
+
+
+class Shard:
+    """Appends predictions to a new file, each written through before the next picture starts.
+
+    The file is made with the first prediction, so that a process with nothing to do leaves none.
+
+    Args:
+        folder: Made if needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / f"{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        self._file: IO[str] | None = None
+
+    def append(self, prediction: Prediction) -> None:
+        """Write one line and hand it to the operating system."""
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self._path, "x", encoding="utf-8")  # noqa: SIM115  closed by __exit__
+        self._file.write(json.dumps(vars(prediction), allow_nan=False) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Shard:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _version() -> str:
+    try:
+        return version("diffinst")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _lines(path: Path) -> list[tuple[str, Prediction]]:
+    """Each line with its place; what a killed process left of its last line is left out."""
+    lines = path.read_bytes().split(b"\n")
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+            prediction = Prediction(entry["image_id"], entry["seconds"], entry["results"])
+        except (ValueError, KeyError, TypeError) as error:
+            if not any(lines[number:]):  # the last one that holds anything, or the empty end
+                break
+            raise ValueError(
+                f"{path}, line {number} is broken ({error}); remove this line or the file and run "
+                "again"
+            ) from error
+        found.append((f"{path}, line {number}", prediction))
+    return found
+
+
+def _check_same(path: Path, settings: Mapping[str, str | int]) -> None:
+    try:
+        there = json.loads(path.read_text("utf-8"))
+        differing = [k for k in {**there, **settings} if there.get(k) != settings.get(k)]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not readable ({error}); choose another folder or remove this one"
+        ) from error
+    if differing:
+        parts = (f"{k} {_short(there.get(k))} (now {_short(settings.get(k))})" for k in differing)
+        raise ValueError(
+            f"{path.parent} holds predictions of another evaluation: {', '.join(parts)}; choose "
+            "another folder, or repeat its settings to go on with it"
+        )
+
+
+def _short(value: object) -> str:
+    """Hashes by their first letters, long lists of ids by their start."""
+    text = str(value)
+    return text if len(text) <= 20 else f"{text[:12]}..."

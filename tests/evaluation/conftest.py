@@ -1,0 +1,43 @@
+"""A tiny model and a few pictures, and annotations made into results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffinst.data.load import load_split
+from diffinst.data.split import Split
+from diffinst.data.synthetic import make_shapes
+from diffinst.evaluation.run import Source
+from diffinst.inference.predictor import DiffusionInst
+
+
+@pytest.fixture(scope="session")
+def shapes_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six val pictures of discs, boxes and triangles; to be read only."""
+    folder = tmp_path_factory.mktemp("shapes")
+    return make_shapes(folder, train=0, val=6, size=(48, 64), objects=(2, 4))
+
+
+@pytest.fixture(scope="session")
+def shapes(shapes_dir: Path) -> Split:
+    return load_split(shapes_dir, "val")
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """The tiny model with three classes, untrained, from a folder."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    return Source.load(DiffusionInst.from_preset("tiny").save_pretrained(folder))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums over several threads differ in their last bits from those over one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,95 @@
+"""Do the files of an evaluation hold its numbers?"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffinst.data.split import Split
+from diffinst.evaluation.evaluator import Report, report
+from diffinst.evaluation.outputs import class_rows, write_csv, write_outputs
+from diffinst.evaluation.prediction import Prediction
+from diffinst.inference.instances import CocoResult
+
+
+def one_class_found(split: Split) -> Report:
+    """All boxes (category 2) as annotated, no disc and no triangle, on the first four pictures."""
+    content: Any = split.as_coco([1, 2, 3, 4])
+    results: dict[int, list[CocoResult]] = {1: [], 2: [], 3: [], 4: []}
+    for annotation in content["annotations"]:
+        if annotation["category_id"] == 2:
+            keys = ("image_id", "category_id", "bbox", "segmentation")
+            found: Any = {**{key: annotation[key] for key in keys}, "score": 0.9}
+            results[found["image_id"]].append(found)
+    return report(split, [Prediction(i, 0.5, found) for i, found in results.items()], 100)
+
+
+def test_class_rows_go_from_best_to_undefined(shapes: Split) -> None:
+    found = one_class_found(shapes)
+    rows = class_rows(found)
+    assert rows[0].name == "box"
+    for value in (rows[0].ap, rows[0].ap50, rows[0].box_ap, rows[0].box_ap50):
+        assert value == pytest.approx(1)
+    assert [(row.name, row.ap, row.ap50) for row in rows[1:]] == [
+        ("disc", 0, 0),
+        ("triangle", 0, 0),
+    ]
+    counts = [a.label for r in shapes.records[:4] for a in r.annotations]
+    assert [row.objects for row in rows] == [counts.count(1), counts.count(0), counts.count(2)]
+    fourth = replace(shapes, classes=("disc", "box", "triangle", "star"), category_ids=(1, 2, 3, 4))
+    last = class_rows(report(fourth, [Prediction(1, 0.1, [])], 100))[-1]
+    assert last.name == "star" and last.objects == 0
+    assert math.isnan(last.ap) and math.isnan(last.ap50)
+
+
+def test_every_file_is_written(shapes: Split, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    found = one_class_found(shapes)
+    assert write_outputs(found, shapes, tmp_path, title="t", worst=2, threshold=0.3) == []
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "metrics.json",
+        "results.json",
+        "per_class.csv",
+        "precision_recall.png",
+        "worst.json",
+        "worst",
+    }
+    assert json.loads((tmp_path / "metrics.json").read_text()) == found.as_dict()
+    assert json.loads((tmp_path / "results.json").read_text()) == found.results
+    rows = list(csv.DictReader((tmp_path / "per_class.csv").read_text().splitlines()))
+    assert list(rows[0]) == ["class", "AP", "AP50", "box_AP", "box_AP50", "objects"]
+    assert [float(row["AP"]) for row in rows] == pytest.approx([1, 0, 0])
+    assert rows[0]["class"] == "box" and int(rows[0]["objects"]) == found.objects["box"]
+    assert len(list((tmp_path / "worst").iterdir())) == 2
+
+
+def test_without_matplotlib_only_the_curves_are_missing(
+    shapes: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden: Any = None
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", hidden)
+    found = one_class_found(shapes)
+    (problem,) = write_outputs(found, shapes, tmp_path, title="t", worst=0, threshold=0.3)
+    assert "precision_recall.png is missing" in problem and "diffinst[plots]" in problem
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {"metrics.json", "results.json", "per_class.csv"}
+
+
+def test_nothing_annotated_leaves_results_only(shapes: Split, tmp_path: Path) -> None:
+    bare = replace(shapes, records=tuple(replace(r, annotations=()) for r in shapes.records))
+    found = report(bare, [Prediction(1, 0.1, one_class_found(shapes).results[:1])], 100)
+    assert not found.annotated and math.isnan(found.mask.ap)
+    assert write_outputs(found, bare, tmp_path, title="t", worst=2, threshold=0.3) == []
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_undefined_cells_are_empty(tmp_path: Path) -> None:
+    write_csv(tmp_path / "t.csv", ("a", "b,c", "d"), [(1, math.nan, None), (0.5, 'say "x"', 2)])
+    assert (tmp_path / "t.csv").read_text() == 'a,"b,c",d\n1,,\n0.5,"say ""x""",2\n'

@@ -1,0 +1,159 @@
+"""Does a stopped run go on where it stopped, to the same numbers?"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffinst.data.split import Split
+from diffinst.evaluation.evaluator import Report, evaluate
+from diffinst.evaluation.prediction import Options
+from diffinst.evaluation.run import Source, run
+
+OPTIONS = Options(steps=1, proposals=8, max_detections=5)
+
+
+def numbers(report: Report) -> dict[str, float | None]:
+    values = report.as_dict()
+    del values["seconds_per_image"]
+    return values
+
+
+def lines(out: Path) -> list[int]:
+    """Picture ids of all whole lines."""
+    files = sorted((out / "predictions").glob("*.jsonl"))
+    whole = [line for f in files for line in f.read_bytes().split(b"\n")[:-1]]
+    return [json.loads(line)["image_id"] for line in whole]
+
+
+@pytest.fixture(scope="module")
+def expected(source: Source, shapes: Split) -> Report:
+    report = evaluate(source.model, shapes, steps=1, proposals=8, max_detections=5)
+    assert len(report.results) > 6
+    return report
+
+
+def test_kept_or_not_the_results_are_the_same(
+    source: Source, shapes: Split, expected: Report, tmp_path: Path
+) -> None:
+    calls: list[tuple[int, int]] = []
+    kept = run(source, shapes, tmp_path, OPTIONS, progress=lambda *call: calls.append(call))
+    assert kept.results == expected.results and numbers(kept) == numbers(expected)
+    assert kept.image_ids == expected.image_ids == (1, 2, 3, 4, 5, 6)
+    assert calls == [(done, 6) for done in range(7)]
+    assert lines(tmp_path) == [1, 2, 3, 4, 5, 6]
+    assert run(source, shapes, None, OPTIONS).results == expected.results
+
+
+def test_what_is_done_is_not_done_again(
+    source: Source, shapes: Split, expected: Report, tmp_path: Path
+) -> None:
+    first = run(source, shapes, tmp_path, OPTIONS, limit=2)
+    assert first.pictures == 2 and lines(tmp_path) == [1, 2]
+    assert {result["image_id"] for result in first.results} == {1, 2}
+    (shard,) = (tmp_path / "predictions").iterdir()
+    shard.write_bytes(shard.read_bytes()[:-30])  # torn: picture 2 has to be done again
+    calls: list[tuple[int, int]] = []
+    rest = run(source, shapes, tmp_path, OPTIONS, progress=lambda *call: calls.append(call))
+    assert calls[0] == (1, 6) and calls[-1] == (6, 6)
+    assert sorted(lines(tmp_path)) == [1, 2, 3, 4, 5, 6]
+    assert rest.results == expected.results and numbers(rest) == numbers(expected)
+    again = run(source, shapes, tmp_path, OPTIONS)
+    assert sorted(lines(tmp_path)) == [1, 2, 3, 4, 5, 6]
+    assert again.results == expected.results
+    assert again.seconds_per_image == rest.seconds_per_image
+    assert run(source, shapes, tmp_path, OPTIONS, limit=2).results == first.results
+
+
+def test_a_killed_run_goes_on(
+    source: Source, shapes: Split, shapes_dir: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    flags = ("--steps", "25", "--proposals", "8", "--max-detections", "5", "--device", "cpu")
+    code = "from diffinst.cli import main; main()"
+    command = [sys.executable, "-c", code, "eval", "--data", str(shapes_dir)]
+    command += ["--model", str(source.folder), "--out", str(out), *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+        while not lines(out):
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.01)
+        process.kill()
+    done = lines(out)
+    assert 1 <= len(done) < 6 and not (out / "metrics.json").exists()
+    options = replace(OPTIONS, steps=25)
+    report = run(source, shapes, out, options)
+    assert sorted(lines(out)) == [1, 2, 3, 4, 5, 6]  # nothing was done twice
+    uninterrupted = run(source, shapes, None, options)
+    assert report.results == uninterrupted.results
+    assert numbers(report) == numbers(uninterrupted)
+
+
+def test_other_settings_are_refused(source: Source, shapes: Split, tmp_path: Path) -> None:
+    run(source, shapes, tmp_path, OPTIONS, limit=1)
+    with pytest.raises(ValueError, match=r"another evaluation: seed 0 \(now 1\)"):
+        run(source, shapes, tmp_path, replace(OPTIONS, seed=1))
+    with pytest.raises(ValueError, match=r"another evaluation: categories 1,2,3 \(now 1,1,1\)"):
+        run(source, shapes.merged(), tmp_path, replace(OPTIONS, single_class=True))
+    assert lines(tmp_path) == [1]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_picture_that_vanishes_is_named_and_the_others_go_on(
+    keep: bool, source: Source, shapes: Split, tmp_path: Path
+) -> None:
+    gone = replace(shapes.records[1], path=tmp_path / "000001.png")
+    split = replace(shapes, records=(shapes.records[0], gone, shapes.records[2]))
+    out = tmp_path / "run" if keep else None
+    report = run(source, split, out, OPTIONS)
+    assert report.pictures == 2 and report.image_ids == (1, 3)
+    (message,) = report.failed
+    assert str(gone.path) in message and "no such file" in message
+    assert report.as_dict()["failed_pictures"] == 1
+    counted = [shapes.records[0], shapes.records[2]]
+    assert sum(report.objects.values()) == sum(len(r.annotations) for r in counted)
+    if out is not None:
+        gone.path.write_bytes(shapes.records[1].path.read_bytes())
+        whole = run(source, split, out, OPTIONS)
+        assert whole.pictures == 3 and whole.failed == ()
+        assert sorted(lines(out)) == [1, 2, 3]
+
+
+def test_any_label_counts_as_the_only_class(source: Source, shapes: Split) -> None:
+    merged = run(source, shapes.merged(), None, replace(OPTIONS, single_class=True))
+    apart = run(source, shapes, None, OPTIONS)
+    assert [r["score"] for r in merged.results] == [r["score"] for r in apart.results]
+    assert {r["category_id"] for r in merged.results} == {1}
+    assert len({r["category_id"] for r in apart.results}) > 1
+    assert list(merged.mask.per_class) == ["object"]
+
+
+def test_pictures_without_annotations_have_no_metrics(source: Source, shapes: Split) -> None:
+    bare = replace(shapes, records=tuple(replace(r, annotations=()) for r in shapes.records))
+    report = run(source, bare, None, OPTIONS, limit=2)
+    assert not report.annotated and len(report.results) > 0
+    values = report.as_dict()
+    assert {v for k, v in values.items() if k.startswith(("mask/", "box/"))} == {None}
+
+
+def test_federated_pictures_are_scored_by_lviss_rules(source: Source, shapes: Split) -> None:
+    federated = replace(shapes, federated=True, frequency=("r", "c", "f"))
+    report = run(source, federated, None, Options(1, 8), limit=2)
+    assert {"mask/AP_rare", "box/AP_common", "mask/AP_frequent"} <= set(report.as_dict())
+
+
+def test_nothing_to_evaluate(source: Source, shapes: Split) -> None:
+    with pytest.raises(ValueError, match=r"instances_val\.json lists no pictures"):
+        run(source, replace(shapes, records=()), None, OPTIONS)
+    with pytest.raises(ValueError, match=r"limit=0: give at least 1"):
+        run(source, shapes, None, OPTIONS, limit=0)
+    with pytest.raises(ValueError, match=r"processes=0, .*give at least 1"):
+        run(source, shapes, None, OPTIONS, processes=0)
