@@ -26,7 +26,9 @@ def test_there_are_presets() -> None:
 
 def test_defaults_are_the_paper() -> None:
     named = Config.from_preset("r50-coco")
-    assert named.updated(model={"class_names": []}) == Config()
+    assert named.train.scaling == "linear"  # the batch size is the user's, the rest goes with it
+    unscaled = named.updated(model={"class_names": []}, train={"scaling": "none"})
+    assert unscaled == Config()
     assert Config.from_dict({}) == Config.from_dict(None) == Config()
 
 

@@ -237,7 +237,7 @@ def test_resnet_files_give_the_original_features(name: str, tmp_path: Path) -> N
     state = original.state_dict()
     for label, foreign in {"torchvision": state, "detectron2": detectron2_copy(state)}.items():
         timm_name, tensors = convert_backbone(foreign, source=label)
-        assert timm_name == name
+        assert timm_name.partition(".")[0] == name
         path = tmp_path / f"{label}.safetensors"
         save_file(tensors, path)
         maps = pyramid_maps(name, path)[1:]

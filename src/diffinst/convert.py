@@ -42,8 +42,8 @@ Rename: TypeAlias = str | Callable[[re.Match[str]], str]
 RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
     ((2, 2, 2, 2), False): "resnet18",
     ((3, 4, 6, 3), False): "resnet34",
-    ((3, 4, 6, 3), True): "resnet50",
-    ((3, 4, 23, 3), True): "resnet101",
+    ((3, 4, 6, 3), True): "resnet50.tv_in1k",
+    ((3, 4, 23, 3), True): "resnet101.tv_in1k",
     ((3, 8, 36, 3), True): "resnet152",
 }
 # width, blocks per stage, window -> timm name
@@ -56,8 +56,8 @@ SWINS: dict[tuple[int, tuple[int, ...], int], str] = {
     (192, (2, 2, 18, 2), 12): "swin_large_patch4_window12_384.ms_in22k",
 }
 PRESET_STEMS = {
-    "resnet50": "r50",
-    "resnet101": "r101",
+    "resnet50.tv_in1k": "r50",
+    "resnet101.tv_in1k": "r101",
     "swin_base_patch4_window7_224.ms_in22k": "swin-b",
     "swin_large_patch4_window7_224.ms_in22k": "swin-l",
 }

@@ -16,7 +16,7 @@ IMAGENET_STD: Rgb = (58.395, 57.12, 57.375)
 class BackboneConfig(Part):
     """The image encoder: any timm `features_only` backbone with outputs at strides 4, 8, 16, 32."""
 
-    name: str = "resnet50"
+    name: str = "resnet50.tv_in1k"
     """timm model name; Swin names run pad-first attention (models/backbone.py)."""
     weights_file: Path | None = None
     """Local ImageNet weights in timm's layout; None: timm's own, from the hub, at training."""

@@ -86,7 +86,7 @@ class Config(Part):
 
         Example:
             >>> Config.from_preset("r50-coco").model.backbone.name
-            'resnet50'
+            'resnet50.tv_in1k'
         """
         if name not in preset_names():
             raise ConfigError(f"no preset '{name}'; there are {', '.join(preset_names())}")
