@@ -70,3 +70,12 @@ def test_long_runs_round_trip() -> None:
     mask[:, 1500:] = True
     mask[7, 3] = True
     np.testing.assert_array_equal(rasterize(compressed(mask), 3000, 2000), mask)
+
+
+@pytest.mark.parametrize("wild", [2e6, -2e6, float("inf"), float("nan")])
+def test_coordinates_that_would_crash_the_drawing_are_refused(wild: float) -> None:
+    for place in (0, 3):
+        polygon = list(SQUARE_POLYGON)
+        polygon[place] = wild
+        with pytest.raises(DatasetError, match="a polygon has coordinates from"):
+            rasterize([polygon], 4, 6)

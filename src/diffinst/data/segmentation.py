@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import reprlib
 from typing import TypeAlias
@@ -13,6 +14,9 @@ from typing_extensions import TypedDict  # pydantic refuses typing's before Pyth
 
 _COMPRESSED_RUNS = re.compile(rb"(?:[P-o]{0,6}[0-O])*")
 """Base-32 digits from '0' on, lowest first; those with bit 5 set ('P' to 'o') are continued."""
+
+
+MAX_COORDINATE = 1e6  # pixels: pycocotools walks along every edge, and crashes on NaN
 
 
 class DatasetError(ValueError):
@@ -64,6 +68,13 @@ def checked(segmentation: Segmentation, height: int, width: int) -> Segmentation
             raise DatasetError(
                 f"a polygon has {len(odd)} numbers; allowed is x1, y1, x2, y2, ...: correct it"
             )
+        for polygon in segmentation:
+            low, high = min(polygon, default=0), max(polygon, default=0)
+            if max(-low, high) > MAX_COORDINATE or math.isnan(sum(polygon)):
+                raise DatasetError(
+                    f"a polygon has coordinates from {low:g} to {high:g}; allowed "
+                    f"are pixels up to {MAX_COORDINATE:g} in size: correct it"
+                )
         # A list of four numbers would be drawn as a box by pycocotools.
         return [polygon for polygon in segmentation if len(polygon) >= 6]
     if segmentation["size"] != [height, width]:

@@ -163,3 +163,9 @@ def test_repair_goes_into_an_empty_folder(clean: Path, tmp_path: Path, trains: T
     (tmp_path / "empty").mkdir()
     repair.write(examine(clean), tmp_path / "empty")
     assert trains(tmp_path / "empty")
+
+
+def test_copy_below_a_file_is_refused(clean: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(PermissionError, match=r"cannot be made: .*file may not be written; name"):
+        repair.write(examine(clean), tmp_path / "file" / "fixed")
