@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffinst.cli import main
+from diffinst.cli import app, main
 from diffinst.data.synthetic import make_shapes
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -41,18 +43,63 @@ def test_python_runs_as_written(here: Path) -> None:
     assert len(names["results"]) == 2  # type: ignore[arg-type]
 
 
-def test_the_path_of_a_newcomer_runs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_shapes(here / "DATA", train=2, val=1)
+def roboflow(root: Path) -> Path:
+    """A generated data set as Roboflow exports it: a json beside its pictures, a root category."""
+    made = make_shapes(root.parent / "made", train=3, val=2, objects=(2, 4))
+    for split, folder in {"train": "train", "val": "valid"}.items():
+        (root / folder).mkdir(parents=True)
+        content = json.loads((made / "annotations" / f"instances_{split}.json").read_text())
+        for category in content["categories"]:
+            category["supercategory"] = "shapes"
+        content["categories"].insert(0, {"id": 0, "name": "shapes", "supercategory": "none"})
+        (root / folder / "_annotations.coco.json").write_text(json.dumps(content))
+        for picture in (made / split).iterdir():
+            picture.rename(root / folder / picture.name)
+    shutil.rmtree(made)
+    return root
+
+
+def test_the_path_of_a_newcomer_runs(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roboflow(here / "DATA")
     (here / "my_pictures").mkdir()
     (here / "a.png").rename(here / "my_pictures" / "a.png")
     (path,) = [b for b in blocks("sh") if "--out runs/mine" in b]
+    names = []
     for line in path.strip().splitlines():
         arguments = shlex.split(line)[1:]
+        names.append(arguments[0])
         if arguments[0] == "train":
             arguments += ["--no-pretrained", "--train.workers", "0", "--train.proposals", "8"]
             arguments[arguments.index("7000")] = "2"
+            arguments[arguments.index("1000")] = "1"
         monkeypatch.setattr(sys, "argv", ["diffinst", *arguments])
-        with contextlib.suppress(SystemExit):  # the files below tell whether it worked
+        code: object = 0
+        try:
             main()
-    assert (here / "runs" / "mine" / "model.safetensors").is_file()
+        except SystemExit as stop:
+            code = stop.code
+        assert not code, capsys.readouterr().err
+    assert names == ["doctor", "train", "eval", "predict"]
+    assert (here / "runs" / "doctor" / "contact_sheet.png").is_file()
+    assert (here / "runs" / "mine" / "best" / "model.safetensors").is_file()
+    assert (here / "runs" / "mine" / "eval" / "metrics.json").is_file()
     assert (here / "runs" / "predict" / "results.json").is_file()
+
+
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "recipes" / "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_command_on_a_page_is_one(page: Path) -> None:
+    text = page.read_text().replace("\\\n", " ")
+    commands = [
+        line.split("diffinst", 1)[1].removeprefix(".cli")
+        for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+        for line in block.splitlines()
+        if re.match(r"(.* )?(-m )?diffinst(\.cli)? ", line) and "..." not in line
+    ]
+    for command in commands:
+        tokens = shlex.split(command, comments=True)
+        app.parse_args(tokens, print_error=False, exit_on_error=False)  # raises on a wrong flag

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import SequentialSampler
 
 from diffinst.config import Config
 from diffinst.data.load import load_split
 from diffinst.data.loader import (
+    Share,
     StreamSampler,
     TrainBatch,
     TrainStream,
     collate,
+    pictures_each,
+    shuffled_repeats,
     train_loader,
     transform_targets,
 )
+from diffinst.data.lvis import repeat_factors
 from diffinst.data.segmentation import DatasetError
 from diffinst.data.split import Split
 from diffinst.data.synthetic import make_shapes
@@ -140,6 +147,112 @@ def test_sampler_positions() -> None:
     assert list(StreamSampler(6)) == list(SequentialSampler(range(6)))
     assert list(StreamSampler(6, 4)) == [4, 5] and list(StreamSampler(6, 6)) == []
     assert len(StreamSampler(6, 4)) == 6
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("start", [0, 4, 12, 16])
+def test_processes_share_every_batch(world: int, start: int) -> None:
+    samplers = [StreamSampler(16, start, 4, Share(rank, world)) for rank in range(world)]
+    size = 4 // world
+    shares = [list(sampler) for sampler in samplers]
+    assert [len(share) for share in shares] == [(16 - start) // world] * world
+    for i, step in enumerate(range(start, 16, 4)):  # in the order of the ranks, each once
+        together = [k for share in shares for k in share[size * i : size * (i + 1)]]
+        assert together == list(range(step, step + 4))
+    assert [len(sampler) for sampler in samplers] == [16 // world] * world
+
+
+def test_shares_of_processes_by_hand() -> None:
+    assert list(StreamSampler(12, 4, 4, Share(0, 2))) == [4, 5, 8, 9]
+    assert list(StreamSampler(12, 4, 4, Share(1, 2))) == [6, 7, 10, 11]
+
+
+def test_processes_see_what_one_would_see(split: Split) -> None:
+    config = CONFIG.updated(augment={"short_sides": [48]})
+    whole = list(train_loader(split, config))
+    halves = [train_loader(split, config, share=Share(rank, 2)) for rank in range(2)]
+    for batch, *shared in zip(whole, *halves, strict=True):
+        assert [len(share) for share in shared] == [1, 1]
+        assert all(same(a, b) for a, b in zip(batch.split(2), shared, strict=True))
+
+
+def test_a_batch_is_shared_evenly_or_refused() -> None:
+    train = CONFIG.train.model_copy(update={"batch_size": 12, "accumulate": 2})
+    assert [pictures_each(train, processes) for processes in (1, 2, 3, 6)] == [12, 6, 4, 2]
+    for processes in (4, 5, 12):
+        wrong = rf"train\.batch_size 12 cannot .* {processes} processes x 2 micro-batches; use a "
+        with pytest.raises(ValueError, match=wrong + f"multiple of {2 * processes}"):
+            pictures_each(train, processes)
+
+
+def test_a_share_that_is_not_even_is_refused(split: Split) -> None:
+    with pytest.raises(ValueError, match="batch_size 2 cannot be split evenly over 4 processes"):
+        train_loader(split, CONFIG, share=Share(1, 4))
+
+
+def test_micro_batches_are_the_batch_cut_up(split: Split) -> None:
+    stream = TrainStream(split, CONFIG)
+    batch = collate([stream[k] for k in range(4)])
+    sizes = {tuple(pixels.shape[1:]) for pixels, _, _ in (stream[k] for k in range(4))}
+    assert len(sizes) > 1  # so that padding the parts anew would show
+    assert [same(part, batch) for part in batch.split(1)] == [True]
+    for parts in (2, 4):
+        pieces = batch.split(parts)
+        assert [len(piece) for piece in pieces] == [4 // parts] * parts
+        assert torch.equal(torch.cat([p.images.pixels for p in pieces]), batch.images.pixels)
+        assert sum((p.images.sizes for p in pieces), ()) == batch.images.sizes
+        assert [t for p in pieces for t in p.targets] == batch.targets
+        assert [d for p in pieces for d in p.draws] == batch.draws
+
+
+FACTORS = np.array([1.0, 1.0, 2.5, 1.5])
+
+
+def counts(factors: np.ndarray, length: int, seed: int) -> list[int]:
+    """How often each index appears."""
+    indices = shuffled_repeats(factors, length, np.random.default_rng(seed))
+    assert len(indices) == length
+    return np.bincount(indices, minlength=len(factors)).tolist()
+
+
+def test_repeats_by_hand() -> None:
+    drawn = np.array([counts(FACTORS, 6, seed) for seed in range(400)])
+    # the sum is 6: ones are there once, the others as often as below or above
+    assert drawn.min(0).tolist() == [1, 1, 2, 1] and drawn.max(0).tolist() == [1, 1, 3, 2]
+    assert np.allclose(drawn.mean(0), FACTORS, atol=4 * 0.5 / 400**0.5)
+    orders = {tuple(shuffled_repeats(FACTORS, 6, np.random.default_rng(s))) for s in range(20)}
+    assert len(orders) > 15
+
+
+@given(
+    st.lists(st.floats(1, 20), min_size=1, max_size=30).map(np.array),
+    st.integers(0, 2**32),
+)
+def test_repeats_are_as_many_as_told(factors: np.ndarray, seed: int) -> None:
+    length = math.ceil(float(factors.sum()))
+    wanted = factors * length / factors.sum()
+    found = np.array(counts(factors, length, seed))
+    assert (found >= np.floor(wanted - 1e-9)).all() and found.min() >= 1
+    assert (found <= np.ceil(wanted + 1e-9)).all()
+
+
+@pytest.mark.parametrize("n", [1, 7])
+def test_nothing_to_repeat_is_the_plain_order(n: int) -> None:
+    order = shuffled_repeats(np.ones(n), n, np.random.default_rng(3))
+    assert order.tolist() == np.random.default_rng(3).permutation(n).tolist()
+
+
+def test_rare_classes_come_more_often(split: Split) -> None:
+    stream = TrainStream(split, CONFIG.updated(train={"repeat_threshold": 1.0}))
+    factors = repeat_factors(split, 1.0)
+    assert factors.max() > 1 and stream.epoch_length == math.ceil(factors.sum()) > PICTURES
+    epochs = [stream.order(epoch).tolist() for epoch in range(3)]
+    assert all(
+        len(epoch) == stream.epoch_length and set(epoch) == set(range(PICTURES)) for epoch in epochs
+    )
+    assert epochs[0] != epochs[1]
+    ids = [stream[k][1].image_id for k in range(stream.epoch_length)]
+    assert ids == [split.records[i].id for i in epochs[0]]
 
 
 def test_collate_pads_to_a_common_multiple_of_32(split: Split) -> None:

@@ -16,6 +16,7 @@ from diffinst.training.criterion import Criterion, Match, PackedTargets
 
 LN2 = math.log(2)
 CLASSES = 2
+FIELDS = ("logits", "boxes", "filters")
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +150,9 @@ def test_federated_bce_by_hand(on_map: DiffusionInstNetwork) -> None:
 def gradients(stages: Sequence[StageOutput], losses: dict[str, Tensor]) -> list[dict[str, bool]]:
     """Per stage, whether logits, boxes and filters got a gradient that is not zero."""
     losses["loss"].backward()  # type: ignore[no-untyped-call]
-    fields = ("logits", "boxes", "filters")
     found = []
     for s in stages:
-        grads = {f: getattr(s, f).grad for f in fields}
+        grads = {f: getattr(s, f).grad for f in FIELDS}
         assert all(g is not None and bool(g.isfinite().all()) for g in grads.values())
         found.append({f: bool(g.any()) for f, g in grads.items()})
     return found
@@ -282,3 +282,137 @@ def test_autocast_leaves_the_losses_in_float32(on_map: DiffusionInstNetwork) -> 
         losses = loss_of(on_map, [stage([[0, 0]])], [[0]])
     assert all(v.dtype == torch.float32 for v in losses.values())
     assert losses["loss"].item() == pytest.approx(exact["loss"].item(), rel=1e-3)
+
+
+def two_pictures(
+    network: DiffusionInstNetwork,
+) -> tuple[list[StageOutput], Features, list[Targets]]:
+    """Two stages of five queries on two pictures of 16 x 16, with two objects and one."""
+    rng = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=rng)
+
+    def outputs() -> StageOutput:
+        corners = random(2, 5, 2) * 8
+        boxes = torch.cat([corners, corners + 2 + random(2, 5, 2) * 6], dim=-1)
+        filters = random(2, 5, network.layout.size) - 0.5
+        return StageOutput(
+            *(t.requires_grad_() for t in (random(2, 5, CLASSES), boxes, filters, random(2, 5, 4)))
+        )
+
+    channels = network.config.mask_branch.channels
+    maps = (random(2, channels, 4, 4) - 0.5).requires_grad_()
+    masks = random(3, 16, 16) < 0.4
+    boxes = torch.tensor([[1.0, 2, 9, 12], [4, 4, 16, 15], [0, 3, 8, 8]])
+    labels = torch.tensor([0, 1, 1])
+    targets = [Targets(boxes[i], labels[i], masks[i]) for i in (slice(0, 2), slice(2, 3))]
+    return [outputs(), outputs()], Features((), maps, ((16, 16),) * 2), targets
+
+
+PAIRS = Match.of(  # seven pairs: three and two of the first stage, two and none of the last
+    torch.tensor(
+        [[[1, -1, 0, 0, -1], [-1, 0, 0, -1, -1]], [[-1, 0, -1, 1, -1], [-1, -1, -1, -1, -1]]]
+    )
+)
+
+
+def network_with_coordinates(evaluate: str) -> DiffusionInstNetwork:
+    """Filters of two layers that see where they are, so that all inputs of a mask count."""
+    filters = {"layers": 2, "channels": 2, "coordinates": True, "evaluate": evaluate}
+    config = Config.from_preset("tiny").updated(
+        model={"mask_branch": {"channels": 2}, "filters": {**filters, "grid_train": 3}}
+    )
+    return DiffusionInstNetwork(config.model)
+
+
+def loss_and_gradients(
+    network: DiffusionInstNetwork, **criterion: object
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """All terms, and the gradients of everything that went in."""
+    stages, encoded, targets = two_pictures(network)
+    objective = Criterion(CriterionConfig.model_validate(criterion))
+    losses = objective(stages, encoded, targets, network, match=PAIRS)
+    losses["loss"].backward()  # type: ignore[no-untyped-call]
+    inputs = [encoded.mask_features, *(getattr(s, f) for s in stages for f in FIELDS)]
+    return losses, [t.grad for t in inputs if t.grad is not None]
+
+
+@pytest.mark.parametrize("mask_stages", ["all", "last"])
+@pytest.mark.parametrize("evaluate", ["map", "grid"])
+def test_masks_in_chunks_are_the_same_loss(evaluate: str, mask_stages: str) -> None:
+    network = network_with_coordinates(evaluate)
+    plain, expected = loss_and_gradients(network, mask_stages=mask_stages)
+    assert len(expected) == 1 + 2 * 3 and expected[0].any()
+    for chunk in (1, 2, 100):
+        losses, found = loss_and_gradients(network, mask_stages=mask_stages, mask_chunk=chunk)
+        assert losses.keys() == plain.keys()
+        torch.testing.assert_close(losses, plain, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "chunk", "sizes"),
+    [
+        ("map", None, [5, 2]),  # a stage at a time
+        ("map", 2, [2, 2, 1, 2]),
+        ("grid", None, [7]),
+        ("grid", 3, [3, 3, 1]),
+    ],
+)
+def test_a_chunk_is_how_many_masks_are_held(
+    evaluate: str, chunk: int | None, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = network_with_coordinates(evaluate)
+    name = "map_logits" if evaluate == "map" else "point_logits"
+    original, held = getattr(network, name), []
+
+    def counted(features: Features, filters: Tensor, *arguments: object) -> Tensor:
+        held.append(len(filters))
+        logits: Tensor = original(features, filters, *arguments)
+        return logits
+
+    monkeypatch.setattr(network, name, counted)
+    loss_and_gradients(network, mask_chunk=chunk)
+    assert held[: len(sizes)] == sizes
+    again = held[len(sizes) :]  # in the backward pass, where they are not kept
+    assert sorted(again) == (sorted(sizes) if chunk else [])
+
+
+@pytest.mark.parametrize("evaluate", ["map", "grid"])
+def test_chunks_of_nothing(evaluate: str, request: pytest.FixtureRequest) -> None:
+    network = request.getfixturevalue(f"on_{evaluate}")
+    criterion = Criterion(CriterionConfig(mask_chunk=1))
+    stages, encoded = [stage([[0, 0]])], features()
+    losses = criterion(stages, encoded, [nothing()], network)
+    assert losses["loss/dice"].item() == 0
+    assert losses["loss/class"].item() == pytest.approx(2 * 2 * 3 / 16 * LN2)
+    assert gradients(stages, losses) == [{"logits": True, "boxes": False, "filters": False}]
+    assert encoded.mask_features.grad is not None and not encoded.mask_features.grad.any()
+
+
+def test_what_a_stage_is_divided_by_can_be_given(on_map: DiffusionInstNetwork) -> None:
+    stages = [stage([[0, 0]]), stage([[0, 0]])]
+    match = Match.of(torch.tensor([[[0]], [[0]]]))
+    losses = Criterion(CriterionConfig())(
+        stages, features(), [left_half()], on_map, match=match, pairs=torch.tensor([4.0, 0.5])
+    )
+    # the terms of one pair, as above
+    expected = {"class": 2 * LN2 / 4, "l1": 5 * 2 / 8, "giou": 2 / 2, "dice": 5 / 3}
+    for term, value in expected.items():
+        assert losses[f"loss/{term}_stage0"].item() == pytest.approx(value / 4, rel=1e-5)
+        assert losses[f"loss/{term}"].item() == pytest.approx(value / 0.5, rel=1e-5)
+    total = sum(expected.values())
+    assert losses["loss"].item() == pytest.approx(total / 4 + total / 0.5, rel=1e-5)
+
+
+def test_pairs_are_counted_stage_by_stage() -> None:
+    match = Match.of(torch.tensor([[[0, -1], [1, 0]], [[-1, -1], [-1, 2]]]))
+    assert match.pairs().tolist() == [3, 1] and match.pairs().dtype == torch.float32
+    assert match.stage.tolist() == [0, 0, 0, 1] and match.picture.tolist() == [0, 1, 1, 1]
+    assert match.query.tolist() == [0, 0, 1, 1] and match.target.tolist() == [0, 1, 0, 2]
+    assert match.per_stage(torch.tensor([1.0, 2, 4, 8])).tolist() == [7, 8]
+    assert PAIRS.pairs().tolist() == [5, 2]
+    nobody = Match.of(torch.full((3, 1, 2), -1))
+    assert nobody.pairs().tolist() == [0, 0, 0]
+    assert Match.of(torch.full((2, 1, 0), -1)).pairs().tolist() == [0, 0]  # no query at all

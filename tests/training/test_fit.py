@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import logging
+import os
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,10 +18,14 @@ from safetensors.torch import load_file
 from diffinst import checkpoint
 from diffinst.config import Config
 from diffinst.data.load import load_split
+from diffinst.data.segmentation import DatasetError
+from diffinst.data.split import class_counts
 from diffinst.data.synthetic import make_shapes
+from diffinst.structures import ImageBatch, Targets
 from diffinst.training.criterion import Criterion
-from diffinst.training.fit import RunLog, class_counts, fit
+from diffinst.training.fit import best_model, fit, without_augmentation
 from diffinst.training.step import TrainingStep
+from diffinst.training.stream import StreamData
 
 ITERATIONS = 8
 
@@ -49,8 +57,8 @@ def config(**train: object) -> Config:
     )
 
 
-def run(data: Path, out: Path, chosen: Config, *, resume: bool = False) -> Path:
-    return fit(data, chosen, out, resume=resume, pretrained=False, progress=False)
+def run(data: Path, out: Path, chosen: Config, **more: object) -> Path:
+    return fit(data, chosen, out, pretrained=False, progress=False, **more)  # type: ignore[arg-type]
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -75,22 +83,27 @@ class Cut(Exception):
 
 
 def cut_off(
-    data: Path, out: Path, chosen: Config, steps: int, monkeypatch: pytest.MonkeyPatch
+    data: Path,
+    out: Path,
+    chosen: Config,
+    steps: int,
+    monkeypatch: pytest.MonkeyPatch,
+    **more: object,
 ) -> None:
     """A run that dies in step `steps` + 1."""
-    forward, count = TrainingStep.forward, 0
+    predict, count = TrainingStep.predict, 0
 
-    def dying(self: TrainingStep, *arguments: object) -> object:
+    def dying(self: TrainingStep, *arguments: object, **named: object) -> object:
         nonlocal count
         count += 1
         if count > steps:
             raise Cut
-        return forward(self, *arguments)  # type: ignore[arg-type]
+        return predict(self, *arguments, **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingStep, "forward", dying)
+        patch.setattr(TrainingStep, "predict", dying)
         with pytest.raises(Cut):
-            run(data, out, chosen)
+            run(data, out, chosen, **more)
 
 
 def test_a_run_leaves_a_model_and_its_records(data: Path, finished: Path) -> None:
@@ -165,7 +178,7 @@ def test_without_val_there_is_a_model_but_no_metrics(
     (data / "annotations" / "instances_val.json").unlink()
     with caplog.at_level(logging.WARNING, logger="diffinst"):
         out = run(data, tmp_path / "out", config(iterations=2))
-    assert "instances_val.json does not exist: training without evaluation" in caplog.text
+    assert "has no split 'val': training without evaluation" in caplog.text
     checkpoint.load(out)
     assert sorted(losses(out)) == [0, 1]
     assert not (out / "metrics.json").exists() and not (out / "val_predictions").exists()
@@ -187,24 +200,6 @@ def test_interruption_says_how_to_go_on(
     assert "interrupted at iteration 0; go on with --resume" in caplog.text
 
 
-def test_a_log_keeps_its_rows_up_to_where_it_goes_on(tmp_path: Path) -> None:
-    first = RunLog(tmp_path)
-    for step in range(4):
-        first.log_metrics({"loss": step / 3}, step)
-    first.save()
-    second = RunLog(tmp_path)
-    assert len(rows(tmp_path)) == 4  # opening changes nothing
-    second.log_metrics({"loss": 20.0, "rate": 0.5}, 2)
-    second.log_metrics({"loss": 30.0}, 3)
-    second.save()
-    assert [(r["step"], r["loss"], r["rate"]) for r in rows(tmp_path)] == [
-        ("0", "0.0", ""),
-        ("1", str(1 / 3), ""),
-        ("2", "20.0", "0.5"),
-        ("3", "30.0", ""),
-    ]
-
-
 def test_classes_are_counted_by_picture(data: Path) -> None:
     split = load_split(data, "train")
     counts = class_counts(split)
@@ -224,7 +219,292 @@ def test_the_end_is_evaluated_whatever_the_interval(finished: Path) -> None:
 def test_frozen_norm_without_pretraining_is_warned_of(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chosen = Config.from_preset("tiny").updated(train={"iterations": 1, "proposals": 4})
+    chosen = Config.from_preset("tiny").updated(train={"iterations": 1, "proposals": 5})
     with caplog.at_level(logging.WARNING):
         run(data, tmp_path / "run", chosen)
     assert "--model.backbone.norm train" in caplog.text
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ImageBatch, list[Targets]]]:
+    """Gets the pictures and objects of each training step."""
+    seen: list[tuple[ImageBatch, list[Targets]]] = []
+    predict = TrainingStep.predict
+
+    def watched(
+        self: TrainingStep,
+        images: ImageBatch,
+        targets: list[Targets],
+        *rest: object,
+        **named: object,
+    ) -> object:
+        seen.append((images, targets))
+        return predict(self, images, targets, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TrainingStep, "predict", watched)
+    return seen
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary folders are made."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_a_trial_run_tries_everything_and_leaves_nothing(
+    data: Path,
+    tmp_path: Path,
+    temporary: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files: list[Path] = []
+    replace = os.replace
+
+    def noted(source: Path, target: Path) -> None:
+        replace(source, target)
+        files.append(Path(target))
+
+    monkeypatch.setattr(os, "replace", noted)
+    plans: list[Mapping[str, str]] = []
+    chosen = config(loggers=["csv", "wandb"], ema=0.9, patience=3, scaling="linear")
+    run(data, tmp_path / "out", chosen, fast_dev_run=True, announce=plans.append)
+    assert plans[0]["steps"].startswith("2 iterations") and "time" in plans[0]
+    roots = {path.relative_to(temporary).parts[0] for path in files}
+    assert len(roots) == 1
+    written = [str(path.relative_to(temporary / next(iter(roots)))) for path in files]
+    assert written.count("checkpoints/last.ckpt") == 2
+    for name in ("model.safetensors", "best/model.safetensors", "metrics.json", "run.json"):
+        assert name in written
+    assert "val_predictions/iteration_0000002.png" in written
+    assert not list(temporary.iterdir()) and not (tmp_path / "out").exists()
+
+
+def test_a_trial_run_that_fails_leaves_nothing_either(
+    data: Path, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off(data, tmp_path / "out", config(), 1, monkeypatch, fast_dev_run=True)
+    with pytest.raises(DatasetError):
+        run(tmp_path / "gone", tmp_path / "out", config(), fast_dev_run=True)
+    assert not list(temporary.iterdir()) and not (tmp_path / "out").exists()
+
+
+def test_overfitting_sees_the_same_pictures_as_they_are(
+    data: Path, tmp_path: Path, batches: list[tuple[ImageBatch, list[Targets]]]
+) -> None:
+    chosen = config(iterations=2, loggers=["csv"]).updated(
+        augment={"flip": 1.0, "colour": 0.5, "crop_probability": 1.0, "transpose": 1.0}
+    )
+    run(data, tmp_path, chosen, overfit=1)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["train"].startswith("1 pictures") and plan["val"].startswith("1 pictures")
+    assert plan["train"] == plan["val"]
+    assert len(list((tmp_path / "val_predictions").iterdir())) == 1
+    first = load_split(data, "train").records[0]
+    assert {t.image_id for _, targets in batches for t in targets} == {first.id}
+    pictures = [picture for images, _ in batches for picture in images.pixels]
+    assert len(pictures) == 4 and all(torch.equal(pictures[0], p) for p in pictures)
+    assert batches[0][0].sizes == ((48, 64),) * 2  # as at test time
+    expected = torch.tensor([a.box for a in first.annotations])
+    torch.testing.assert_close(batches[0][1][0].boxes, expected)
+
+
+def test_overfitting_skips_pictures_without_objects(
+    tmp_path: Path, batches: list[tuple[ImageBatch, list[Targets]]]
+) -> None:
+    size = (48, 64)
+    data = make_shapes(tmp_path / "data", train=4, val=0, size=size, objects=(0, 1), seed=5)
+    records = load_split(data, "train").records
+    assert [len(r.annotations) for r in records] == [0, 1, 1, 0]
+    run(data, tmp_path / "out", config(iterations=2, loggers=["csv"]), overfit=2)
+    assert {t.image_id for _, targets in batches for t in targets} == {r.id for r in records[1:3]}
+
+
+def test_without_augmentation_by_hand() -> None:
+    chosen = config().updated(augment={"colour": 0.2}, preprocess={"short_side": 48})
+    augment = without_augmentation(chosen).augment
+    assert (augment.flip, augment.colour, augment.crop_probability) == (0, 0, 0)
+    assert (augment.short_sides, augment.zoom, augment.long_side) == ((48,), (1, 1), 160)
+    zoomed = chosen.updated(preprocess={"short_side": None, "zoom": 2.0})
+    augment = without_augmentation(zoomed).augment
+    assert (augment.short_sides, augment.zoom) == ((), (2, 2))
+
+
+def test_a_run_that_gets_no_better_stops(
+    data: Path, tmp_path: Path, batches: list[object], caplog: pytest.LogCaptureFixture
+) -> None:
+    still = config(lr=1e-12, eval_every=1, patience=2, loggers=["csv"]).updated(
+        model={"backbone": {"norm": "frozen"}, "mask_branch": {"norm": "group"}}
+    )
+    run(data, tmp_path, still)
+    # the first evaluation is the best, two more are not better
+    scores = [r["val/mask/AP"] for r in rows(tmp_path) if r.get("val/mask/AP")]
+    assert len(batches) == 3 and len(scores) == 3 and len(set(scores)) == 1
+    checkpoint.load(tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text())["val/mask/AP"] == float(scores[0])
+    best = json.loads((tmp_path / "best" / "metrics.json").read_text())
+    assert best["iteration"] == 1 and best["mask/AP"] == float(scores[0])
+
+
+def test_the_best_score_outlives_a_break(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = config(iterations=4, eval_every=1, checkpoint_every=2, loggers=["csv"])
+    cut_off(data, tmp_path, chosen, 3, monkeypatch)
+    best = best_model(tmp_path)
+    assert best == tmp_path / "best"
+    scores = json.loads((best / "metrics.json").read_text())
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    state = torch.load(last, weights_only=True)
+    assert state["diffinst"]["iteration"] == 2
+    assert state["diffinst"]["best"] == scores["mask/AP"]
+    state["diffinst"]["best"] = 2.0  # nothing that comes is better
+    torch.save(state, last)
+    before = {path: path.read_bytes() for path in best.iterdir()}
+    run(data, tmp_path, chosen, resume=True)
+    assert {path: path.read_bytes() for path in best.iterdir()} == before
+    assert len(list((tmp_path / "val_predictions").iterdir())) == 4
+
+
+def test_no_evaluation_no_best(tmp_path: Path) -> None:
+    assert best_model(tmp_path) is None
+
+
+def edited(data: Path, folder: Path, split: str, change: dict[str, str] | None) -> Path:
+    """A copy of the annotations with classes renamed, or without objects."""
+    folder.mkdir()
+    for part in ("train", "val"):
+        (folder / part).symlink_to(data / part)
+    (folder / "annotations").mkdir()
+    for file in (data / "annotations").iterdir():
+        content = json.loads(file.read_text())
+        if split in file.name:
+            if change is None:
+                content["annotations"] = []
+            else:
+                for category in content["categories"]:
+                    category["name"] = change.get(category["name"], category["name"])
+        (folder / "annotations" / file.name).write_text(json.dumps(content))
+    return folder
+
+
+def test_val_with_other_classes_is_refused(data: Path, tmp_path: Path) -> None:
+    other = edited(data, tmp_path / "data", "val", {"box": "star"})
+    wrong = r"instances_val\.json has classes that .*instances_train\.json lacks: star; rename"
+    with pytest.raises(DatasetError, match=wrong):
+        run(other, tmp_path / "out", config())
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_annotated_to_train_on(data: Path, tmp_path: Path) -> None:
+    bare = edited(data, tmp_path / "data", "train", None)
+    with pytest.raises(DatasetError, match="none of its 3 pictures has an annotated object"):
+        run(bare, tmp_path / "out", config())
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_annotated_to_evaluate_on(data: Path, tmp_path: Path) -> None:
+    bare = edited(data, tmp_path / "data", "val", None)
+    run(bare, tmp_path / "out", config(iterations=2, eval_every=1, loggers=["csv"]))
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["val/mask/AP"] is None
+    assert best_model(tmp_path / "out") is None
+    checkpoint.load(tmp_path / "out")
+
+
+def test_all_classes_as_one(
+    data: Path, tmp_path: Path, batches: list[tuple[ImageBatch, list[Targets]]]
+) -> None:
+    run(data, tmp_path, config(iterations=1, single_class=True, loggers=["csv"]))
+    _, saved = checkpoint.load(tmp_path)
+    assert saved.model.class_names == ("object",) and saved.model.num_classes == 1
+    labels = torch.cat([t.labels for _, targets in batches for t in targets])
+    assert len(labels) > 1 and not labels.any()
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics.get("val/mask/AP") is not None
+
+
+def test_a_batch_that_processes_cannot_share(data: Path, tmp_path: Path) -> None:
+    wrong = r"train\.batch_size 4 cannot be split evenly over 3 processes x 2 micro-batches; use a"
+    with pytest.raises(ValueError, match=wrong):
+        run(data, tmp_path / "out", config(batch_size=4, accumulate=2), devices=3)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_process_without_a_val_picture_still_scores(data: Path) -> None:
+    val = load_split(data, "val")
+
+    class Process:
+        def __init__(self, rank: int) -> None:
+            self.global_rank, self.world_size = rank, 3
+
+    shares = []
+    for rank in range(3):
+        stream = StreamData(val, val, config())
+        stream.trainer = Process(rank)  # type: ignore[assignment]
+        shares.append([[r.id for r in batch] for batch in stream.val_dataloader()])
+    assert shares == [[[val.records[0].id]], [[val.records[1].id]], [[]]]
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on(
+    data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = config(ema=0.9, eval_every=5)
+    save, written = torch.save, 0
+
+    def full(content: object, path: Path) -> None:
+        nonlocal written
+        written += 1
+        if written > 1:
+            path.write_bytes(b"half of it")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(content, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        wrong = rf"the disk of {tmp_path} is full .*the last checkpoint, .*last\.ckpt, is intact"
+        with pytest.raises(OSError, match=wrong) as caught:
+            run(data, tmp_path, chosen)
+    assert caught.value.errno == errno.ENOSPC and "--resume" in str(caught.value)
+    run(data, tmp_path, chosen, resume=True)
+    assert losses(tmp_path) == losses(finished)
+
+
+def test_a_disk_that_was_full_from_the_start(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="is full") as caught:
+        run(data, tmp_path, config(checkpoint_every=1, loggers=["csv"]))
+    assert "intact" not in str(caught.value).replace("previous file is intact", "")
+
+
+def test_the_scaling_rule_is_applied_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = config(
+        iterations=1,
+        scaling="linear",
+        reference_batch_size=4,
+        batch_size=2,
+        lr=4e-4,
+        checkpoint_every=1,
+        loggers=["csv"],
+    )
+    cut_off(data, tmp_path, chosen, 1, monkeypatch)
+    given = Config.from_file(tmp_path / "run.json")
+    assert given.train == chosen.train and given.train.scaling == "linear"
+    run(data, tmp_path, given, resume=True)
+    assert Config.from_file(tmp_path / "run.json").train == chosen.train
+    _, saved = checkpoint.load(tmp_path)
+    assert (saved.train.scaling, saved.train.lr, saved.train.iterations) == ("none", 2e-4, 2)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["lr"] == (
+        "0.0002 (linear scaling: 0.0004 is for 4 pictures, 1 iterations; here 2 pictures)"
+    )
+    assert plan["steps"].startswith("2 iterations of 2 pictures")
+    assert sorted(losses(tmp_path)) == [0, 1]

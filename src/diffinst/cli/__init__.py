@@ -1,4 +1,4 @@
-"""The command line: `diffinst predict | train | eval | convert | info`."""
+"""The command line: `diffinst predict | train | eval | doctor | download | convert | info`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from cyclopts import App
 from rich.markup import escape
 
+from diffinst.cli.doctor import doctor
+from diffinst.cli.download import download
 from diffinst.cli.evaluate import evaluate
 from diffinst.cli.models import convert, info
 from diffinst.cli.predict import predict
@@ -21,6 +23,8 @@ app = App(
 app.command(predict)
 app.command(train)
 app.command(evaluate, name="eval")
+app.command(doctor)
+app.command(download)
 app.command(convert)
 app.command(info)
 
@@ -29,6 +33,6 @@ def main() -> None:
     """Entry point: errors of the user's making are one clear line, not a traceback."""
     try:
         app()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError, FloatingPointError) as error:
         console.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)

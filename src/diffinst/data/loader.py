@@ -7,15 +7,18 @@ pictures.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from diffinst.config import Config
+from diffinst.config import Config, TrainConfig
+from diffinst.data.lvis import repeat_factors
 from diffinst.data.segmentation import DatasetError, rasterize
 from diffinst.data.split import ImageRecord, Split
 from diffinst.data.transforms import MaskMap, Step, draw_steps, jitter_colour
@@ -35,6 +38,22 @@ class TrainBatch:
     targets: list[Targets]
     draws: list[Corruption]
 
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.targets)
+
+    def split(self, parts: int) -> list[TrainBatch]:
+        """Equal micro-batches, padded like the whole."""
+        size = len(self) // parts
+        return [
+            TrainBatch(
+                ImageBatch(self.images.pixels[i : i + size], self.images.sizes[i : i + size]),
+                self.targets[i : i + size],
+                self.draws[i : i + size],
+            )
+            for i in range(0, len(self), size)
+        ]
+
     def to(self, device: torch.device | str) -> TrainBatch:
         """The same batch on another device; random draws stay on the CPU."""
         targets = [t.to(device) for t in self.targets]
@@ -46,27 +65,61 @@ class TrainStream(Dataset[tuple[Tensor, Targets, Corruption]]):
 
     Args:
         split: Annotated pictures.
-        config: Augmentation, proposals, seed.
+        config: Augmentation, proposals, seed, repeats.
     """
 
     def __init__(self, split: Split, config: Config) -> None:
-        if not split.records:
+        if not len(split.records):
             raise DatasetError(f"{split.annotation_file}: no pictures to train on")
         self.split = split
         self.config = config
+        threshold = config.train.repeat_threshold
+        factors = repeat_factors(split, threshold) if threshold else np.ones(len(split.records))
+        self.factors = factors
+        self.epoch_length = math.ceil(float(factors.sum()))  # up: no picture is left out
+        self._order: tuple[int, npt.NDArray[np.int64]] | None = None
+
+    def order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Indices of the pictures of an epoch; rare ones appear as often as their factor says.
+
+        Every epoch has `epoch_length` items: factors are turned into counts by systematic sampling
+        in a random order, whose expectation is the factor.
+        """
+        if self._order is None or self._order[0] != epoch:
+            rng = np.random.default_rng([self.config.train.seed, 0, epoch])
+            self._order = (epoch, shuffled_repeats(self.factors, self.epoch_length, rng))
+        return self._order[1]
 
     def __getitem__(self, k: int) -> tuple[Tensor, Targets, Corruption]:
         """Picture (3, h, w) uint8, its objects, its random draws."""
         seed = self.config.train.seed
-        epoch, position = divmod(k, len(self.split.records))
-        order = np.random.default_rng([seed, 0, epoch]).permutation(len(self.split.records))
-        record = self.split.records[int(order[position])]
+        epoch, position = divmod(k, self.epoch_length)
+        record = self.split.records[int(self.order(epoch)[position])]
         rng = np.random.default_rng([seed, 1, k])
         pixels, targets = load_augmented(record, self.config, rng)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         diffusion = self.config.model.diffusion
         draw = Corruption.draw(self.config.train.proposals, len(targets), diffusion, generator)
         return pixels, targets, draw
+
+
+def shuffled_repeats(
+    factors: npt.NDArray[np.float64], length: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """(length,) indices in random order, index i about factors[i] times.
+
+    Args:
+        factors: (n,) at least 1 each, so that every index appears.
+        length: Their sum, rounded up.
+        rng: Source of the order and of the fractions.
+    """
+    order = rng.permutation(len(factors))
+    if length == len(factors):
+        return order
+    ends = np.cumsum(factors[order]) * (length / factors.sum())
+    ends[-1] = length
+    counts = np.diff(np.floor(ends + rng.uniform()), prepend=0).astype(np.int64)
+    return rng.permutation(np.repeat(order, counts))
 
 
 def load_augmented(
@@ -110,21 +163,38 @@ def transform_targets(record: ImageRecord, size: tuple[int, int], steps: Sequenc
     return Targets(boxes[keep], labels[keep], stacked, record.id)
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which of several processes this is."""
+
+    rank: int = 0
+    world: int = 1
+
+
 class StreamSampler(Sampler[int]):
-    """Positions start, start + 1, ... stop - 1 of a stream.
+    """The positions of a stream that one process takes: its slice of every batch.
 
     Args:
-        stop: End of the stream.
-        start: Where to begin; settable until iteration starts.
+        stop: End of the stream, a multiple of `batch`.
+        start: Where to begin, a multiple of `batch`.
+        batch: Pictures a step, over all processes.
+        share: Which process this is.
     """
 
-    def __init__(self, stop: int, start: int = 0) -> None:
+    def __init__(
+        self, stop: int, start: int = 0, batch: int = 1, share: Share | None = None
+    ) -> None:
         self.stop = stop
         self.start = start
+        self.batch = batch
+        self.share = share or Share()
 
     def __iter__(self) -> Iterator[int]:
         """The positions."""
-        return iter(range(self.start, self.stop))
+        size = self.batch // self.share.world
+        for step in range(self.start, self.stop, self.batch):
+            first = step + self.share.rank * size
+            yield from range(first, first + size)
 
     def __len__(self) -> int:
         """Positions of the whole stream, wherever it starts.
@@ -132,7 +202,7 @@ class StreamSampler(Sampler[int]):
         A resumed trainer goes on counting where it stopped. Were it told how many are left, it
         would take the stream for finished too early and go through the same positions again.
         """
-        return self.stop
+        return self.stop // self.share.world
 
 
 def collate(items: Sequence[tuple[Tensor, Targets, Corruption]]) -> TrainBatch:
@@ -141,19 +211,40 @@ def collate(items: Sequence[tuple[Tensor, Targets, Corruption]]) -> TrainBatch:
     return TrainBatch(images, [t for _, t, _ in items], [d for _, _, d in items])
 
 
-def train_loader(split: Split, config: Config, *, start: int = 0) -> DataLoader[TrainBatch]:
+def pictures_each(train: TrainConfig, processes: int) -> int:
+    """Pictures of a batch that each of several processes takes.
+
+    Raises:
+        ValueError: The batch cannot be shared out evenly.
+    """
+    parts = processes * train.accumulate
+    if train.batch_size % parts:
+        raise ValueError(
+            f"train.batch_size {train.batch_size} cannot be split evenly over {processes} "
+            f"processes x {train.accumulate} micro-batches; use a multiple of {parts}"
+        )
+    return train.batch_size // processes
+
+
+def train_loader(
+    split: Split, config: Config, *, start: int = 0, share: Share | None = None
+) -> DataLoader[TrainBatch]:
     """The training stream in batches.
 
     Args:
         split: Annotated pictures.
         config: Batch size, workers, iterations.
         start: Pictures already seen (iterations done times batch size).
+        share: Which of several processes this is; a batch is its slice of the step's batch.
+
+    Raises:
+        ValueError: The batch cannot be shared out evenly.
     """
-    train = config.train
+    train, share = config.train, share or Share()
     loader: DataLoader[TrainBatch] = DataLoader(
         TrainStream(split, config),  # type: ignore[arg-type]
-        batch_size=train.batch_size,
-        sampler=StreamSampler(train.iterations * train.batch_size, start),
+        batch_size=pictures_each(train, share.world),
+        sampler=StreamSampler(train.iterations * train.batch_size, start, train.batch_size, share),
         num_workers=train.workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),

@@ -72,6 +72,12 @@ class DiffusionInstNetwork(nn.Module):
         Args:
             images: (B, 3, H, W), H and W multiples of 32; normalised here, padding zeroed after.
         """
+        pyramid = self.pyramid(images)
+        features = Features(pyramid, self.mask_branch(pyramid), images.sizes)
+        return Encoded(features, FeatureTable(pyramid))
+
+    def pyramid(self, images: ImageBatch) -> tuple[Tensor, ...]:
+        """p2..p5 of a batch: `encode` without the mask branch."""
         pixels = (images.pixels.float() - self.image_mean) / self.image_std
         height, width = pixels.shape[-2:]
         for i, (h, w) in enumerate(images.sizes):
@@ -79,9 +85,8 @@ class DiffusionInstNetwork(nn.Module):
                 pixels[i, :, h:] = 0
                 pixels[i, :, :, w:] = 0
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        pyramid = self.fpn(self.backbone(pixels))
-        features = Features(pyramid, self.mask_branch(pyramid), images.sizes)
-        return Encoded(features, FeatureTable(pyramid))
+        pyramid: tuple[Tensor, ...] = self.fpn(self.backbone(pixels))
+        return pyramid
 
     def denoise(
         self, encoded: Encoded, boxes: Float[Tensor, "B N 4"], t: Int64[Tensor, "B"]

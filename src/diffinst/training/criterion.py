@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from diffinst.config import CriterionConfig
 from diffinst.models.network import DiffusionInstNetwork
@@ -65,6 +66,10 @@ class Match:
         """From (S, B, N) owners."""
         stage, picture, query = torch.nonzero(owner != FREE, as_tuple=True)
         return cls(stage, picture, query, owner[stage, picture, query], owner)
+
+    def pairs(self) -> Tensor:
+        """(S,) float32 matched pairs of each stage."""
+        return self.per_stage(torch.ones_like(self.stage, dtype=torch.float32))
 
     def per_stage(self, values: Tensor) -> Tensor:
         """Sum (M,) values within each stage: (S,)."""
@@ -129,6 +134,7 @@ class Criterion(nn.Module):
         network: DiffusionInstNetwork,
         *,
         match: Match | None = None,
+        pairs: Tensor | None = None,
         federated: Sequence[Tensor] | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
@@ -140,6 +146,8 @@ class Criterion(nn.Module):
             targets: Objects of each picture.
             network: Evaluates the filters.
             match: Pairs to use instead of matching.
+            pairs: (S,) what the terms of each stage are divided by; the stage's own matched pairs
+                (at least 1) where None.
             federated: Classes that take part, one tensor per stage, instead of drawing them.
             generator: For those draws.
 
@@ -152,8 +160,7 @@ class Criterion(nn.Module):
         if match is None:
             match = self.match(stages, packed, scale)
         with torch.autocast(device.type, enabled=False):
-            pairs = match.per_stage(torch.ones_like(match.stage, dtype=torch.float32))
-            share = 1 / pairs.clamp(min=1)  # (S,): every term is divided by the stage's own pairs
+            share = 1 / (match.pairs().clamp(min=1) if pairs is None else pairs)  # (S,)
             boxes = torch.stack([s.boxes.float() for s in stages])
             boxes = boxes[match.stage, match.picture, match.query]
             wanted = packed.boxes[match.picture, match.target]
@@ -255,8 +262,9 @@ class Criterion(nn.Module):
         filters = filters[match.stage, match.picture, match.query].float()
         grid = network.config.filters.evaluate == "grid"
         measure = self._grid_dice if grid else self._map_dice
-        for group in _groups(match, keep, together=grid):
-            values = measure(
+        chunk = self.config.mask_chunk
+        for group in _groups(match, keep, together=grid, chunk=chunk):
+            arguments = (
                 filters[group],
                 boxes[group],
                 match.picture[group],
@@ -265,6 +273,10 @@ class Criterion(nn.Module):
                 targets,
                 network,
             )
+            if chunk is None:
+                values = measure(*arguments)
+            else:
+                values = recomputed(measure, *arguments, use_reentrant=False)
             losses = losses.index_add(0, match.stage[group], values)
         return losses
 
@@ -312,9 +324,12 @@ class Criterion(nn.Module):
         return dice(logits.float().sigmoid(), torch.cat(wanted)[row])
 
 
-def _groups(match: Match, keep: Tensor, *, together: bool) -> list[Tensor]:
-    """Index sets whose masks are evaluated together: all, or a stage at a time for memory."""
+def _groups(match: Match, keep: Tensor, *, together: bool, chunk: int | None) -> list[Tensor]:
+    """Index sets whose masks are evaluated together: all or a stage at a time, cut into chunks."""
     if together:
-        return [torch.nonzero(keep)[:, 0]]
-    groups = [torch.nonzero(keep & (match.stage == s))[:, 0] for s in range(len(match.owner))]
+        groups = [torch.nonzero(keep)[:, 0]]
+    else:
+        groups = [torch.nonzero(keep & (match.stage == s))[:, 0] for s in range(len(match.owner))]
+    if chunk is not None:
+        groups = [part for group in groups for part in torch.split(group, chunk)]
     return [g for g in groups if len(g)]

@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
-import csv
+import errno
 import logging
+import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import (
-    Callback,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    TQDMProgressBar,
-    WeightAveraging,
-)
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from pytorch_lightning.loggers.csv_logs import ExperimentWriter
-from torch import Tensor
-from torch.utils.data import DataLoader
 
 from diffinst import checkpoint
 from diffinst.config import Config
-from diffinst.data.load import load_split
-from diffinst.data.loader import TrainBatch, train_loader
-from diffinst.data.split import ImageRecord, Split
+from diffinst.data.layouts import find_splits
+from diffinst.data.load import check_trainable, load_split
+from diffinst.data.loader import pictures_each
+from diffinst.data.segmentation import DatasetError
+from diffinst.data.split import Split, class_counts
 from diffinst.evaluation.evaluator import category_ids, finite
 from diffinst.io.atomic import write_json
-from diffinst.training.module import DiffusionInstModule
+from diffinst.training import memory, plan
+from diffinst.training.finetune import Origin
+from diffinst.training.module import BEST, DiffusionInstModule
+from diffinst.training.stream import StreamData
+from diffinst.training.trainer import CHECKPOINTS, LAST, make_trainer
 
 logger = logging.getLogger(__name__)
-CHECKPOINTS = "checkpoints"
 RUN_FILE = "run.json"
+PLAN_FILE = "plan.json"
+DEV_RUN_PICTURES = 2
 NOT_SO = (  # what Lightning says and our stream makes untrue, or what is meant
     "You're resuming from a checkpoint that ended before the epoch ended",
     "Checkpoint directory .* exists and is not empty",
     "You have overridden `transfer_batch_to_device`",
     "The '.*_dataloader' does not have many workers",
+    "Using ModelCheckpoint with manual optimization",
+    "The number of training batches .* is smaller than the logging interval",
+    "Found .* in eval mode at the start of training",  # train.freeze
+    "It is recommended to use .* when logging on epoch level",  # all processes score all pictures
+    "Detected call of `lr_scheduler.step",  # the first step was skipped
 )
 
 
@@ -49,18 +53,32 @@ def fit(
     *,
     resume: bool = False,
     pretrained: bool = True,
+    origin: Origin | None = None,
+    devices: int = 1,
+    nodes: int = 1,
+    overfit: int = 0,
+    fast_dev_run: bool = False,
     progress: bool = True,
+    announce: Callable[[Mapping[str, str]], None] | None = None,
 ) -> Path:
-    """Train on a COCO-format folder and write a model folder.
+    """Train on an annotated folder and write a model folder.
 
     Args:
-        data: ROOT with {train,val}/ and annotations/instances_{train,val}.json; val may be missing.
+        data: A folder with a split "train", and "val" if possible; see `data.layouts.find_splits`.
         config: Everything; the number and names of classes are taken from the data.
-        out: Run folder: config.json and model.safetensors (loadable by name), checkpoints/, logs/,
-            val_predictions/, metrics.json.
+        out: Run folder: config.json and model.safetensors (loadable by name), best/ (the model with
+            the best mask AP on val), checkpoints/, logs/, val_predictions/, metrics.json, run.json
+            (the configuration), plan.json.
         resume: Go on from the last checkpoint in `out`, to the same losses as without a break.
         pretrained: Start the backbone from ImageNet weights (`weights_file`, or the hub).
+        origin: Start from these weights instead; `config.model` has their architecture.
+        devices: GPUs a machine, or processes where there is no GPU.
+        nodes: Machines; each runs the same command (torchrun, SLURM, or MASTER_ADDR and NODE_RANK).
+        overfit: Train and evaluate on the first so many pictures, without augmentation: a working
+            set-up reaches a high AP soon.
+        fast_dev_run: Two iterations, two pictures evaluated, nothing kept: does everything run?
         progress: Show a bar with losses and remaining time.
+        announce: Gets the plan before training starts; the plan tries one pass to tell the cost.
 
     Returns:
         The run folder.
@@ -69,174 +87,148 @@ def fit(
         DatasetError: The data cannot be used.
         FileExistsError: `out` holds a run and `resume` is False.
         FileNotFoundError: Nothing to resume.
+        FloatingPointError: The loss stayed without a finite value.
+        MemoryError: Says which field to lower.
     """
-    out = Path(out)
-    last = out / CHECKPOINTS / "last.ckpt"
-    if resume and not last.is_file():
-        raise FileNotFoundError(f"{last} does not exist: nothing to resume; leave --resume away")
-    if not resume and (last.is_file() or (out / checkpoint.WEIGHTS_FILE).is_file()):
-        raise FileExistsError(f"{out} already holds a run; use --resume or another --out")
-    train_split, val_split = load_split(data, "train"), _val_split(data)
-    config = with_classes(config, train_split)
-    if val_split is not None:
-        category_ids(config.model.class_names, val_split)  # refuse other classes before training
-    if not pretrained and not resume and config.model.backbone.norm == "frozen":
-        logger.warning(
-            "random weights with frozen BatchNorm learn poorly: add --model.backbone.norm train"
+    with _folder(out, fast_dev_run) as out:
+        if fast_dev_run:
+            config = config.updated(train=_DEV_RUN)
+        last = out / CHECKPOINTS / f"{LAST}.ckpt"
+        if resume and not last.is_file():
+            raise FileNotFoundError(
+                f"{last} does not exist: nothing to resume; leave --resume away"
+            )
+        if not resume and (last.is_file() or (out / checkpoint.WEIGHTS_FILE).is_file()):
+            raise FileExistsError(f"{out} already holds a run; use --resume or another --out")
+        pictures_each(config.train, devices * nodes)  # refuse before anything is written
+        train_split, val_split = splits(data, config)
+        if overfit:
+            config = without_augmentation(config)
+            train_split = val_split = _first(train_split, overfit)
+        elif fast_dev_run and val_split is not None:
+            val_split = _first(val_split, DEV_RUN_PICTURES)
+        given = with_classes(config, train_split)
+        config = given.updated(train=given.train.scaled().model_dump(mode="json"))
+        if (
+            not pretrained
+            and not resume
+            and origin is None
+            and config.model.backbone.norm == "frozen"
+        ):
+            logger.warning(
+                "random weights with frozen BatchNorm learn poorly: add --model.backbone.norm train"
+            )
+        pl.seed_everything(config.train.seed, verbose=False)
+        module = DiffusionInstModule(
+            config,
+            class_counts=torch.from_numpy(class_counts(train_split)),
+            pretrained=pretrained and not resume and origin is None,
+            val=val_split,
+            out=out,
         )
-    pl.seed_everything(config.train.seed, verbose=False)
-    module = DiffusionInstModule(
-        config,
-        class_counts=class_counts(train_split),
-        pretrained=pretrained and not resume,
-        val=val_split,
-        out=out,
-    )
-    write_json(out / RUN_FILE, config.to_dict())
-    trainer = make_trainer(config, out, progress=progress, validate=val_split is not None)
-    stream = StreamData(train_split, val_split, config)
+        if origin is not None and not resume:
+            logger.warning("%s", origin.fill(module.network, list(config.model.class_names)))
+        trainer = make_trainer(
+            config,
+            out,
+            devices=devices,
+            nodes=nodes,
+            progress=progress,
+            validate=val_split is not None,
+        )
+        with memory.explained(config), _disk_named(out, last):
+            if trainer.is_global_zero:
+                cost = None
+                if announce is not None:
+                    cost = plan.rehearse(module, train_split, config, devices * nodes)
+                lines = plan.describe(
+                    config,
+                    train_split,
+                    val_split,
+                    devices=devices,
+                    nodes=nodes,
+                    cost=cost,
+                    given=given,
+                )
+                if announce is not None:
+                    announce(lines)
+                write_json(out / RUN_FILE, given.to_dict())
+                write_json(out / PLAN_FILE, lines)
+            _train(trainer, module, StreamData(train_split, val_split, config), out, last, resume)
+        if fast_dev_run and trainer.is_global_zero:
+            checkpoint.load(out)
+        return out
+
+
+_DEV_RUN: dict[str, object] = {
+    "iterations": 2,
+    "scaling": "none",
+    "milestones": [],
+    "warmup": 0,
+    "checkpoint_every": 1,
+    "eval_every": 0,
+    "log_every": 1,
+    "loggers": ["csv"],
+}
+
+
+@contextmanager
+def _folder(out: str | Path, fast_dev_run: bool) -> Iterator[Path]:
+    """The run folder; one that goes away, however the run ends, where nothing is to be kept."""
+    if not fast_dev_run:
+        yield Path(out)
+        return
+    with tempfile.TemporaryDirectory(prefix="diffinst-dev-run-") as folder:
+        yield Path(folder)
+
+
+def _train(
+    trainer: pl.Trainer,
+    module: DiffusionInstModule,
+    stream: StreamData,
+    out: Path,
+    last: Path,
+    resume: bool,
+) -> None:
+    """Train, save the model, evaluate it."""
     try:
         with warnings.catch_warnings():
             for message in NOT_SO:
                 warnings.filterwarnings("ignore", message=message)
             trainer.fit(module, datamodule=stream, ckpt_path=str(last) if resume else None)
     except SystemExit:  # Lightning's answer to Ctrl-C
-        logger.warning("interrupted at iteration %d; go on with --resume", trainer.global_step)
+        logger.warning("interrupted at iteration %d; go on with --resume", module.iteration)
         raise
-    checkpoint.save(module.network, config, out)
-    if val_split is not None and module.evaluated_at != trainer.global_step:
+    if trainer.is_global_zero:
+        checkpoint.save(module.network, module.config, out)
+    if stream.val is not None and module.evaluated_at != module.iteration:
         trainer.validate(module, datamodule=stream, verbose=False)
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-    if metrics:
+    if metrics and trainer.is_global_zero:
         write_json(out / "metrics.json", finite(metrics))
-    return out
 
 
-class StreamData(pl.LightningDataModule):
-    """The training stream from where the trainer stands, and the val pictures one by one."""
+def splits(data: str | Path, config: Config) -> tuple[Split, Split | None]:
+    """The training and the evaluation split of a folder.
 
-    def __init__(self, train: Split, val: Split | None, config: Config) -> None:
-        super().__init__()
-        self.train, self.val, self.config = train, val, config
-
-    def train_dataloader(self) -> DataLoader[TrainBatch]:
-        """Starts behind the last finished iteration: exact resume."""
-        assert self.trainer is not None
-        seen = self.trainer.global_step * self.config.train.batch_size
-        return train_loader(self.train, self.config, start=seen)
-
-    def val_dataloader(self) -> DataLoader[list[ImageRecord]] | list[object]:
-        """One picture at a time."""
-        if self.val is None:
-            return []
-        records: DataLoader[list[ImageRecord]] = DataLoader(
-            list(self.val.records),  # type: ignore[arg-type]
-            batch_size=1,
-            collate_fn=list,
+    Raises:
+        DatasetError: No training data, nothing annotated, or val has classes that train lacks.
+    """
+    single = config.train.single_class
+    train = load_split(data, "train", single_class=single)
+    check_trainable(train)
+    if "val" not in find_splits(data):
+        logger.warning("%s has no split 'val': training without evaluation", data)
+        return train, None
+    val = load_split(data, "val", single_class=single)
+    unknown = [name for name in val.classes if name not in train.classes]
+    if unknown:
+        raise DatasetError(
+            f"{val.annotation_file} has classes that {train.annotation_file} lacks: "
+            f"{', '.join(unknown[:5])}; rename or remove them, or add them to both files"
         )
-        return records
-
-
-def make_trainer(config: Config, out: Path, *, progress: bool, validate: bool) -> pl.Trainer:
-    """The trainer of a run; everything it writes lies below `out`."""
-    train = config.train
-    every = train.eval_every or train.iterations
-    saver = ModelCheckpoint(
-        dirpath=out / CHECKPOINTS,
-        filename="iteration_{step}",
-        every_n_train_steps=min(train.checkpoint_every, train.iterations),
-        save_last=True,
-        save_top_k=1,
-        monitor=None,
-        enable_version_counter=False,
-        auto_insert_metric_name=False,
-    )
-    callbacks: list[Callback] = [saver, LearningRateMonitor("step")]
-    if train.ema:
-        callbacks.append(WarmAverage(train.ema))
-    if progress:
-        callbacks.append(TQDMProgressBar(refresh_rate=1))
-    return pl.Trainer(
-        accelerator="gpu" if torch.cuda.is_available() else "cpu",
-        devices=1,
-        max_steps=train.iterations,
-        max_epochs=-1,
-        precision="bf16-mixed" if train.precision == "bf16" else "32-true",
-        gradient_clip_val=train.clip_norm,
-        log_every_n_steps=train.log_every,
-        val_check_interval=every if validate else None,
-        check_val_every_n_epoch=None if validate else 1,
-        limit_val_batches=1.0 if validate else 0,
-        num_sanity_val_steps=0,
-        callbacks=callbacks,
-        logger=[TensorBoardLogger(str(out), name="logs", version=""), RunLog(out)],
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=str(out),
-    )
-
-
-class WarmAverage(WeightAveraging):
-    """Exponential moving average of the weights; decay (1 + i) / (10 + i), at most `decay`."""
-
-    def __init__(self, decay: float) -> None:
-        def average(means: Sequence[Tensor], new: Sequence[Tensor], count: Tensor | int) -> None:
-            if not means[0].is_floating_point():  # counters
-                torch._foreach_copy_(list(means), list(new))
-                return
-            i = float(count)
-            share = min(decay, (1 + i) / (10 + i))
-            torch._foreach_lerp_(list(means), list(new), 1 - share)
-
-        super().__init__(multi_avg_fn=average)
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A run resumed behind its last iteration ends with the average, too."""
-        self.on_train_end(trainer, pl_module)
-
-
-class RunLog(CSVLogger):
-    """Scalars in metrics.csv; a resumed run goes on in the same file."""
-
-    def __init__(self, out: Path) -> None:
-        super().__init__(str(out), name="", version="")
-        self._experiment = _KeptRows(self.log_dir)
-
-
-class _KeptRows(ExperimentWriter):
-    """Keeps the rows of an earlier start up to the first step that is logged anew."""
-
-    def __init__(self, log_dir: str) -> None:
-        super().__init__(log_dir)
-        self._file = Path(self.metrics_file_path)
-        self._old: list[dict[str, float]] = []
-        if self._file.is_file():
-            with self._file.open(newline="") as rows:
-                for row in csv.DictReader(rows):
-                    values = {k: float(v) for k, v in row.items() if v}
-                    self._old.append({**values, "step": int(row["step"])})
-
-    def _check_log_dir_exists(self) -> None:
-        """Lightning would delete the file here."""
-
-    def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
-        """Add a row; the first one replaces old rows from its step on."""
-        if self._old and step is not None:
-            self.metrics = [row for row in self._old if row["step"] < step]
-            self._old = []
-            self._file.unlink(missing_ok=True)
-            self.save()
-        super().log_metrics(metrics_dict, step)
-
-
-def class_counts(split: Split) -> Tensor:
-    """(K,) number of pictures that contain each class."""
-    counts = torch.zeros(len(split.classes), dtype=torch.int64)
-    for record in split.records:
-        for label in {a.label for a in record.annotations}:
-            counts[label] += 1
-    return counts
+    category_ids(train.classes, val)
+    return train, val
 
 
 def with_classes(config: Config, split: Split) -> Config:
@@ -246,9 +238,51 @@ def with_classes(config: Config, split: Split) -> Config:
     )
 
 
-def _val_split(data: str | Path) -> Split | None:
-    annotations = Path(data) / "annotations" / "instances_val.json"
-    if not annotations.is_file():
-        logger.warning("%s does not exist: training without evaluation", annotations)
-        return None
-    return load_split(data, "val")
+def without_augmentation(config: Config) -> Config:
+    """Training pictures exactly as they are at test time."""
+    preprocess = config.preprocess
+    return config.updated(
+        augment={
+            "flip": 0.0,
+            "vertical_flip": 0.0,
+            "transpose": 0.0,
+            "colour": 0.0,
+            "crop_probability": 0.0,
+            "zoom": [1.0, 1.0] if preprocess.short_side else [preprocess.zoom] * 2,
+            "short_sides": [preprocess.short_side] if preprocess.short_side else [],
+            "long_side": preprocess.long_side,
+        }
+    )
+
+
+def _first(split: Split, count: int) -> Split:
+    """The first pictures that have objects."""
+    records = []
+    for record in split.records:
+        if any(not a.crowd for a in record.annotations):
+            records.append(record)
+        if len(records) == count:
+            break
+    return replace(split, records=tuple(records))
+
+
+@contextmanager
+def _disk_named(out: Path, last: Path) -> Iterator[None]:
+    """A full disk is answered by which disk, and by what is left."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        left = f"the last checkpoint, {last}, is intact: " if last.is_file() else ""
+        raise OSError(
+            error.errno,
+            f"the disk of {out.resolve()} is full ({error}); {left}free some space there and go on "
+            "with --resume",
+        ) from error
+
+
+def best_model(out: Path) -> Path | None:
+    """Folder of the model with the best AP on val, if the run evaluated one."""
+    folder = out / BEST
+    return folder if (folder / checkpoint.WEIGHTS_FILE).is_file() else None

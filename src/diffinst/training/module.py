@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
+from diffinst import checkpoint
 from diffinst.config import Config, TrainConfig
 from diffinst.data.loader import TrainBatch
 from diffinst.data.split import ImageRecord, Split
-from diffinst.evaluation.evaluator import Evaluator
+from diffinst.evaluation.evaluator import Evaluator, finite
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.visualize import contact_sheet, overlay
-from diffinst.io.atomic import atomic_path
+from diffinst.io.atomic import atomic_path, write_json
 from diffinst.models.network import DiffusionInstNetwork
-from diffinst.training.criterion import Criterion
-from diffinst.training.step import StepOutput, TrainingStep
+from diffinst.training.criterion import Criterion, Match
+from diffinst.training.recompute import recompute_activations
+from diffinst.training.step import TrainingStep, running_statistics
 
 SHEET_PICTURES = 6
 SHEET_SCORE = 0.3
 BAR_TERMS = ("class", "l1", "giou", "dice")
-
-
+BEST = "best"
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -39,7 +46,11 @@ class DiffusionInstModule(pl.LightningModule):
         class_counts: (K,) pictures per class, for the federated losses.
         pretrained: Start the backbone from ImageNet weights.
         val: Evaluated every `config.train.eval_every` iterations.
-        out: Where sheets of val predictions go.
+        out: Where the best model and sheets of val predictions go.
+
+    Attributes:
+        iteration: Steps done, those without an update included; where the stream stands.
+        best: Mask AP of the best evaluation so far.
     """
 
     def __init__(
@@ -52,32 +63,136 @@ class DiffusionInstModule(pl.LightningModule):
         out: Path | None = None,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False  # one step may take several backward passes, or none
         self.config = config
         self.network = DiffusionInstNetwork(config.model, pretrained=pretrained)
+        freeze(self.network, config.train.freeze)
         criterion = Criterion(config.criterion, class_counts)
         self.step = TrainingStep(self.network, criterion, config.train.proposals)
+        if config.train.activation_checkpointing:
+            recompute_activations(self.network)
+        self.train()
         self.val = val
         self.out = out
+        self.iteration = 0
+        self.best = -1.0
         self.evaluated_at = -1
+        self._bad = 0
         self._evaluator: Evaluator | None = None
         self._sheet: list[tuple[Any, str]] = []
 
-    def on_train_batch_start(self, batch: TrainBatch, batch_index: int) -> None:
-        """What an iteration draws (federated classes, stochastic depth) follows from its number."""
-        rng = np.random.default_rng([self.config.train.seed, 2, self.global_step])
-        torch.manual_seed(int(rng.integers(2**62)))
+    def train(self, mode: bool = True) -> DiffusionInstModule:
+        """Frozen parts stay as at test time, so that their running statistics do not move."""
+        super().train(mode)
+        for part in self.config.train.freeze:
+            self.network.get_submodule(part).eval()
+        return self
 
-    def training_step(self, batch: TrainBatch, batch_index: int) -> Tensor:
-        """Loss of one batch; logs every term."""
-        output: StepOutput = self.step(batch.images, batch.targets, batch.draws)
-        losses = output.losses
-        size = len(batch.images)
+    def on_save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Where the stream stands, and the best so far."""
+        state["diffinst"] = {"iteration": self.iteration, "best": self.best}
+
+    def on_load_checkpoint(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        own = state["diffinst"]
+        self.iteration, self.best = int(own["iteration"]), float(own["best"])
+
+    def training_step(self, batch: TrainBatch, batch_index: int) -> None:
+        """One optimiser step: every micro-batch forward and backward, then one update."""
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer)
+        assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+        parts = batch.split(self.config.train.accumulate)
+        matches = self._matches(parts)
+        statistics = [(value, value.clone()) for value in running_statistics(self.network)]
+        optimizer.zero_grad()
+        total: dict[str, Tensor] = {}
+        for i, (part, match) in enumerate(zip(parts, matches, strict=True)):
+            self._seed(i)
+            with self._gradients_stay_here(i + 1 < len(parts)):
+                predicted = self.step.predict(part.images, part.targets, part.draws, match=match)
+                pairs = self._pairs([predicted.match] if match is None else matches)
+                losses = self.step.losses(predicted, pairs=pairs)
+                with torch.autocast(self.device.type, enabled=False):
+                    self.manual_backward(losses["loss"] / len(parts))
+            for name, value in losses.items():
+                total[name] = total.get(name, 0) + value.detach() / len(parts)
+        if not self._update(optimizer, batch):
+            for value, before in statistics:
+                value.copy_(before)
+        schedule.step()
+        self.iteration += 1
+        self._log_losses(total, len(batch))
+
+    def _seed(self, part: int) -> None:
+        """Federated classes and stochastic depth of a micro-batch follow from its number."""
+        seed = [self.config.train.seed, 2, self.iteration, part]
+        torch.manual_seed(int(np.random.default_rng(seed[: 4 if part else 3]).integers(2**62)))
+
+    def _matches(self, parts: Sequence[TrainBatch]) -> list[Match | None]:
+        """Matches of all micro-batches beforehand, where the losses need them all."""
+        if len(parts) == 1 or self.config.criterion.pairs == "local":
+            return [None] * len(parts)
+        matches: list[Match | None] = []
+        for i, part in enumerate(parts):
+            self._seed(i)
+            matches.append(self.step.match(part.images, part.targets, part.draws))
+        return matches
+
+    def _pairs(self, matches: Sequence[Match | None]) -> Tensor | None:
+        """(S,) matched pairs of the whole step, averaged over processes and micro-batches."""
+        if self.config.criterion.pairs == "local":
+            return None
+        pairs = torch.stack([m.pairs() for m in matches if m is not None]).sum(0)
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(pairs)
+        return pairs.clamp(min=1) / (self.trainer.world_size * len(matches))
+
+    def _gradients_stay_here(self, wait: bool) -> AbstractContextManager[None]:
+        """Processes exchange gradients once a step, in its last backward pass."""
+        model = self.trainer.strategy.model
+        if wait and isinstance(model, DistributedDataParallel):
+            context: AbstractContextManager[None] = model.no_sync()
+            return context
+        return nullcontext()
+
+    def _update(self, optimizer: LightningOptimizer, batch: TrainBatch) -> bool:
+        """Clip and step; without a finite gradient no weight changes. Whether it was a step."""
+        train = self.config.train
+        learning = [p for p in self.network.parameters() if p.requires_grad]
+        norm = torch.nn.utils.clip_grad_norm_(learning, train.clip_norm)
+        if bool(torch.isfinite(norm)):
+            self._bad = 0
+            optimizer.step()
+            return True
+        self._bad += 1
+        ids = ", ".join(str(t.image_id) for t in batch.targets)
+        logger.warning(
+            "iteration %d: loss or gradient not finite, step skipped (%d in a row), image ids %s",
+            self.iteration,
+            self._bad,
+            ids,
+        )
+        if self._bad >= train.bad_steps:
+            raise FloatingPointError(
+                f"{self._bad} steps in a row without a finite loss and gradient, the last at "
+                f"iteration {self.iteration} with image ids {ids}; lower train.lr ({train.lr:g}), "
+                f"use train.precision 32 (is {train.precision}), or look at these pictures with "
+                "`diffinst doctor`; the last checkpoint is intact"
+            )
+        return False
+
+    def _log_losses(self, losses: dict[str, Tensor], size: int) -> None:
+        """The step's losses, over all processes."""
+        if self.trainer.world_size > 1:
+            stacked = torch.stack(list(losses.values()))
+            torch.distributed.all_reduce(stacked)
+            losses = dict(zip(losses, stacked / self.trainer.world_size, strict=True))
         shown = {"loss": losses["loss"], **{t: losses[f"loss/{t}"] for t in BAR_TERMS}}
         self.log_dict(shown, prog_bar=True, logger=False, batch_size=size)
         self.log_dict(
             {"loss/total" if k == "loss" else k: v for k, v in losses.items()}, batch_size=size
         )
-        return losses["loss"]
 
     def transfer_batch_to_device(
         self, batch: T, device: torch.device, dataloader_idx: int
@@ -106,19 +221,38 @@ class DiffusionInstModule(pl.LightningModule):
                     self._sheet.append((overlay(found.image, confident), record.path.name))
 
     def on_validation_epoch_end(self) -> None:
-        """Log AP and save a sheet of predictions."""
+        """Score the pictures of all processes; keep the best model and a sheet of predictions."""
         assert self._evaluator is not None
+        if self.trainer.world_size > 1:
+            self._gather(self._evaluator)
         mask, box = self._evaluator.compute()
         values = {**mask.as_dict("mask"), **box.as_dict("box")}
         self.log_dict({f"val/{k}": v for k, v in values.items()})
         self.log("AP", mask.ap, prog_bar=True, logger=False)
-        if self.out is not None and self._sheet:
-            path = self.out / "val_predictions" / f"iteration_{self.global_step:07d}.png"
+        if self.out is not None and self.trainer.is_global_zero:
+            self._save_sheet(self.out / "val_predictions" / f"iteration_{self.iteration:07d}.png")
+            if mask.ap > self.best:
+                folder = self.out / BEST
+                checkpoint.save(self.network, self.config, folder)
+                scores = {"iteration": self.iteration, **finite(values)}
+                write_json(folder / "metrics.json", scores)
+        self.best = max(self.best, mask.ap)
+        self._evaluator, self._sheet = None, []
+        self.evaluated_at = self.iteration
+
+    @staticmethod
+    def _gather(evaluator: Evaluator) -> None:
+        """Every process gets the results of all."""
+        shares: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(shares, (evaluator.results, evaluator.image_ids))
+        evaluator.results = [result for results, _ in shares for result in results]
+        evaluator.image_ids = [image_id for _, ids in shares for image_id in ids]
+
+    def _save_sheet(self, path: Path) -> None:
+        if self._sheet:
             sheet = contact_sheet(self._sheet, columns=3)
             with atomic_path(path) as temporary:
                 sheet.save(temporary, format="PNG")
-        self._evaluator, self._sheet = None, []
-        self.evaluated_at = self.global_step
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over everything that learns; warm-up, then steps or a cosine."""
@@ -133,6 +267,18 @@ class DiffusionInstModule(pl.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "lr"},
         }
+
+
+def freeze(network: DiffusionInstNetwork, parts: Sequence[str]) -> None:
+    """Named parts (`backbone`, `fpn`, `mask_branch`, `decoder`) keep their weights.
+
+    Raises:
+        ValueError: Nothing would be left to learn.
+    """
+    for part in parts:
+        network.get_submodule(part).requires_grad_(False)
+    if not any(p.requires_grad for p in network.parameters()):
+        raise ValueError(f"train.freeze {', '.join(parts)} leaves nothing to learn; free a part")
 
 
 def parameter_groups(network: DiffusionInstNetwork, train: TrainConfig) -> list[dict[str, Any]]:

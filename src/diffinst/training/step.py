@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from diffinst.diffusion.schedule import cosine_schedule
 from diffinst.diffusion.signal import Corruption, corrupt, from_signal, kept_objects, to_unit
 from diffinst.models.network import DiffusionInstNetwork, Encoded
+from diffinst.ops.roi_align import FeatureTable
 from diffinst.structures import ImageBatch, StageOutput, Targets
 from diffinst.training.criterion import Criterion, Match, PackedTargets
 
@@ -19,22 +21,29 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class StepOutput:
-    """What a step computed.
+class Predicted:
+    """What the network made of a batch's noisy boxes, and who was matched to whom.
 
     Attributes:
-        losses: Weighted terms and their sum `loss`.
         start: (B, N, 4) xyxy pixels, the noisy boxes b_t that went in.
         stages: Decoder outputs.
         encoded: The encoded batch.
-        match: The pairs the losses were computed on.
+        targets: The objects that took part.
+        match: The matched pairs.
     """
 
-    losses: dict[str, Tensor]
     start: Tensor
     stages: list[StageOutput]
     encoded: Encoded
+    targets: list[Targets]
     match: Match
+
+
+@dataclass(frozen=True)
+class StepOutput(Predicted):
+    """A step with its losses: weighted terms and their sum `loss`."""
+
+    losses: dict[str, Tensor]
 
 
 class TrainingStep(nn.Module):
@@ -82,6 +91,20 @@ class TrainingStep(nn.Module):
             federated: Classes per stage for the federated losses, instead of drawing them.
             generator: For draws.
         """
+        predicted = self.predict(images, targets, draws, match=match, generator=generator)
+        losses = self.losses(predicted, federated=federated, generator=generator)
+        return StepOutput(**vars(predicted), losses=losses)
+
+    def predict(
+        self,
+        images: ImageBatch,
+        targets: Sequence[Targets],
+        draws: Sequence[Corruption] | None = None,
+        *,
+        match: Match | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Predicted:
+        """The first half of a step: corrupt, denoise, match; arguments as in `forward`."""
         draws = self.draw(targets, generator) if draws is None else draws
         targets = [self._limited(t, d) for t, d in zip(targets, draws, strict=True)]
         start, t = self.noisy_boxes(images, targets, draws)
@@ -90,16 +113,48 @@ class TrainingStep(nn.Module):
         if match is None:
             packed = PackedTargets.of(targets, start.device)
             match = self.criterion.match(stages, packed, images.scale())
-        losses = self.criterion(
-            stages,
-            encoded.features,
-            targets,
+        return Predicted(start, stages, encoded, targets, match)
+
+    def losses(
+        self,
+        predicted: Predicted,
+        *,
+        pairs: Tensor | None = None,
+        federated: Sequence[Tensor] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """The second half: all loss terms.
+
+        Args:
+            predicted: From `predict`.
+            pairs: (S,) what each stage's terms are divided by, where a batch is one of several that
+                make an optimiser step; its own matched pairs where None.
+            federated: Classes per stage for the federated losses, instead of drawing them.
+            generator: For that draw.
+        """
+        losses: dict[str, Tensor] = self.criterion(
+            predicted.stages,
+            predicted.encoded.features,
+            predicted.targets,
             self.network,
-            match=match,
+            match=predicted.match,
+            pairs=pairs,
             federated=federated,
             generator=generator,
         )
-        return StepOutput(losses, start, stages, encoded, match)
+        return losses
+
+    @torch.no_grad()
+    def match(
+        self, images: ImageBatch, targets: Sequence[Targets], draws: Sequence[Corruption]
+    ) -> Match:
+        """The matched pairs of a batch alone: no masks, no gradient, no running statistics."""
+        targets = [self._limited(t, d) for t, d in zip(targets, draws, strict=True)]
+        start, t = self.noisy_boxes(images, targets, draws)
+        with fixed_statistics(self.network):
+            table = FeatureTable(self.network.pyramid(images))
+            stages = self.network.decoder(table, start, t)
+        return self.criterion.match(stages, PackedTargets.of(targets, start.device), images.scale())
 
     def noisy_boxes(
         self, images: ImageBatch, targets: Sequence[Targets], draws: Sequence[Corruption]
@@ -130,3 +185,26 @@ class TrainingStep(nn.Module):
         )
         keep = kept_objects(len(target), proposals, draw.order)
         return target[keep.to(target.labels.device)]
+
+
+def running_statistics(network: nn.Module) -> list[Tensor]:
+    """What BatchNorm layers in training mode count as pictures go through them."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return [
+        b for norm in norms if norm.training and norm.track_running_stats for b in norm.buffers()
+    ]
+
+
+@contextmanager
+def fixed_statistics(network: nn.Module) -> Iterator[None]:
+    """BatchNorm layers normalise as in training but leave their running statistics alone."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    tracked = [m.track_running_stats for m in norms]
+    learning = [m.training for m in norms]
+    try:
+        for norm, learns in zip(norms, learning, strict=True):
+            norm.track_running_stats = norm.track_running_stats and not learns
+        yield
+    finally:
+        for norm, track in zip(norms, tracked, strict=True):
+            norm.track_running_stats = track

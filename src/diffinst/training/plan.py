@@ -1,0 +1,175 @@
+"""What a run will do, said before it starts: data, steps, rates, and what they will cost."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from diffinst.config import Config
+from diffinst.data.loader import TrainBatch, TrainStream, collate
+from diffinst.data.split import Split, class_counts
+from diffinst.training.module import DiffusionInstModule
+
+TRIAL_PICTURES = 2
+PATIENCE = 5.0  # seconds: a first pass that takes longer is not repeated to be more exact
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Measured on one forward and backward pass over the first pictures of the stream.
+
+    Attributes:
+        seconds: Of one iteration, without waiting for data.
+        memory: Bytes at the peak, on the GPU if there is one, else of the process.
+        device: What was measured.
+    """
+
+    seconds: float
+    memory: float
+    device: str
+
+
+def rehearse(module: DiffusionInstModule, data: Split, config: Config, processes: int) -> Cost:
+    """Try one pass and scale it to a whole iteration; the module is left as it was.
+
+    Args:
+        module: To be trained.
+        data: Training pictures.
+        config: The run's.
+        processes: That share a batch.
+    """
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
+    micro = config.train.batch_size // (processes * config.train.accumulate)
+    stream = TrainStream(data, config)
+    count = min(micro, TRIAL_PICTURES)
+    batch = collate([stream[k] for k in range(count)]).to(device)
+    buffers = {name: value.clone() for name, value in module.named_buffers()}
+    before = _memory(device)
+    with torch.random.fork_rng():
+        module.to(device).train()
+        seconds = _pass(module, batch, device)
+        if seconds < PATIENCE:
+            seconds = min(seconds, _pass(module, batch, device))
+    activations = max(_memory(device) - before, 0.0)
+    module.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for name, value in module.named_buffers():
+            value.copy_(buffers[name])
+    module.to("cpu")
+    learning = sum(p.numel() * 4 for p in module.parameters() if p.requires_grad)
+    share = micro / count
+    return Cost(
+        seconds * share * config.train.accumulate,
+        before + activations * share + 2 * learning,  # AdamW keeps two numbers a weight
+        torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} CPU threads",
+    )
+
+
+def _pass(module: DiffusionInstModule, batch: TrainBatch, device: torch.device) -> float:
+    begin = time.perf_counter()
+    bf16 = module.config.train.precision == "bf16"
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        loss = module.step(batch.images, batch.targets, batch.draws).losses["loss"]
+    loss.backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def _memory(device: torch.device) -> float:
+    """Peak bytes so far."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak) * (1 if sys.platform == "darwin" else 1024)
+
+
+def describe(
+    config: Config,
+    train: Split,
+    val: Split | None,
+    *,
+    devices: int = 1,
+    nodes: int = 1,
+    cost: Cost | None = None,
+    given: Config | None = None,
+) -> dict[str, str]:
+    """The plan, a line per heading.
+
+    Args:
+        config: With the scaling rule applied.
+        train: Training pictures.
+        val: Pictures for evaluation.
+        devices: Processes a machine.
+        nodes: Machines.
+        cost: From `rehearse`.
+        given: Before the scaling rule.
+    """
+    settings = config.train
+    counts = class_counts(train)
+    pictures = len(train.records)
+    classes = ", ".join(
+        f"{train.classes[k]} ({counts[k]})" for k in np.argsort(-counts, kind="stable")[:8]
+    )
+    more = f", and {len(train.classes) - 8} more" if len(train.classes) > 8 else ""
+    processes = devices * nodes
+    micro = settings.batch_size // (processes * settings.accumulate)
+    epochs = settings.iterations * settings.batch_size / max(pictures, 1)
+    val_text = f"{len(val.records)} pictures, {val.annotation_file}" if val else "none"
+    lines = {
+        "train": f"{pictures} pictures, {train.annotation_file}",
+        "val": val_text,
+        "classes": f"{len(train.classes)}: {classes}{more} (pictures with each)",
+        "steps": f"{settings.iterations} iterations of {settings.batch_size} pictures "
+        f"({epochs:.1f} epochs), {settings.schedule} schedule, warm-up {settings.warmup}",
+        "batch": f"{settings.batch_size} = {processes} process{'es' * (processes > 1)} x "
+        f"{settings.accumulate} micro-batch{'es' * (settings.accumulate > 1)} x {micro}",
+        "lr": f"{settings.lr:.3g}" + _scaling(given, config),
+        "model": f"{config.model.backbone.name}, {config.model.decoder.stages} stages, "
+        f"{settings.proposals} proposals, "
+        + ("bf16" if settings.precision == "bf16" else "float32"),
+    }
+    crop = config.augment.crop_range[0]
+    if config.augment.crop_probability and not config.augment.crop_short_sides:
+        zoom = config.augment.zoom[1]
+        small = sum(min(r.height, r.width) * zoom < crop for r in train.records)
+        if small:
+            lines["crop"] = (
+                f"{small} of {pictures} pictures are smaller than the crop of {crop} even at zoom "
+                f"{zoom:g}: they are used whole"
+            )
+    if cost is not None:
+        total = cost.seconds * settings.iterations
+        lines["time"] = (
+            f"about {_duration(total)} on {cost.device} "
+            f"({cost.seconds:.2f} s an iteration, without evaluation)"
+        )
+        lines["memory"] = f"about {cost.memory / GIB:.1f} GiB a process"
+    return lines
+
+
+def _scaling(given: Config | None, config: Config) -> str:
+    if given is None or given.train.scaling == "none":
+        return ""
+    rule, settings = given.train, config.train
+    return (
+        f" (linear scaling: {rule.lr:.3g} is for {rule.reference_batch_size} pictures, "
+        f"{rule.iterations} iterations; here {settings.batch_size} pictures)"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"

@@ -1,0 +1,41 @@
+"""The trainer's data: the training stream from where the run stands, and the val pictures."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from diffinst.config import Config
+from diffinst.data.loader import Share, TrainBatch, train_loader
+from diffinst.data.split import ImageRecord, Split
+from diffinst.training.module import DiffusionInstModule
+
+
+class StreamData(pl.LightningDataModule):
+    """Every process takes its slice of each batch, and every n-th val picture."""
+
+    def __init__(self, train: Split, val: Split | None, config: Config) -> None:
+        super().__init__()
+        self.train, self.val, self.config = train, val, config
+
+    def train_dataloader(self) -> DataLoader[TrainBatch]:
+        """Starts behind the last finished iteration: exact resume."""
+        assert self.trainer is not None
+        module = self.trainer.lightning_module
+        assert isinstance(module, DiffusionInstModule)
+        seen = module.iteration * self.config.train.batch_size
+        share = Share(self.trainer.global_rank, self.trainer.world_size)
+        return train_loader(self.train, self.config, start=seen, share=share)
+
+    def val_dataloader(self) -> DataLoader[list[ImageRecord]] | list[object]:
+        """One picture at a time; a process for which none is left still takes part in scoring."""
+        if self.val is None or not len(self.val.records):
+            return []
+        assert self.trainer is not None
+        mine = range(self.trainer.global_rank, len(self.val.records), self.trainer.world_size)
+        records: DataLoader[list[ImageRecord]] = DataLoader(
+            [[self.val.records[i]] for i in mine] or [[]],  # type: ignore[arg-type]
+            batch_size=None,
+            collate_fn=list,
+        )
+        return records

@@ -1,0 +1,94 @@
+"""The trainer of a run: devices, precision, checkpoints, early stop, loggers, progress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import (
+    Callback,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
+from pytorch_lightning.strategies import DDPStrategy
+
+from diffinst.config import Config
+from diffinst.training.average import WarmAverage
+from diffinst.training.checkpoints import AtomicCheckpoints
+from diffinst.training.loggers import make_loggers
+
+CHECKPOINTS = "checkpoints"
+LAST = "last"
+SCORE = "val/mask/AP"
+
+
+def make_trainer(
+    config: Config,
+    out: Path,
+    *,
+    devices: int = 1,
+    nodes: int = 1,
+    progress: bool = True,
+    validate: bool = True,
+) -> pl.Trainer:
+    """The trainer of a run; everything it writes lies below `out`.
+
+    Args:
+        config: `train` says how long, how precise, how often.
+        out: Run folder.
+        devices: GPUs a machine, or processes where there is no GPU.
+        nodes: Machines.
+        progress: Show a bar.
+        validate: There is a val split.
+
+    Raises:
+        ValueError: More GPUs asked for than there are, or a logger that is not installed.
+    """
+    train = config.train
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus and devices > gpus:
+        raise ValueError(f"--devices {devices}: this machine has {gpus} GPUs")
+    every = train.eval_every or train.iterations
+    callbacks: list[Callback] = [
+        ModelCheckpoint(
+            dirpath=out / CHECKPOINTS,
+            filename=LAST,
+            every_n_train_steps=min(train.checkpoint_every, train.iterations),
+            save_top_k=1,
+            monitor=None,
+            enable_version_counter=False,
+            auto_insert_metric_name=False,
+        )
+    ]
+    if train.loggers:
+        callbacks.append(LearningRateMonitor("step"))
+    if train.ema:
+        callbacks.append(WarmAverage(train.ema))
+    if train.patience and validate:
+        callbacks.append(EarlyStopping(SCORE, patience=train.patience, mode="max", verbose=True))
+    if progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=1))
+    return pl.Trainer(
+        accelerator="gpu" if gpus else "cpu",
+        devices=devices,
+        num_nodes=nodes,
+        strategy=DDPStrategy() if devices * nodes > 1 else "auto",
+        max_steps=train.iterations,
+        max_epochs=1,
+        precision="bf16-mixed" if train.precision == "bf16" else "32-true",
+        log_every_n_steps=train.log_every,
+        val_check_interval=every if validate else None,
+        check_val_every_n_epoch=None if validate else 1,
+        limit_val_batches=1.0 if validate else 0,
+        num_sanity_val_steps=0,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpoints()],
+        logger=make_loggers(config, out),
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=str(out),
+    )
