@@ -117,6 +117,12 @@ def test_a_binary_file_and_a_missing_one_are_named(tmp_path: Path) -> None:
     [
         ({"model": {"num_classes": 0}}, "model.num_classes"),
         ({"model": {"decoder": {"heads": 3}}}, "multiple of decoder.heads 3"),
+        ({"train": {"lr": float("inf")}}, "train.lr: Input should be a finite number"),
+        ({"criterion": {"l1_weight": float("nan")}}, "criterion.l1_weight: Input should be a fin"),
+        ({"sampler": {"steps": True}}, "sampler.steps: true and false are no numbers (got True)"),
+        ({"sampler": {"early_stop": False}}, "sampler.early_stop: true and false are no numbers"),
+        ({"augment": {"crop_range": [True, 2]}}, "augment.crop_range: true and false are no num"),
+        ({"train": {"milestones": [9, 8]}}, "train.milestones 9, 8: give them in ascending order"),
         ({"model": {"decoder": {"width": 33, "heads": 3}}}, "must be even"),
         ({"model": {"num_classes": 2, "class_names": ["cat"]}}, "1 class_names for num_classes=2"),
         ({"model": {"filters": {"evaluate": "points"}}}, "model.filters.evaluate"),

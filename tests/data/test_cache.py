@@ -30,9 +30,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were really read."""
     read, done = coco.read, list[Path]()
 
-    def noted(file: Path) -> Contents:
+    def noted(file: Path, *, federated: bool = False) -> Contents:
         done.append(file)
-        return read(file)
+        return read(file, federated=federated)
 
     monkeypatch.setattr(coco, "read", noted)
     return done

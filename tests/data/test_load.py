@@ -49,13 +49,33 @@ def check(split: Split, picture: Path) -> None:
         ("train.json", "images/some/where/cat.jpg", "train"),
         ("train/annotations.json", "train/images/cat.jpg", "train"),
         ("annotations/train.json", "images/cat.jpg", "train"),
-        ("lvis_v1_train.json", "val2017/cat.jpg", "train"),
     ],
 )
 def test_layouts(tmp_path: Path, file: str, picture: str, name: str) -> None:
     split = load_split(str(write(tmp_path, file, CONTENT, picture)), name)
     assert (split.name, split.annotation_file) == (name, tmp_path / file)
     check(split, tmp_path / picture)
+
+
+def test_pictures_of_lvis_without_annotations_are_federated(tmp_path: Path) -> None:
+    """Its image_info files have no lists of absent classes: their name tells."""
+    content = {key: CONTENT[key] for key in ("images", "categories")}
+    file = "annotations/lvis_v1_image_info_test_dev.json"
+    split = load_split(write(tmp_path, file, content, "test2017/cat.jpg"), "test-dev")
+    assert (split.federated, split.frequency) == (True, ())
+    assert [record.negative for record in split.records] == [()]
+    file = "annotations/image_info_test.json"
+    assert not load_split(write(tmp_path / "b", file, content, "test/cat.jpg"), "test").federated
+    categories = [{**CONTENT["categories"][0], "frequency": "c"}]
+    content["categories"] = categories  # of LVIS alone
+    split = load_split(write(tmp_path / "c", file, content, "test/cat.jpg"), "test")
+    assert (split.federated, split.frequency) == (True, ("c",))
+
+
+def test_annotated_lvis_needs_its_lists(tmp_path: Path) -> None:
+    message = r"lvis_v1_val\.json: no image has 'neg_category_ids', .*; fetch the file again"
+    with pytest.raises(DatasetError, match=message):
+        load_split(write(tmp_path, "lvis_v1_val.json", CONTENT, "val2017/cat.jpg"), "val")
 
 
 def test_lvis_v1_names_pictures_by_url_only(tmp_path: Path) -> None:

@@ -66,9 +66,14 @@ def test_polygons_become_masks(tmp_path: Path) -> None:
 
 
 def test_a_picture_without_a_label_file_has_no_objects(tmp_path: Path) -> None:
-    root = write(tmp_path, {"a": f"0 {SQUARE}", "b": f"0 {SQUARE}"})
+    root = write(tmp_path, {"a": f"0 {SQUARE}", "b": f"0 {SQUARE}", "c": ""})
     (root / "labels" / "train" / "a.txt").unlink()
-    assert [len(r.annotations) for r in load_split(root, "train").records] == [0, 1]
+    message = (
+        r"1 of 3 pictures of 'train' have no label file \(first \S+train/a\.png\): taken as sh"
+    )
+    with pytest.warns(UserWarning, match=message):
+        split = load_split(root, "train")
+    assert [len(r.annotations) for r in split.records] == [0, 1, 0]
 
 
 def test_shares_refer_to_the_picture_turned_upright(tmp_path: Path) -> None:
@@ -110,6 +115,32 @@ def test_names(tmp_path: Path, given: str, classes: tuple[str, ...], ids: tuple[
 )
 def test_label_path(image: str, label: str) -> None:
     assert yolo.label_path(Path(image)) == Path(label)
+
+
+@pytest.mark.parametrize("where", ["images/data", "images/data/images"])
+def test_folders_above_the_dataset_may_be_called_images(tmp_path: Path, where: str) -> None:
+    root = tmp_path / where
+    picture(root / "train" / "a.png")
+    (root / "train" / "a.txt").write_text(f"0 {SQUARE}")
+    ahead, _, behind = str(root).rpartition("images")
+    lure = Path(f"{ahead}labels{behind}") / "train" / "a.txt"  # of another dataset
+    lure.parent.mkdir(parents=True)
+    lure.write_text("")
+    (root / "data.yaml").write_text("names: [cat]\ntrain: train\n")
+    assert [len(r.annotations) for r in load_split(root, "train").records] == [1]
+
+
+def test_labels_beside_pictures_in_images(tmp_path: Path) -> None:
+    root = write(tmp_path, {"a": f"0 {SQUARE}"})
+    os.replace(root / "labels" / "train" / "a.txt", root / "images" / "train" / "a.txt")
+    assert [len(r.annotations) for r in load_split(root, "train").records] == [1]
+
+
+def test_labels_next_to_a_base_called_images(tmp_path: Path) -> None:
+    root = write(tmp_path, {"a": f"0 {SQUARE}"})
+    os.replace(root / "data.yaml", root / "images" / "data.yaml")
+    (root / "images" / "data.yaml").write_text("names: [cat]\ntrain: train\n")
+    assert [len(r.annotations) for r in load_split(root / "images", "train").records] == [1]
 
 
 def test_roboflow(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ import pytest
 from diffinst.data.split import Split
 from diffinst.evaluation.evaluator import Report, report
 from diffinst.evaluation.outputs import class_rows, write_csv, write_outputs
-from diffinst.evaluation.prediction import Prediction
+from diffinst.evaluation.prediction import Prediction, Request
 from diffinst.inference.instances import CocoResult
+
+ASKED = Request(steps=4, proposals=50, max_detections=100, seed=7, category_ids=(1, 2, 3))
 
 
 def one_class_found(split: Split) -> Report:
@@ -52,7 +54,7 @@ def test_class_rows_go_from_best_to_undefined(shapes: Split) -> None:
 def test_every_file_is_written(shapes: Split, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     found = one_class_found(shapes)
-    assert write_outputs(found, shapes, tmp_path, title="t", worst=2, threshold=0.3) == []
+    assert write_outputs(found, shapes, ASKED, tmp_path, title="t", worst=2, threshold=0.3) == []
     assert {p.name for p in tmp_path.iterdir()} == {
         "metrics.json",
         "results.json",
@@ -61,7 +63,8 @@ def test_every_file_is_written(shapes: Split, tmp_path: Path) -> None:
         "worst.json",
         "worst",
     }
-    assert json.loads((tmp_path / "metrics.json").read_text()) == found.as_dict()
+    settings = {"steps": 4, "proposals": 50, "max_detections": 100, "seed": 7}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {**settings, **found.as_dict()}
     assert json.loads((tmp_path / "results.json").read_text()) == found.results
     rows = list(csv.DictReader((tmp_path / "per_class.csv").read_text().splitlines()))
     assert list(rows[0]) == ["class", "AP", "AP50", "box_AP", "box_AP50", "objects"]
@@ -76,17 +79,25 @@ def test_without_matplotlib_only_the_curves_are_missing(
     hidden: Any = None
     monkeypatch.setitem(sys.modules, "matplotlib.figure", hidden)
     found = one_class_found(shapes)
-    (problem,) = write_outputs(found, shapes, tmp_path, title="t", worst=0, threshold=0.3)
+    (problem,) = write_outputs(found, shapes, ASKED, tmp_path, title="t", worst=0, threshold=0.3)
     assert "precision_recall.png is missing" in problem and "diffinst[plots]" in problem
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {"metrics.json", "results.json", "per_class.csv"}
+
+
+def test_numbers_are_there_before_the_results(shapes: Split, tmp_path: Path) -> None:
+    found = one_class_found(shapes)
+    found.results.append({**found.results[0], "score": math.nan})  # cannot be written
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_outputs(found, shapes, ASKED, tmp_path, title="t", worst=0, threshold=0.3)
+    assert {p.name for p in tmp_path.iterdir()} == {"metrics.json", "per_class.csv"}
 
 
 def test_nothing_annotated_leaves_results_only(shapes: Split, tmp_path: Path) -> None:
     bare = replace(shapes, records=tuple(replace(r, annotations=()) for r in shapes.records))
     found = report(bare, [Prediction(1, 0.1, one_class_found(shapes).results[:1])], 100)
     assert not found.annotated and math.isnan(found.mask.ap)
-    assert write_outputs(found, bare, tmp_path, title="t", worst=2, threshold=0.3) == []
+    assert write_outputs(found, bare, ASKED, tmp_path, title="t", worst=2, threshold=0.3) == []
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
 
 

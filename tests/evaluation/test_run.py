@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from diffinst.data.split import Split
 from diffinst.evaluation.evaluator import Report, evaluate
 from diffinst.evaluation.prediction import Options
 from diffinst.evaluation.run import Source, run
+from diffinst.inference.predictor import DiffusionInst
 
 OPTIONS = Options(steps=1, proposals=8, max_detections=5)
 
@@ -104,6 +106,38 @@ def test_other_settings_are_refused(source: Source, shapes: Split, tmp_path: Pat
     with pytest.raises(ValueError, match=r"another evaluation: categories 1,2,3 \(now 1,1,1\)"):
         run(source, shapes.merged(), tmp_path, replace(OPTIONS, single_class=True))
     assert lines(tmp_path) == [1]
+
+
+def test_another_picture_of_the_same_name_is_refused(
+    source: Source, shapes: Split, tmp_path: Path
+) -> None:
+    path = tmp_path / "000001.png"
+    path.write_bytes(shapes.records[0].path.read_bytes())
+    split = replace(shapes, records=(replace(shapes.records[0], path=path),))
+    first = run(source, split, tmp_path / "run", OPTIONS)
+    size = path.stat().st_size
+    Image.new("RGB", (64, 48)).save(path)  # all black: fewer bytes
+    assert path.stat().st_size < size
+    with pytest.raises(ValueError, match=rf"000001\.png has \d+ bytes, it had {size} when"):
+        run(source, split, tmp_path / "run", OPTIONS)
+    path.unlink()  # gone is not another one
+    assert run(source, split, tmp_path / "run", OPTIONS).results == first.results
+
+
+def test_a_model_is_what_was_loaded(shapes: Split, tmp_path: Path) -> None:
+    def fresh(seed: int) -> Path:
+        return DiffusionInst.from_preset("tiny", seed=seed).save_pretrained(tmp_path / "model")
+
+    source = Source.load(fresh(0))
+    first = run(source, shapes, tmp_path / "run", OPTIONS, limit=1)
+    fresh(1)  # training goes on and writes the next weights
+    assert run(source, shapes, tmp_path / "run", OPTIONS, limit=1).results == first.results
+    with pytest.raises(ValueError, match=r"another evaluation: model \w+\.\.\. \(now \w+\.\.\.\)"):
+        run(Source.load(tmp_path / "model"), shapes, tmp_path / "run", OPTIONS, limit=1)
+    config = source.model.config.updated(sampler={"steps": 3})
+    other = replace(source, model=DiffusionInst(source.model.network, config))
+    with pytest.raises(ValueError, match=r"another evaluation: config \w+\.\.\. \(now"):
+        run(other, shapes, tmp_path / "run", OPTIONS, limit=1)
 
 
 @pytest.mark.parametrize("keep", [True, False])

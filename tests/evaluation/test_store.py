@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from diffinst.data.split import Split
 from diffinst.evaluation.prediction import Options, Prediction, request
 from diffinst.evaluation.run import Source
 from diffinst.evaluation.store import Settings, Store, describe
 from diffinst.inference.instances import CocoResult
+from diffinst.inference.predictor import DiffusionInst
 
 SETTINGS: Settings = {"model": "a" * 64, "steps": 1, "seed": 0}
 
@@ -130,28 +132,46 @@ def test_predictions_that_nobody_knows_the_settings_of(tmp_path: Path) -> None:
 def test_settings_know_model_pictures_and_options(
     source: Source, shapes: Split, tmp_path: Path
 ) -> None:
-    def settings(split: Split = shapes, folder: Path = source.folder, **chosen: int) -> Settings:
+    def settings(
+        split: Split = shapes, model: Source = source, device: str = "cpu", **chosen: int
+    ) -> Settings:
         options = Options(**chosen)  # type: ignore[arg-type]
-        return describe(folder, split, request(source.model.config, split, options))
+        return describe(model, split, request(model.model.config, split, options), device)
 
     same = settings()
     config = source.model.config
     assert same == settings(steps=config.sampler.steps)  # said or left open
-    moved = tuple(replace(r, path=Path("/elsewhere") / r.path.name) for r in shapes.records)
-    assert same == settings(replace(shapes, records=moved))
+    away = Path("/elsewhere")
+    moved = replace(
+        shapes,
+        image_dir=away,
+        records=tuple(
+            replace(r, path=away / r.path.relative_to(shapes.image_dir)) for r in shapes.records
+        ),
+    )
+    assert same == settings(moved)
+    deeper = tuple(replace(r, path=away / "deeper" / r.path.name) for r in moved.records)
     copied = tmp_path / "copy"
     shutil.copytree(source.folder, copied)
-    assert same == settings(folder=copied)
+    assert same == settings(model=Source.load(copied))
     (copied / "config.json").write_text((copied / "config.json").read_text() + " ")
+    sharper = DiffusionInst(
+        source.model.network, config.updated(postprocess={"mask_threshold": 0.9})
+    )
     different = [
-        settings(folder=copied),
+        settings(model=Source.load(copied)),
+        settings(model=replace(source, model=sharper)),
+        settings(device="cuda:1"),
         settings(steps=2),
         settings(proposals=3),
         settings(max_detections=7),
         settings(seed=1),
-        settings(replace(shapes, records=moved[:-1])),
+        settings(replace(moved, records=moved.records[:-1])),
+        settings(replace(moved, records=deeper)),
         settings(replace(shapes, category_ids=(2, 3, 4))),
     ]
-    keys = ("model", "steps", "proposals", "max_detections", "seed", "pictures", "categories")
+    keys = ("model", "config", "device", "steps", "proposals", "max_detections", "seed")
+    keys += ("pictures", "pictures", "categories")
     for other, key in zip(different, keys, strict=True):
         assert {k for k in same if same[k] != other[k]} == {key}
+    assert same["torch"] == torch.__version__ and same["device"] == "cpu"

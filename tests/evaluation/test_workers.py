@@ -50,10 +50,8 @@ def test_a_process_that_is_killed_is_named_and_the_rest_is_kept(
     source: Source, shapes: Split, tmp_path: Path
 ) -> None:
     asked = request(source.model.config, shapes, OPTIONS)
-    store = Store(tmp_path, describe(source.folder, shapes, asked))
-    outcomes = predict_in_processes(
-        source.folder, list(shapes.records), asked, store.shards, ["cpu"]
-    )
+    store = Store(tmp_path, describe(source, shapes, asked, "cpu"))
+    outcomes = predict_in_processes(source, list(shapes.records), asked, store.shards, ["cpu"])
     assert next(outcomes) is None
     (shard,) = store.shards.iterdir()
     os.kill(int(shard.name.split("-")[0]), signal.SIGKILL)
@@ -68,10 +66,11 @@ def test_a_process_that_is_killed_is_named_and_the_rest_is_kept(
 def test_a_process_answers_every_picture(source: Source, shapes: Split, tmp_path: Path) -> None:
     asked = request(source.model.config, shapes, OPTIONS)
     lost = replace(shapes.records[0], id=9, path=tmp_path / "lost.png")
+    origin = source.folder, source.digest, source.config_digest
     ours, theirs = Pipe()
     for record in (shapes.records[0], lost, None):
         ours.send(record)
-    serve(theirs, source.folder, "cpu", asked, tmp_path / "shards")
+    serve(theirs, origin, "cpu", asked, tmp_path / "shards")
     answers = [ours.recv() for _ in range(3)]
     assert answers[:2] == [("ready", None), ("done", None)]
     assert answers[2][0] == "done" and "lost.png" in answers[2][1]
@@ -80,12 +79,17 @@ def test_a_process_answers_every_picture(source: Source, shapes: Split, tmp_path
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     ours.send(shapes.records[0])
-    serve(theirs, source.folder, "cpu", asked, in_the_way / "shards")
+    serve(theirs, origin, "cpu", asked, in_the_way / "shards")
     answers = [ours.recv() for _ in range(2)]
     assert answers[1][0] == "failed" and str(in_the_way) in answers[1][1]
 
+    serve(theirs, (source.folder, "0" * 64, source.config_digest), "cpu", asked, tmp_path / "none")
+    serve(theirs, (source.folder, source.digest, "0" * 64), "cpu", asked, tmp_path / "none")
+    for outcome, message in (ours.recv(), ours.recv()):
+        assert outcome == "failed" and "not the model that the evaluation began with" in message
+
     ours.close()  # the parent is gone
-    serve(theirs, source.folder, "cpu", asked, tmp_path / "none")
+    serve(theirs, origin, "cpu", asked, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -95,7 +99,7 @@ def test_a_process_that_fails_says_why(source: Source, shapes: Split, tmp_path: 
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     outcomes = predict_in_processes(
-        source.folder, list(shapes.records), asked, in_the_way / "predictions", ["cpu"]
+        source, list(shapes.records), asked, in_the_way / "predictions", ["cpu"]
     )
     with pytest.raises(ChildProcessError, match=r"an evaluation process failed: .*file"):
         list(outcomes)
@@ -116,5 +120,5 @@ def test_devices_are_given_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_left_starts_no_process(source: Source, shapes: Split, tmp_path: Path) -> None:
     asked = request(source.model.config, shapes, OPTIONS)
-    assert list(predict_in_processes(source.folder, [], asked, tmp_path / "none", ["cpu"])) == []
+    assert list(predict_in_processes(source, [], asked, tmp_path / "none", ["cpu"])) == []
     assert list(tmp_path.iterdir()) == []

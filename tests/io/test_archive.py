@@ -207,6 +207,22 @@ def test_what_was_left_is_not_believed_by_its_size(file: Path, target: Path) -> 
     assert (target / "a.txt").read_bytes() == b"first"
 
 
+def test_what_another_archive_left_is_removed(file: Path, target: Path) -> None:
+    left = target.with_name(".data.unpacking")
+    (left / "val" / "old" / "sub").mkdir(parents=True)
+    (left / "old.txt").write_bytes(b"old")
+    (left / "val" / "old.txt").write_bytes(b"old")
+    (left / "val" / "old" / "sub" / "c.txt").write_bytes(b"old")
+    outside = target.parent / "outside"
+    outside.mkdir()
+    (outside / "kept.txt").write_bytes(b"kept")
+    (left / "val" / "link").symlink_to(outside, target_is_directory=True)
+    unpack(file, target, member="val")
+    assert files(target) == {"a.txt": b"first", "sub/b.txt": b"second" * 100}
+    assert {p.name for p in target.iterdir()} == {"a.txt", "sub", "empty"}
+    assert (outside / "kept.txt").read_bytes() == b"kept"
+
+
 def test_room_is_checked_first(file: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 100))
     with pytest.raises(

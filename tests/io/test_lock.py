@@ -1,13 +1,17 @@
 """Is a folder one program's alone, as long as that runs?"""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from diffinst.io.lock import alone_in
+from diffinst.io.lock import LOCK_FILE, alone_in, lock
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such locks there")
 
@@ -50,3 +54,36 @@ def test_a_killed_program_frees_it(tmp_path: Path) -> None:
         assert child.wait(timeout=30) == -signal.SIGKILL
     with alone_in(tmp_path):
         pass
+
+
+def test_without_fcntl_one_far_byte_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Windows' runtime does, as its documentation says: EACCES where the byte is taken."""
+    held: set[tuple[int, int]] = set()
+
+    def locking(handle: int, mode: int, count: int) -> None:
+        assert (mode, count) == (2, 1)
+        place = os.fstat(handle).st_ino, os.lseek(handle, 0, os.SEEK_CUR)
+        if place in held:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        held.add(place)
+
+    missing: Any = None
+    monkeypatch.setitem(sys.modules, "fcntl", missing)
+    msvcrt: Any = SimpleNamespace(locking=locking, LK_NBLCK=2)
+    monkeypatch.setitem(sys.modules, "msvcrt", msvcrt)
+
+    path = tmp_path / "a.part"
+    path.write_bytes(b"abc")
+    with path.open("rb", buffering=0) as one, path.open("rb", buffering=0) as two:
+        lock(one.fileno(), path)
+        assert one.read() == b"abc"  # from where it was
+        with pytest.raises(BlockingIOError, match=r"at work on .*a\.part; wait"):
+            lock(two.fileno(), path)
+    assert path.stat().st_size == 3 and all(at > 1 << 32 for _, at in held)
+
+    folder = tmp_path / "folder"
+    with alone_in(folder):
+        assert [p.name for p in folder.iterdir()] == [LOCK_FILE]
+    assert list(folder.iterdir()) == []

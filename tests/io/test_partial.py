@@ -53,6 +53,22 @@ def test_bytes_are_on_disk_as_soon_as_they_are_there(tmp_path: Path) -> None:
         assert part.path.read_bytes() == b"hel"
 
 
+def test_bytes_of_a_second_program_are_not_given_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partial, "lock", lambda *_: None)  # a file system without locks
+    path = tmp_path / "a.zip"
+    with Part(path, want(), None) as one, Part(path, want(), None) as two:
+        one.append(b"abc")
+        two.append(b"abc")
+        one.append(b"def")
+        with pytest.raises(BlockingIOError, match=r"a\.zip\.part has 9 bytes, 6 were written"):
+            one.finish(path)
+        with pytest.raises(BlockingIOError, match="has 9 bytes, 3 were written"):
+            two.finish(path)
+    assert not path.exists()
+
+
 def test_the_version_of_another_address_is_not_taken(tmp_path: Path) -> None:
     with Part(tmp_path / "a.zip", want(), None) as part:
         part.restart(Version("http://mirror/a.zip", etag='"one"'))

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from diffinst import checkpoint
-from diffinst.config import Config
+from diffinst.config import Config, ConfigError
 from diffinst.data.load import load_split
 from diffinst.data.segmentation import DatasetError
 from diffinst.data.split import class_counts
@@ -24,6 +24,7 @@ from diffinst.data.synthetic import make_shapes
 from diffinst.structures import ImageBatch, Targets
 from diffinst.training.criterion import Criterion
 from diffinst.training.fit import best_model, fit, without_augmentation
+from diffinst.training.module import DiffusionInstModule
 from diffinst.training.step import TrainingStep
 from diffinst.training.stream import StreamData
 
@@ -184,7 +185,7 @@ def test_without_val_there_is_a_model_but_no_metrics(
     assert not (out / "metrics.json").exists() and not (out / "val_predictions").exists()
 
 
-def test_interruption_says_how_to_go_on(
+def test_interruption_says_what_is_left(
     data: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -197,7 +198,7 @@ def test_interruption_says_how_to_go_on(
     monkeypatch.setattr("signal.signal", lambda *_: None)  # Lightning would leave Ctrl-C ignored
     with caplog.at_level(logging.WARNING, logger="diffinst"), pytest.raises(SystemExit):
         run(data, tmp_path, config())
-    assert "interrupted at iteration 0; go on with --resume" in caplog.text
+    assert "interrupted at iteration 0; there is no checkpoint yet" in caplog.text
 
 
 def test_classes_are_counted_by_picture(data: Path) -> None:
@@ -508,3 +509,59 @@ def test_the_scaling_rule_is_applied_once(
     )
     assert plan["steps"].startswith("2 iterations of 2 pictures")
     assert sorted(losses(tmp_path)) == [0, 1]
+
+
+def scores(out: Path) -> list[tuple[str, str]]:
+    """Step and mask AP of each evaluation."""
+    return [(r["step"], r["val/mask/AP"]) for r in rows(out) if r.get("val/mask/AP")]
+
+
+@pytest.mark.parametrize("during", ["the evaluation", "the step after it"])
+def test_an_evaluation_counts_once_wherever_the_run_was_cut(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, during: str
+) -> None:
+    # evaluations at 2, 4, 6, 8, each at the place of a checkpoint; cut in or just behind that at 4
+    chosen = config(eval_every=2, checkpoint_every=2)
+    whole = run(data, tmp_path / "whole", chosen)
+    out = tmp_path / "cut"
+    if during == "the evaluation":
+        with monkeypatch.context() as patch:
+            evaluate = DiffusionInstModule.on_validation_epoch_end
+
+            def dying(self: DiffusionInstModule) -> None:
+                if self.iteration == 4:
+                    raise Cut
+                evaluate(self)
+
+            patch.setattr(DiffusionInstModule, "on_validation_epoch_end", dying)
+            with pytest.raises(Cut):
+                run(data, out, chosen)
+    else:
+        cut_off(data, out, chosen, 4, monkeypatch)
+    resumed = run(data, out, chosen, resume=True)
+    assert scores(resumed)[-3:] == scores(whole)[-3:]
+    assert losses(resumed) == losses(whole)
+    best, again = (json.loads((f / "best" / "metrics.json").read_text()) for f in (whole, resumed))
+    assert best == again
+
+
+def test_a_run_that_stopped_early_stays_stopped(data: Path, tmp_path: Path) -> None:
+    chosen = config(eval_every=1, patience=2, lr=1e-12)  # no better AP than the first
+    run(data, tmp_path, chosen)
+    assert max(losses(tmp_path)) == 2  # evaluated after steps 0, 1 and 2
+    weights = load_file(tmp_path / checkpoint.WEIGHTS_FILE)
+    run(data, tmp_path, chosen, resume=True)
+    assert max(losses(tmp_path)) <= 2
+    again = load_file(tmp_path / checkpoint.WEIGHTS_FILE)
+    assert all(torch.equal(weights[k], again[k]) for k in weights)
+
+
+def test_settings_that_change_the_course_are_refused_on_resume(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off(data, tmp_path, config(), 3, monkeypatch)
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"train\.lr was 0\.0003, now 0\.001"):
+        run(data, tmp_path, config(lr=1e-3), resume=True)
+    assert (tmp_path / "run.json").read_bytes() == before
+    run(data, tmp_path, config(log_every=2, checkpoint_every=3), resume=True)

@@ -115,6 +115,17 @@ def test_micro_batches_learn_like_the_whole_batch(
     assert_same(whole, tmp_path)
 
 
+def test_federated_classes_are_drawn_for_the_whole_step(data: Path, tmp_path: Path) -> None:
+    federated = {"class_loss": "federated_focal", "federated_classes": 2}
+    outs = []
+    for parts in (1, 2):
+        chosen = config(accumulate=parts, iterations=3).updated(criterion=federated)
+        outs.append(fit(data, chosen, tmp_path / str(parts), pretrained=False, progress=False))
+    one, two = (losses(out) for out in outs)
+    for step in range(3):
+        assert two[step] == pytest.approx(one[step], rel=1e-4, abs=1e-4)
+
+
 def test_local_pairs_are_another_loss(data: Path, whole: Path, tmp_path: Path) -> None:
     chosen = config(accumulate=2).updated(criterion={"pairs": "local"})
     fit(data, chosen, tmp_path, pretrained=False, progress=False)

@@ -60,7 +60,7 @@ def evaluate(
     proposals
         Boxes to start from.
     max_detections
-        Kept and counted per picture; 100 in COCO, 300 in LVIS, more for crowded pictures.
+        Kept and counted per picture; default: the model's own, in LVIS 300. More for crowded ones.
     seed
         Of the starting noise.
     device
@@ -91,6 +91,13 @@ def evaluate(
     sweeping = bool(sweep_steps or sweep_proposals)
     if sweeping and submission:
         raise ValueError("--submission takes one evaluation; leave out --sweep-steps, -proposals")
+    if submission and single_class:
+        raise ValueError(
+            "--submission needs the benchmark's own classes, which --single-class takes as one; "
+            "leave out one of them"
+        )
+    if worst < 0:
+        raise ValueError(f"--worst {worst}: give a number of pictures, 0 or more")
     several = processes > 1
     place = usable_device(device)
     source = Source.load(model, "cpu" if several else place)
@@ -115,10 +122,10 @@ def evaluate(
         )
     _print(report, out)
     if out is not None:
-        _write(report, source, annotated, out, worst)
+        _write(report, source, annotated, options, out, worst)
     if submission is not None:
         _submit(report, annotated, submission)
-    _exit_if_failed([report])
+    _exit_if_failed(report.failed)
 
 
 def _sweep(
@@ -152,7 +159,7 @@ def _sweep(
         for problem in write_sweep_curves(cells, out, title=_title(source, split)):
             say(problem)
         say(f"written: {out}")
-    _exit_if_failed([cell.report for cell in cells])
+    _exit_if_failed([message for cell in cells for message in cell.report.failed])
 
 
 def _check_purpose(
@@ -179,13 +186,19 @@ def _print(report: Report, out: Path | None) -> None:
     print_classes(class_rows(report), f"in {out / 'per_class.csv'}" if out else "(all with --out)")
 
 
-def _write(report: Report, source: Source, split: Split, out: Path, worst: int) -> None:
+def _write(
+    report: Report, source: Source, split: Split, options: Options, out: Path, worst: int
+) -> None:
     from diffinst.evaluation.outputs import write_outputs
+    from diffinst.evaluation.prediction import request
     from diffinst.evaluation.worst import score_threshold
 
     threshold = score_threshold(source.model.config.postprocess.threshold)
     title = _title(source, split)
-    problems = write_outputs(report, split, out, title=title, worst=worst, threshold=threshold)
+    asked = request(source.model.config, split, options)
+    problems = write_outputs(
+        report, split, asked, out, title=title, worst=worst, threshold=threshold
+    )
     for problem in problems:
         say(problem)
     say(f"written: {out / 'results.json'}")
@@ -205,9 +218,9 @@ def _title(source: Source, split: Split) -> str:
     return f"{source.folder.name} on {split.image_dir.parent.name} {split.name}"
 
 
-def _exit_if_failed(reports: Sequence[Report]) -> None:
+def _exit_if_failed(messages: Sequence[str]) -> None:
     """Name the pictures that could not be read, each once."""
-    failed = list(dict.fromkeys(message for report in reports for message in report.failed))
+    failed = list(dict.fromkeys(messages))
     if not failed:
         return
     say(f"{len(failed)} pictures could not be read and are not counted:")

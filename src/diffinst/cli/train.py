@@ -71,7 +71,11 @@ def train(
 
     if preset and config:
         raise ValueError("--preset and --config both say where to start; give one of them")
-    origin = Origin.read(from_) if from_ and not resume else None
+    if resume and (preset or config or from_):
+        raise ValueError(
+            "--resume goes on with the settings of the run; leave --preset, --config, --from away"
+        )
+    origin = Origin.read(from_) if from_ else None
     if resume and (out / RUN_FILE).is_file():
         chosen = Config.from_file(out / RUN_FILE)
     elif config:
@@ -79,7 +83,7 @@ def train(
     elif preset or origin is None:
         chosen = Config.from_preset(preset or DEFAULT_PRESET)
     else:
-        chosen = origin.config
+        chosen = origin.config.updated(train={"single_class": False, "freeze": []})
     if origin is not None:  # its architecture, whatever the rest comes from
         chosen = chosen.updated(model=origin.config.model.model_dump(mode="json"))
     if single_class:

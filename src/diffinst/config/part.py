@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -17,6 +18,21 @@ class ConfigError(ValueError):
 
 
 class Part(BaseModel):
-    """Frozen, and without unknown fields."""
+    """Frozen, and without unknown fields; numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """Pydantic would take true for 1."""
+        given = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(one, bool) for one in given):
+            field = cls.model_fields[info.field_name or ""]
+            if _holds_numbers(field.annotation):
+                raise PydanticCustomError("bool_for_number", "true and false are no numbers")
+        return value
+
+
+def _holds_numbers(annotation: object) -> bool:
+    return annotation in (int, float) or any(map(_holds_numbers, get_args(annotation)))

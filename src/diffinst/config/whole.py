@@ -63,6 +63,11 @@ class Config(Part):
             raise ConfigError(
                 f"augment.zoom {augment.zoom[0]} to {augment.zoom[1]}: give the smaller one first"
             )
+        milestones = train.milestones
+        if list(milestones) != sorted(milestones):
+            raise ConfigError(
+                f"train.milestones {', '.join(map(str, milestones))}: give them in ascending order"
+            )
         if train.batch_size % train.accumulate:
             raise ConfigError(
                 f"train.batch_size {train.batch_size} cannot be split into train.accumulate "

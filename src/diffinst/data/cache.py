@@ -24,7 +24,7 @@ from diffinst.io.atomic import atomic_path
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # goes up with every change of `Packed` and of what reading leaves out or refuses
+FORMAT = 2  # goes up with every change of `Packed` and of what reading leaves out or refuses
 SMALL = 20_000_000  # bytes of annotations that are read faster than a user would notice
 FEW_FILES = 2_000  # pictures, where each has annotations and size in files of their own
 
@@ -80,7 +80,7 @@ def cached(
 def stamp(file: Path) -> str:
     """The state of one file."""
     status = file.stat()
-    return f"{status.st_size} {status.st_mtime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def _digest(*parts: str) -> str:

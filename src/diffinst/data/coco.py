@@ -23,7 +23,7 @@ _SHAPE = "COCO files are an object with lists 'images', 'annotations', 'categori
 _UNANNOTATED = "image_info"  # COCO's names for pictures whose annotations it keeps to itself
 
 
-def read(file: Path) -> Contents:
+def read(file: Path, *, federated: bool = False) -> Contents:
     """Read and check an annotation file in one pass; no picture is looked for.
 
     Objects without extent (an empty segmentation, polygons of fewer than three points, a box
@@ -31,6 +31,8 @@ def read(file: Path) -> Contents:
 
     Args:
         file: COCO or LVIS json. Without 'annotations' only if its name has "image_info" in it.
+        federated: It is LVIS's. So is, wherever it lies, a file whose pictures have lists of absent
+            classes, or whose classes all have a frequency.
 
     Raises:
         DatasetError: The file cannot be read, or something in it is missing, of a wrong type,
@@ -40,7 +42,7 @@ def read(file: Path) -> Contents:
     pictures, objects, categories = Pictures(), Objects(), list[Category]()
     absent: list[_Absent] = []
     tables = set()
-    federated = False
+    listed = False
     for table, position, entry in entries(file, _TABLES, _SHAPE):
         if position < 0:
             tables.add(table)
@@ -61,7 +63,7 @@ def read(file: Path) -> Contents:
         elif table == "images":
             image = check.image(entry, position)
             pictures.add(image.id, image.height, image.width, image.file_name, image.other)
-            federated |= image.neg_category_ids is not None  # wherever the file lies
+            listed |= image.neg_category_ids is not None
             absent.append((image.neg_category_ids or (), image.not_exhaustive_category_ids or ()))
         else:
             categories.append(check.category(entry, position))
@@ -79,16 +81,24 @@ def read(file: Path) -> Contents:
     rows = _found(objects, "image_id", objects.images, pictures.ids, "images", file)
     found = _found(objects, "category_id", objects.categories, list(labels), "categories", file)
     _check_mask_sizes(pictures, objects, rows, file)
+    frequency = tuple(category.frequency for category in categories if category.frequency)
+    frequency = frequency if len(frequency) == len(categories) else ()
+    federated = federated or listed or bool(frequency)
+    if federated and objects.ids and not listed:
+        raise DatasetError(
+            f"{file}: no image has 'neg_category_ids', without which LVIS cannot tell what is "
+            "absent from a picture; fetch the file again, or, if all classes were looked for "
+            "everywhere, remove 'frequency' from its 'categories' and 'lvis' from its name"
+        )
     if federated:
         _add_absent(pictures, absent, labels, file)
     packed, left_out = pack(pictures, objects, rows, found)
-    frequency = tuple(category.frequency for category in categories if category.frequency)
     return Contents(
         packed=packed,
         classes=tuple(category.name for category in categories),
         category_ids=tuple(labels),
         federated=federated,
-        frequency=frequency if len(frequency) == len(categories) else (),
+        frequency=frequency,
         left_out=tuple(left_out),
     )
 

@@ -81,7 +81,7 @@ def _read(files: SplitFiles) -> Contents:
         case "yolo":
             return _read_yolo(files.annotations, files.name)
         case "coco" | "lvis":
-            return _read_json(files.annotations)
+            return _read_json(files.annotations, federated=files.format == "lvis")
 
 
 def _read_yolo(file: Path, split: str) -> Contents:
@@ -93,11 +93,16 @@ def _read_yolo(file: Path, split: str) -> Contents:
     )
 
 
-def _read_json(file: Path) -> Contents:
+def _read_json(file: Path, *, federated: bool) -> Contents:
     try:
         large = file.stat().st_size >= cache.SMALL
     except OSError as error:
         raise DatasetError(f"{file}: cannot be read ({error.strerror}); check it") from error
     if not large:
-        return coco.read(file)
-    return cache.cached(file, "", lambda: cache.stamp(file), lambda: coco.read(file))
+        return coco.read(file, federated=federated)
+    return cache.cached(
+        file,
+        "lvis" if federated else "",
+        lambda: cache.stamp(file),
+        lambda: coco.read(file, federated=federated),
+    )

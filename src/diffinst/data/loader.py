@@ -54,6 +54,11 @@ class TrainBatch:
             for i in range(0, len(self), size)
         ]
 
+    def pin_memory(self) -> TrainBatch:
+        """The pictures in page-locked memory, from where a GPU takes them while it works."""
+        images = ImageBatch(self.images.pixels.pin_memory(), self.images.sizes)
+        return TrainBatch(images, self.targets, self.draws)
+
     def to(self, device: torch.device | str) -> TrainBatch:
         """The same batch on another device; random draws stay on the CPU."""
         targets = [t.to(device) for t in self.targets]

@@ -182,7 +182,13 @@ def _picture(content: zipfile.ZipFile, name: str, mode: str) -> Image.Image:
         with Image.open(packed) as picture:
             converted: Image.Image = picture.convert(mode)
             return converted
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # as Pillow's decoders do
+    except (  # as Pillow's decoders do
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        Image.DecompressionBombError,
+    ) as error:
         raise DatasetError(
             f"{content.filename}: {name} cannot be read ({error}); fetch the archive again"
         ) from error

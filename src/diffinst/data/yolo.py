@@ -1,7 +1,7 @@
 """Reads YOLO segmentation: a data.yaml, and for each picture a text file of polygons.
 
 A picture's labels lie in the folder labels/ beside images/ (R/images/train/a.jpg and
-R/labels/train/a.txt, R/train/images/a.jpg and R/train/labels/a.txt), else beside the picture. A
+R/labels/train/a.txt, R/train/images/a.jpg and R/train/labels/a.txt), or beside the picture. A
 line is `class x1 y1 x2 y2 ...`, in shares of the picture's width and height.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -64,7 +65,8 @@ def read(file: Path, split: str) -> Contents:
 
     Lines of a class and four numbers are boxes. Where a split has nothing else it is refused, for
     there are no masks to learn; among polygons they become rectangles, which `Contents.notes`
-    tells. Lines of a single point are left out.
+    tells, as it does how many pictures have no label file and are taken as showing nothing (an
+    empty file says so itself). Lines of a single point are left out.
 
     Args:
         file: The data.yaml.
@@ -77,12 +79,14 @@ def read(file: Path, split: str) -> Contents:
     labels = {number: label for label, number in enumerate(names)}
     pictures, objects = Pictures(), Objects()
     paths, twice = pictures_of(file, split)
-    boxes, first_box, labelled = 0, "", 0
+    places = bases(file)
+    boxes, first_box = 0, ""
+    unlabelled: list[Path] = []
     for row, path in enumerate(paths):
         height, width = _size(path)
         pictures.add(row + 1, height, width, str(path.absolute()))
-        text = _labels(label_file := label_path(path))
-        labelled += text is not None
+        text = _labels(label_file := label_path(path, places))
+        unlabelled += [path] if text is None else []
         for number, line in enumerate((text or "").splitlines(), start=1):
             if not line.strip():
                 continue
@@ -98,10 +102,11 @@ def read(file: Path, split: str) -> Contents:
                 values = _rectangle(values)
             polygon = [v * (height if i % 2 else width) for i, v in enumerate(values)]
             objects.add(len(objects.ids) + 1, row, labels[kind], [polygon], None, None, 0)
-    if paths and not labelled and split not in UNANNOTATED:
+    bare = len(unlabelled) == len(paths)
+    if paths and bare and split not in UNANNOTATED:
         raise DatasetError(
             f"{file}: none of the {len(paths)} pictures of '{split}' has a label file; looked for "
-            f"{label_path(paths[0])}, ...; put them there, or export the dataset again"
+            f"{label_path(paths[0], places)}, ...; put them there, or export the dataset again"
         )
     if boxes and boxes == len(objects.ids):
         raise DatasetError(
@@ -112,6 +117,11 @@ def read(file: Path, split: str) -> Contents:
         pictures, objects, flat(objects.images, np.int64), flat(objects.categories, np.int64)
     )
     notes = []
+    if unlabelled and not bare:
+        notes.append(
+            f"{len(unlabelled)} of {len(paths)} pictures of '{split}' have no label file (first "
+            f"{unlabelled[0]}): taken as showing nothing"
+        )
     if boxes:
         notes.append(
             f"{boxes} of {len(objects.ids)} objects of '{split}' are boxes and were taken for "
@@ -128,13 +138,25 @@ def read(file: Path, split: str) -> Contents:
     )
 
 
-def label_path(picture: Path) -> Path:
-    """The label file of a picture, whether it exists or not."""
-    parts = list(picture.parts)
-    places = [i for i, part in enumerate(parts[:-1]) if part == "images"]
-    if places:
-        parts[places[-1]] = "labels"
-    return Path(*parts).with_suffix(".txt")
+def label_path(picture: Path, bases: Sequence[Path] = ()) -> Path:
+    """The label file of a picture; where there is none, the first that would do.
+
+    Args:
+        picture: Its path.
+        bases: Of its dataset. Folders above the one it lies below may be called images, too; they
+            only count where the file is in none of the usual places.
+    """
+    parts, absolute = picture.parts, picture.absolute()
+    above = next((base for base in reversed(bases) if absolute.is_relative_to(base)), Path())
+    first = len(above.parts) - len(absolute.parts) + len(parts) if above.parts else 0
+    folders = [i for i, part in enumerate(parts[:-1]) if part == "images"]
+    beside = picture.with_suffix(".txt")
+    if not folders:
+        return beside
+    last = folders[-1]
+    parallel = Path(*parts[:last], "labels", *parts[last + 1 :]).with_suffix(".txt")
+    usual, other = (parallel, beside) if last >= first else (beside, parallel)
+    return other if not os.path.isfile(usual) and os.path.isfile(other) else usual
 
 
 def _read_yaml(file: Path) -> Mapping[str, object]:
@@ -156,20 +178,25 @@ def _existing(file: Path, content: Mapping[str, object], split: str, value: obje
                 f"{file}: '{split}' or 'path' holds {entry!r}; allowed are a folder, a .txt file "
                 "that lists pictures, or a list of them"
             )
-    bases = _bases(file, content)
+    roots = _bases(file, content)
     found, missing = [], []
     for entry in map(str, entries):
         names = (entry, entry.removeprefix("../"))  # Roboflow: ../train/images for train/images
-        places = [place / name for place in bases for name in names]
+        places = [place / name for place in roots for name in names]
         there = [p for p in places if p.is_dir() or (p.suffix == ".txt" and p.is_file())]
         found += there[:1]
         missing += [] if there else [entry]
     if found and missing:
         raise DatasetError(
             f"{file}: {missing[0]!r} of '{split}' is no folder and no .txt file below "
-            f"{bases[0]}; correct the entry or remove it"
+            f"{roots[0]}; correct the entry or remove it"
         )
     return found
+
+
+def bases(file: Path) -> list[Path]:
+    """The folders that a data.yaml's paths may refer to, absolute."""
+    return [place.absolute() for place in _bases(file, _read_yaml(file))]
 
 
 def _bases(file: Path, content: Mapping[str, object]) -> list[Path]:
@@ -205,21 +232,22 @@ def _names(file: Path) -> dict[int, str]:
 def state(file: Path, split: str) -> str:
     """Changes with the data.yaml, the pictures and their label files."""
     digest = hashlib.sha256(file.read_bytes())
+    places = bases(file)
     for picture in pictures_of(file, split)[0]:
-        for path in (picture, label_path(picture)):
+        for path in (picture, label_path(picture, places)):
             try:
                 status = path.stat()
             except FileNotFoundError:
                 digest.update(f"{path}\0".encode(errors="surrogateescape"))
             else:
-                line = f"{path} {status.st_size} {status.st_mtime_ns}\0"
+                line = f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\0"
                 digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
 def pictures_of(file: Path, split: str) -> tuple[list[Path], list[str]]:
     """The pictures of a split, and names that stand there twice."""
-    bases = _bases(file, _read_yaml(file))
+    places = bases(file)
     found: list[Path] = []
     for source in sources(file)[split]:
         if source.is_dir():
@@ -228,7 +256,7 @@ def pictures_of(file: Path, split: str) -> tuple[list[Path], list[str]]:
             except ImageReadError as error:
                 raise DatasetError(f"{file}: '{split}': {error}") from error
         else:
-            found += _listed(source, bases)
+            found += _listed(source, places)
     counts = Counter(found)
     return list(counts), [path.name for path, count in counts.items() if count > 1]
 

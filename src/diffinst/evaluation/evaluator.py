@@ -1,4 +1,4 @@
-"""How good is a model on an annotated split? Mask and box AP, one picture in memory."""
+"""How good is a model on an annotated split? Mask and box AP; pixels of one picture at a time."""
 
 from __future__ import annotations
 

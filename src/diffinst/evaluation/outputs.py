@@ -1,10 +1,10 @@
 """What does an evaluation leave in its folder?
 
-metrics.json          the numbers
-results.json          COCO results of all pictures
+metrics.json          the numbers, and the settings they belong to
 per_class.csv         AP, AP50 and number of objects, best first
-precision_recall.png  the curves
+results.json          COCO results of all pictures
 worst.json, worst/    the worst pictures
+precision_recall.png  the curves
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from diffinst.evaluation.accumulate import IOU_50
 from diffinst.evaluation.average_precision import Metrics
 from diffinst.evaluation.curves import draw_precision_recall
 from diffinst.evaluation.evaluator import Report
+from diffinst.evaluation.prediction import Request
+from diffinst.evaluation.results import write_results
 from diffinst.evaluation.worst import write_worst
 from diffinst.io.atomic import write_json, write_text
 
@@ -61,13 +63,21 @@ def class_rows(report: Report) -> list[ClassRow]:
 
 
 def write_outputs(
-    report: Report, split: Split, out: Path, *, title: str, worst: int, threshold: float
+    report: Report,
+    split: Split,
+    asked: Request,
+    out: Path,
+    *,
+    title: str,
+    worst: int,
+    threshold: float,
 ) -> list[str]:
-    """Write the files listed above; only results.json where nothing is annotated.
+    """Write the files listed above in that order; only results.json where nothing is annotated.
 
     Args:
         report: What was found.
         split: Where.
+        asked: How; metrics.json names it.
         out: The folder.
         title: Of the curves.
         worst: How many of the worst pictures are drawn.
@@ -76,16 +86,23 @@ def write_outputs(
     Returns:
         What could not be written and why: curves, without matplotlib.
     """
-    write_json(out / "results.json", report.results)
     if not report.annotated:
+        write_results(out / "results.json", report.results)
         return []
-    write_json(out / "metrics.json", report.as_dict())
+    settings = {
+        "steps": asked.steps,
+        "proposals": asked.proposals,
+        "max_detections": asked.max_detections,
+        "seed": asked.seed,
+    }
+    write_json(out / "metrics.json", {**settings, **report.as_dict()})
     fields = ("class", "AP", "AP50", "box_AP", "box_AP50", "objects")
     rows = (
         (row.name, row.ap, row.ap50, row.box_ap, row.box_ap50, row.objects)
         for row in class_rows(report)
     )
     write_csv(out / "per_class.csv", fields, rows)
+    write_results(out / "results.json", report.results)
     if worst:
         write_worst(split, report.results, report.image_ids, out, count=worst, threshold=threshold)
     try:

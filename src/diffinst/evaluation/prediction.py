@@ -60,11 +60,13 @@ class Prediction:
         image_id: The picture.
         seconds: Wall clock of `predict`, reading included.
         results: COCO results, masks as RLE.
+        file_size: Of the picture's file, in bytes; None: not known.
     """
 
     image_id: int
     seconds: float
     results: list[CocoResult]
+    file_size: int | None = None
 
 
 def request(config: Config, split: Split, options: Options) -> Request:
@@ -142,6 +144,10 @@ def predict_record(model: DiffusionInst, record: ImageRecord, asked: Request) ->
     Raises:
         ImageReadError: It cannot be read, or is not of the size that the annotations say.
     """
+    try:
+        size = record.path.stat().st_size
+    except OSError:
+        size = None  # `predict` says why
     begin = time.perf_counter()
     found = model.predict(
         record.path,
@@ -153,7 +159,7 @@ def predict_record(model: DiffusionInst, record: ImageRecord, asked: Request) ->
     )
     seconds = time.perf_counter() - begin
     check_size(found, record)
-    return Prediction(record.id, seconds, found.to_coco(record.id, asked.category_ids))
+    return Prediction(record.id, seconds, found.to_coco(record.id, asked.category_ids), size)
 
 
 def check_size(found: Instances, record: ImageRecord) -> None:

@@ -3,46 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from diffinst import checkpoint
 from diffinst.data.split import ImageRecord, Split
 from diffinst.evaluation.evaluator import Report, evaluate_records, report
 from diffinst.evaluation.prediction import Options, Request, predict_record, request
-from diffinst.evaluation.store import Store, describe
+from diffinst.evaluation.source import Source
+from diffinst.evaluation.store import Store, check_pictures, describe
 from diffinst.evaluation.workers import devices, predict_in_processes
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.images import ImageReadError
 
-
-@dataclass(frozen=True)
-class Source:
-    """A model and the folder its files lie in.
-
-    Attributes:
-        model: Loaded.
-        folder: For other processes, and to tell one model from another.
-    """
-
-    model: DiffusionInst
-    folder: Path
-
-    @classmethod
-    def load(cls, name: str | Path, device: str = "cpu") -> Source:
-        """Load a model.
-
-        Args:
-            name: As in `DiffusionInst.from_pretrained`.
-            device: Where it runs.
-
-        Raises:
-            CheckpointError: Nothing there or not usable; says why.
-        """
-        folder = checkpoint.locate(name)
-        return cls(DiffusionInst.from_pretrained(folder, device=device), folder)
+__all__ = ["Source", "run"]
 
 
 def run(
@@ -73,7 +48,8 @@ def run(
 
     Raises:
         ConfigError: A value is out of range.
-        ValueError: No pictures, other classes than the model's, or `out` holds something else.
+        ValueError: No pictures, other classes than the model's, or `out` holds predictions of
+            another model, other pictures or settings.
         ChildProcessError: One of several processes failed.
     """
     if processes < 1 or (limit is not None and limit < 1):
@@ -101,15 +77,14 @@ def _run(
     progress: Callable[[int, int], None] | None,
 ) -> Report:
     """As `run`, with everything decided."""
-    store = Store(out, describe(source.folder, split, asked))
+    on = [str(source.model.device)] if processes == 1 else devices(device, processes)
+    store = Store(out, describe(source, split, asked, on[0]))
     known = {record.id for record in split.records}
-    done = store.read(known)
-    left = [record for record in records if record.id not in done]
+    left = _left(store, known, records)
     if processes == 1:
         outcomes = _predict_here(source.model, left, asked, store)
     else:
-        on = devices(device, processes)
-        outcomes = predict_in_processes(source.folder, left, asked, store.shards, on)
+        outcomes = predict_in_processes(source, left, asked, store.shards, on)
     failed: list[str] = []
     before = len(records) - len(left)
     if progress is not None:
@@ -119,9 +94,19 @@ def _run(
         if progress is not None:
             progress(count, len(records))
     done = store.read(known)
+    check_pictures(done, records)
     predictions = [done[record.id] for record in records if record.id in done]
     assert len(predictions) + len(failed) == len(records)  # every picture exactly once
     return report(split, predictions, asked.max_detections, failed)
+
+
+def _left(
+    store: Store, known: Collection[int], records: Sequence[ImageRecord]
+) -> list[ImageRecord]:
+    """What is not predicted yet; what is does not stay in memory meanwhile."""
+    done = store.read(known)
+    check_pictures(done, records)
+    return [record for record in records if record.id not in done]
 
 
 def _predict_here(

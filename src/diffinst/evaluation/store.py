@@ -10,15 +10,17 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from diffinst.checkpoint import CONFIG_FILE, WEIGHTS_FILE
-from diffinst.data.split import Split
+import torch
+
+from diffinst.data.split import ImageRecord, Split
 from diffinst.evaluation.prediction import Prediction, Request
+from diffinst.evaluation.source import Source
 from diffinst.io.atomic import write_json
 
 SETTINGS_FILE = "settings.json"
@@ -27,18 +29,22 @@ PREDICTIONS = "predictions"
 Settings = dict[str, str | int]
 
 
-def describe(model: Path, split: Split, asked: Request) -> Settings:
+def describe(source: Source, split: Split, asked: Request, device: str) -> Settings:
     """All that a prediction depends on, by name.
 
     Args:
-        model: The model's folder; its files are hashed.
-        split: The pictures; ids, names and sizes are hashed, so the folder may move.
+        source: The model.
+        split: The pictures; ids, sizes and paths below its folder are hashed, so that may move.
         asked: How they are predicted.
+        device: Where; its kind counts.
     """
-    pictures = [[r.id, r.path.name, r.height, r.width] for r in split.records]
+    pictures = [[r.id, _place(r, split), r.height, r.width] for r in split.records]
     return {
         "diffinst": _version(),
-        "model": model_hash(model),
+        "torch": str(torch.__version__),
+        "device": torch.device(device).type,
+        "model": source.digest,
+        "config": source.config_digest,
         "split": split.name,
         "pictures": _hash(json.dumps(pictures).encode()),
         "steps": asked.steps,
@@ -49,14 +55,28 @@ def describe(model: Path, split: Split, asked: Request) -> Settings:
     }
 
 
-def model_hash(model: Path) -> str:
-    """SHA-256 over the weights and the configuration of a model folder."""
-    digest = hashlib.sha256()
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        with open(model / name, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+def _place(record: ImageRecord, split: Split) -> str:
+    path = record.path
+    inside = path.is_relative_to(split.image_dir)
+    return (path.relative_to(split.image_dir) if inside else path).as_posix()
+
+
+def check_pictures(predictions: Mapping[int, Prediction], records: Iterable[ImageRecord]) -> None:
+    """Refuse predictions of files that have been replaced; those that are gone are not compared.
+
+    Raises:
+        ValueError: A picture has another size in bytes than when it was predicted.
+    """
+    for record in records:
+        prediction = predictions.get(record.id)
+        if prediction is None or prediction.file_size is None or not record.path.is_file():
+            continue
+        size = record.path.stat().st_size
+        if size != prediction.file_size:
+            raise ValueError(
+                f"{record.path} has {size} bytes, it had {prediction.file_size} when it was "
+                "predicted: put that picture back, or choose another folder for the evaluation"
+            )
 
 
 class Store:
@@ -168,23 +188,22 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _lines(path: Path) -> list[tuple[str, Prediction]]:
+def _lines(path: Path) -> Iterator[tuple[str, Prediction]]:
     """Each line with its place; what a killed process left of its last line is left out."""
-    lines = path.read_bytes().split(b"\n")
-    found = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-            prediction = Prediction(entry["image_id"], entry["seconds"], entry["results"])
-        except (ValueError, KeyError, TypeError) as error:
-            if not any(lines[number:]):  # the last one that holds anything, or the empty end
-                break
-            raise ValueError(
-                f"{path}, line {number} is broken ({error}); remove this line or the file and run "
-                "again"
-            ) from error
-        found.append((f"{path}, line {number}", prediction))
-    return found
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                entry = json.loads(line)
+                keys = ("image_id", "seconds", "results", "file_size")
+                prediction = Prediction(*(entry[key] for key in keys))
+            except (ValueError, KeyError, TypeError) as error:
+                if not any(rest.strip(b"\n") for rest in file):  # the last that holds anything
+                    return
+                raise ValueError(
+                    f"{path}, line {number} is broken ({error}); remove this line or the file and "
+                    "run again"
+                ) from error
+            yield f"{path}, line {number}", prediction
 
 
 def _check_same(path: Path, settings: Mapping[str, str | int]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from pathlib import Path
 from diffinst.data.split import Split
 from diffinst.evaluation.evaluator import COCO_MAX_DETECTIONS
 from diffinst.evaluation.lvis import MAX_DETECTIONS as LVIS_MAX_DETECTIONS
+from diffinst.evaluation.results import write_results
 from diffinst.inference.instances import CocoResult
 from diffinst.io.atomic import atomic_path
 
@@ -60,15 +60,14 @@ def write_submission(results: Iterable[CocoResult], split: Split, target: Path) 
     if target.suffix.lower() not in (".json", ".zip"):
         target = target / f"detections_{_benchmark(split)}_diffinst_results.json"
     file, archive = target.with_suffix(".json"), target.with_suffix(".zip")
-    written = 0
-    with atomic_path(file) as temporary, open(temporary, "w", encoding="ascii") as stream:
-        stream.write("[")
-        for found in by_image.values():
-            for result in sorted(found, key=lambda r: r["score"], reverse=True)[:limit]:
-                stream.write(",\n" if written else "\n")
-                json.dump(_entry(result), stream, separators=(",", ":"), allow_nan=False)
-                written += 1
-        stream.write("\n]\n")
+    written = write_results(
+        file,
+        (
+            _entry(result)
+            for found in by_image.values()
+            for result in sorted(found, key=lambda r: r["score"], reverse=True)[:limit]
+        ),
+    )
     with (
         atomic_path(archive) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as packed,

@@ -10,12 +10,36 @@ from pathlib import Path
 from diffinst.data.split import Split
 from diffinst.evaluation.curves import draw_sweep
 from diffinst.evaluation.evaluator import Report
-from diffinst.evaluation.outputs import write_csv
+from diffinst.evaluation.outputs import ClassRow, class_rows, write_csv
 from diffinst.evaluation.prediction import Options, request
 from diffinst.evaluation.run import Source, run
 from diffinst.io.atomic import write_json
 
 Row = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is kept of a report: the results of all pairs together may not fit in memory.
+
+    Attributes:
+        row: What `Report.as_dict` says.
+        classes: What `class_rows` says.
+        failed: One message per picture that could not be predicted.
+    """
+
+    row: Row
+    classes: tuple[ClassRow, ...]
+    failed: tuple[str, ...]
+
+    @classmethod
+    def of(cls, report: Report) -> Summary:
+        """Drop results and curves."""
+        return cls(report.as_dict(), tuple(class_rows(report)), report.failed)
+
+    def as_dict(self) -> Row:
+        """As `Report.as_dict`."""
+        return dict(self.row)
 
 
 @dataclass(frozen=True)
@@ -30,7 +54,7 @@ class Cell:
 
     steps: int
     proposals: int
-    report: Report
+    report: Summary
 
     def as_row(self) -> Row:
         """`steps`, `proposals`, and what `Report.as_dict` names."""
@@ -77,7 +101,7 @@ def sweep(
     cells: list[Cell] = []
     for i, (s, p) in enumerate(pairs):
         name = f"steps-{s}_proposals-{p}"
-        report = run(
+        found = run(
             source,
             split,
             None if out is None else out / "cells" / name,
@@ -87,7 +111,8 @@ def sweep(
             device=device,
             progress=progress and _of_all(progress, i, len(pairs)),
         )
-        cells.append(Cell(s, p, report))
+        cells.append(Cell(s, p, Summary.of(found)))
+        del found  # else the next pair's results come on top
         if out is not None:
             _write(cells, split, out)
     return cells

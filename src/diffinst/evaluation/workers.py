@@ -15,9 +15,11 @@ import torch
 
 from diffinst.data.split import ImageRecord
 from diffinst.evaluation.prediction import Request, predict_record
+from diffinst.evaluation.source import Source
 from diffinst.evaluation.store import Shard
-from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.images import ImageReadError
+
+Origin = tuple[Path, str, str]  # a model's folder, files' and configuration's digest
 
 _GRACE = 60.0  # seconds for the pictures at hand when the work is stopped
 
@@ -31,7 +33,7 @@ def devices(asked: str | None, processes: int) -> list[str]:
 
 
 def predict_in_processes(
-    model: Path,
+    source: Source,
     records: Sequence[ImageRecord],
     asked: Request,
     shards: Path,
@@ -40,7 +42,7 @@ def predict_in_processes(
     """Predict pictures, each by one process, which writes a shard of its own.
 
     Args:
-        model: Folder that every process loads.
+        source: The model; every process loads its folder and refuses another model there.
         records: What is left to do.
         asked: How.
         shards: Folder of the shards.
@@ -52,13 +54,14 @@ def predict_in_processes(
     Raises:
         ChildProcessError: A process failed; what is finished stays in the shards.
     """
+    origin = source.folder, source.digest, source.config_digest
     context = multiprocessing.get_context("spawn")  # forked processes cannot use CUDA
     threads = max(1, torch.get_num_threads() // len(on))
     workers: dict[Connection, SpawnProcess] = {}
     try:
         for device in on[: len(records)]:
             ours, theirs = context.Pipe()
-            task = (theirs, model, device, threads, asked, shards)
+            task = (theirs, origin, device, threads, asked, shards)
             workers[ours] = context.Process(target=_work, args=task, daemon=True)
             workers[ours].start()
             theirs.close()  # so that the end of the process ends the pipe
@@ -115,7 +118,7 @@ def _stop(workers: Mapping[Connection, SpawnProcess]) -> None:
 
 def _work(
     connection: Connection,
-    model: Path,
+    origin: Origin,
     device: str,
     threads: int,
     asked: Request,
@@ -124,28 +127,32 @@ def _work(
     """The whole life of a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent stops us
     torch.set_num_threads(threads)
-    serve(connection, model, device, asked, shards)
+    serve(connection, origin, device, asked, shards)
 
 
-def serve(connection: Connection, model: Path, device: str, asked: Request, shards: Path) -> None:
+def serve(
+    connection: Connection, origin: Origin, device: str, asked: Request, shards: Path
+) -> None:
     """Ask for a picture, predict it, write it, ask for the next; ends with None or the parent.
 
     Args:
         connection: Sends ("ready", None) once, ("done", None or why it could not be read) after
             each picture, ("failed", why) at last if anything else goes wrong; receives records.
-        model: Folder.
+        origin: The model: its folder, `Source.digest` and `Source.config_digest`.
         device: Where the model runs.
         asked: How to predict.
         shards: Folder of the shards.
     """
     try:
-        loaded = DiffusionInst.from_pretrained(model, device=device)
+        folder, *digests = origin
+        loaded = Source.load(folder, device)
+        loaded.check_same(*digests)
         connection.send(("ready", None))
         with Shard(shards) as shard:
             while (record := connection.recv()) is not None:
                 error = None
                 try:
-                    shard.append(predict_record(loaded, record, asked))
+                    shard.append(predict_record(loaded.model, record, asked))
                 except ImageReadError as problem:
                     error = str(problem)
                 connection.send(("done", error))

@@ -32,7 +32,8 @@ def unpack(
     """Unpack a file or a folder of a zip archive.
 
     It is made beside `target`, as .NAME.unpacking, and renamed once it is complete. What an
-    interrupted run has left there is used again, if it is what the archive holds.
+    interrupted run has left there is used again, if it is what the archive holds, and removed if
+    it is not.
 
     Args:
         archive: The .zip file.
@@ -77,6 +78,7 @@ def unpack(
             done += info.file_size
             if progress is not None:
                 progress(done, total)
+    _remove_others(temporary, {path for _, path in entries})
     if hasattr(os, "sync"):
         os.sync()  # one for all files; else a power cut could leave the name on empty ones
     os.replace(temporary, target)
@@ -112,6 +114,24 @@ def _extract(content: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Non
     path.parent.mkdir(parents=True, exist_ok=True)
     with content.open(info) as source, path.open("wb") as file:
         shutil.copyfileobj(source, file, _CHUNK)  # zipfile checks size and CRC
+
+
+def _remove_others(folder: Path, wanted: set[Path]) -> None:
+    """Delete what lies below a folder and is neither wanted nor above something wanted."""
+    kept = {above for path in wanted for above in (path, *path.parents)}
+    # By identity: some file systems give a name back in another form than it was written in.
+    marks = {(at.st_dev, at.st_ino) for at in (path.stat() for path in kept)}
+    for top, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            path = Path(top, name)
+            at = path.lstat()
+            if (at.st_dev, at.st_ino) in marks:
+                continue
+            if name in folders and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        folders[:] = [name for name in folders if Path(top, name).is_dir()]
 
 
 def _check_names(content: zipfile.ZipFile, archive: Path) -> None:

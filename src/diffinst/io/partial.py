@@ -205,7 +205,19 @@ class Part:
         self._note.unlink(missing_ok=True)
 
     def finish(self, path: Path) -> None:
-        """Give the complete file its name."""
+        """Give the complete file its name.
+
+        Raises:
+            BlockingIOError: The file is not what was written here.
+            OSError: It cannot be written.
+        """
+        size = os.fstat(self._file.fileno()).st_size
+        if size != self.offset:  # a file system without locks
+            raise BlockingIOError(
+                errno.EAGAIN,
+                f"{self.path} has {size} bytes, {self.offset} were written: another program was at "
+                f"work on {path}; end it, remove {self.path} and start again",
+            )
         try:
             os.fsync(self._file.fileno())  # else a power cut could leave the name on an empty file
         except OSError as error:

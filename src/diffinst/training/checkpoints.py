@@ -7,10 +7,49 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.trainer.states import TrainerFn
 
 from diffinst.io.atomic import atomic_path
+
+
+class RegularCheckpoints(Checkpoint):
+    """Saves what a run needs to go on, always into the same file.
+
+    Where an evaluation is due, it waits for its end: the checkpoint then knows the score, and
+    whether training is to stop. A run killed in between repeats the steps since the one before.
+
+    Args:
+        path: The file.
+        every: Iterations between two checkpoints.
+        evaluate_every: Iterations between two evaluations; 0: there are none.
+    """
+
+    def __init__(self, path: Path, every: int, evaluate_every: int) -> None:
+        super().__init__()
+        self.path, self.every, self.evaluate_every = path, every, evaluate_every
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """After a step, if one is due and no evaluation follows."""
+        done = batch_idx + 1
+        evaluates = self.evaluate_every and done % self.evaluate_every == 0
+        if (done % self.every == 0 or done == trainer.num_training_batches) and not evaluates:
+            trainer.save_checkpoint(self.path)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After every evaluation within training."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            trainer.save_checkpoint(self.path)
 
 
 class AtomicCheckpoints(CheckpointIO):

@@ -210,32 +210,47 @@ class Criterion(nn.Module):
         alpha, gamma = (-1.0, 0.0) if bce else (config.focal_alpha, config.focal_gamma)
         loss = sigmoid_focal(logits, wanted, alpha=alpha, gamma=gamma)
         if self.federated:
-            loss = loss * self._taking_part(logits, labels, match, federated, generator)
+            if federated is None:
+                seen = self.present(match, packed, logits.shape[-1]) > 0
+                federated = self.draw_classes(seen, generator)
+            loss = loss * self._taking_part(logits, federated)
         return loss.sum(dim=(1, 2, 3))
 
-    def _taking_part(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        match: Match,
-        federated: Sequence[Tensor] | None,
-        generator: torch.Generator | None,
-    ) -> Tensor:
+    @staticmethod
+    def present(match: Match, targets: PackedTargets, classes: int) -> Tensor:
+        """(S, K + 1) int64: matched queries of each class in each stage, and free ones."""
+        labels = targets.labels[match.picture, match.target]
+        counts = labels.new_zeros(len(match.owner), classes + 1)
+        ones = torch.ones_like(labels)
+        counts.index_put_((match.stage, labels), ones, accumulate=True)
+        counts[:, classes] = (match.owner == FREE).sum(dim=(1, 2))
+        return counts
+
+    def draw_classes(
+        self, present: Tensor, generator: torch.Generator | None = None
+    ) -> list[Tensor]:
+        """Classes that take part in the federated loss of each stage.
+
+        Args:
+            present: (S, K + 1) bool, from `present`; over all parts of a step.
+            generator: On the CPU, for the draws.
+        """
+        assert self.class_weights is not None
+        weights = self.class_weights.cpu()
+        return [
+            sample_classes(
+                torch.nonzero(row)[:, 0], weights, self.config.federated_classes, generator
+            ).to(present.device)
+            for row in present.cpu()
+        ]
+
+    @staticmethod
+    def _taking_part(logits: Tensor, federated: Sequence[Tensor]) -> Tensor:
         """(S, 1, 1, K) 1 where a class takes part in the stage's loss."""
         classes = logits.shape[-1]
         mask = logits.new_zeros(logits.shape[0], classes + 1)
-        for i in range(logits.shape[0]):
-            if federated is not None:
-                chosen = federated[i]
-            else:
-                assert self.class_weights is not None
-                present = labels[match.stage == i]
-                if (match.owner[i] == FREE).any():
-                    present = torch.cat([present, present.new_tensor([classes])])
-                chosen = sample_classes(
-                    present, self.class_weights, self.config.federated_classes, generator
-                )
-            mask[i, chosen] = 1
+        for row, chosen in zip(mask, federated, strict=True):
+            row[chosen.to(mask.device)] = 1
         return mask[:, None, None, :classes]
 
     def _mask_losses(

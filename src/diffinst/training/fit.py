@@ -10,18 +10,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
 from diffinst import checkpoint
-from diffinst.config import Config
+from diffinst.config import Config, ConfigError
 from diffinst.data.layouts import find_splits
 from diffinst.data.load import check_trainable, load_split
 from diffinst.data.loader import pictures_each
 from diffinst.data.segmentation import DatasetError
 from diffinst.data.split import Split, class_counts
-from diffinst.evaluation.evaluator import category_ids, finite
+from diffinst.evaluation.evaluator import finite
 from diffinst.io.atomic import write_json
 from diffinst.training import memory, plan
 from diffinst.training.finetune import Origin
@@ -90,6 +91,8 @@ def fit(
         FloatingPointError: The loss stayed without a finite value.
         MemoryError: Says which field to lower.
     """
+    if overfit < 0:
+        raise ValueError(f"--overfit {overfit}: give a number of pictures, from 1")
     with _folder(out, fast_dev_run) as out:
         if fast_dev_run:
             config = config.updated(train=_DEV_RUN)
@@ -108,6 +111,8 @@ def fit(
         elif fast_dev_run and val_split is not None:
             val_split = _first(val_split, DEV_RUN_PICTURES)
         given = with_classes(config, train_split)
+        if resume:
+            refuse_changes(Config.from_file(out / RUN_FILE), given, out)
         config = given.updated(train=given.train.scaled().model_dump(mode="json"))
         if (
             not pretrained
@@ -152,8 +157,9 @@ def fit(
                 )
                 if announce is not None:
                     announce(lines)
-                write_json(out / RUN_FILE, given.to_dict())
-                write_json(out / PLAN_FILE, lines)
+                if not resume:
+                    write_json(out / RUN_FILE, given.to_dict())
+                    write_json(out / PLAN_FILE, lines)
             _train(trainer, module, StreamData(train_split, val_split, config), out, last, resume)
         if fast_dev_run and trainer.is_global_zero:
             checkpoint.load(out)
@@ -170,6 +176,43 @@ _DEV_RUN: dict[str, object] = {
     "log_every": 1,
     "loggers": ["csv"],
 }
+
+
+FREE_ON_RESUME = {  # what may change without another course of training
+    "model.backbone.weights_file",
+    "criterion.mask_chunk",
+    "train.accumulate",
+    "train.activation_checkpointing",
+    "train.bad_steps",
+    "train.checkpoint_every",
+    "train.log_every",
+    "train.loggers",
+    "train.workers",
+}
+
+
+def refuse_changes(before: Config, now: Config, out: Path) -> None:
+    """A resumed run keeps its settings, so that it ends as it would have without the break.
+
+    Raises:
+        ConfigError: Names the fields that changed, with both values.
+    """
+    old, new = _flat(before.to_dict()), _flat(now.to_dict())
+    changed = [k for k in old if old[k] != new.get(k) and k not in FREE_ON_RESUME]
+    if changed:
+        listed = "; ".join(f"{k} was {old[k]}, now {new.get(k)}" for k in changed[:5])
+        raise ConfigError(
+            f"{out} was started with other settings or other classes: {listed}. Resume with the "
+            f"same ones, or start another run from its weights: --from {out / BEST} --out ANOTHER"
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        name = prefix + key
+        flat.update(_flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
+    return flat
 
 
 @contextmanager
@@ -197,7 +240,8 @@ def _train(
                 warnings.filterwarnings("ignore", message=message)
             trainer.fit(module, datamodule=stream, ckpt_path=str(last) if resume else None)
     except SystemExit:  # Lightning's answer to Ctrl-C
-        logger.warning("interrupted at iteration %d; go on with --resume", module.iteration)
+        how = "go on with --resume" if last.is_file() else "there is no checkpoint yet"
+        logger.warning("interrupted at iteration %d; %s", module.iteration, how)
         raise
     if trainer.is_global_zero:
         checkpoint.save(module.network, module.config, out)
@@ -227,7 +271,13 @@ def splits(data: str | Path, config: Config) -> tuple[Split, Split | None]:
             f"{val.annotation_file} has classes that {train.annotation_file} lacks: "
             f"{', '.join(unknown[:5])}; rename or remove them, or add them to both files"
         )
-    category_ids(train.classes, val)
+    missing = [name for name in train.classes if name not in val.classes]
+    if missing:
+        raise DatasetError(
+            f"{val.annotation_file} does not list the classes {', '.join(missing[:5])} of "
+            f"{train.annotation_file}; both have to list all classes, objects of each or not: add "
+            "them to its 'categories'"
+        )
     return train, val
 
 

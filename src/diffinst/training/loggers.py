@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib
 from argparse import Namespace
 from collections.abc import Mapping
@@ -52,7 +53,7 @@ def _make(name: str, config: Config, out: Path) -> Logger:
             from pytorch_lightning.loggers import WandbLogger
 
             return WandbLogger(
-                name=out.name, save_dir=str(out), project=PROJECT, id=out.name, resume="allow"
+                name=out.name, save_dir=str(out), project=PROJECT, id=run_id(out), resume="allow"
             )
         case "mlflow":
             from pytorch_lightning.loggers import MLFlowLogger
@@ -62,6 +63,12 @@ def _make(name: str, config: Config, out: Path) -> Logger:
             return TrackioLogger(PROJECT, out.name, config.to_dict())
         case _:
             raise ValueError(f"no logger '{name}'")
+
+
+def run_id(out: Path) -> str:
+    """A name that a resumed run has again and another run folder has not."""
+    mark = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:8]
+    return f"{out.name}-{mark}"
 
 
 class TrackioLogger(Logger):

@@ -22,9 +22,11 @@ from diffinst.config import Config, TrainConfig
 from diffinst.data.loader import TrainBatch
 from diffinst.data.split import ImageRecord, Split
 from diffinst.evaluation.evaluator import Evaluator, finite
+from diffinst.evaluation.prediction import check_size
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.visualize import contact_sheet, overlay
 from diffinst.io.atomic import atomic_path, write_json
+from diffinst.io.images import ImageReadError
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.training.criterion import Criterion, Match
 from diffinst.training.recompute import recompute_activations
@@ -78,6 +80,8 @@ class DiffusionInstModule(pl.LightningModule):
         self.best = -1.0
         self.evaluated_at = -1
         self._bad = 0
+        self._stopped = False
+        self._failed: list[str] = []
         self._evaluator: Evaluator | None = None
         self._sheet: list[tuple[Any, str]] = []
 
@@ -90,12 +94,18 @@ class DiffusionInstModule(pl.LightningModule):
 
     def on_save_checkpoint(self, state: dict[str, Any]) -> None:
         """Where the stream stands, and the best so far."""
-        state["diffinst"] = {"iteration": self.iteration, "best": self.best}
+        stopped = bool(self.trainer.should_stop)
+        state["diffinst"] = {"iteration": self.iteration, "best": self.best, "stopped": stopped}
 
     def on_load_checkpoint(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         own = state["diffinst"]
         self.iteration, self.best = int(own["iteration"]), float(own["best"])
+        self._stopped = bool(own["stopped"])
+
+    def on_train_start(self) -> None:
+        """A run that early stopping had ended stays ended."""
+        self.trainer.should_stop = self.trainer.should_stop or self._stopped
 
     def training_step(self, batch: TrainBatch, batch_index: int) -> None:
         """One optimiser step: every micro-batch forward and backward, then one update."""
@@ -104,6 +114,7 @@ class DiffusionInstModule(pl.LightningModule):
         assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
         parts = batch.split(self.config.train.accumulate)
         matches = self._matches(parts)
+        federated = self._federated(parts, matches)
         statistics = [(value, value.clone()) for value in running_statistics(self.network)]
         optimizer.zero_grad()
         total: dict[str, Tensor] = {}
@@ -112,7 +123,9 @@ class DiffusionInstModule(pl.LightningModule):
             with self._gradients_stay_here(i + 1 < len(parts)):
                 predicted = self.step.predict(part.images, part.targets, part.draws, match=match)
                 pairs = self._pairs([predicted.match] if match is None else matches)
-                losses = self.step.losses(predicted, pairs=pairs)
+                if match is None:
+                    federated = self._federated([part], [predicted.match])
+                losses = self.step.losses(predicted, pairs=pairs, federated=federated)
                 with torch.autocast(self.device.type, enabled=False):
                     self.manual_backward(losses["loss"] / len(parts))
             for name, value in losses.items():
@@ -125,9 +138,28 @@ class DiffusionInstModule(pl.LightningModule):
         self._log_losses(total, len(batch))
 
     def _seed(self, part: int) -> None:
-        """Federated classes and stochastic depth of a micro-batch follow from its number."""
-        seed = [self.config.train.seed, 2, self.iteration, part]
-        torch.manual_seed(int(np.random.default_rng(seed[: 4 if part else 3]).integers(2**62)))
+        """Stochastic depth of a micro-batch follows from its number and process."""
+        seed = [self.config.train.seed, 2, self.iteration, part, self.global_rank]
+        torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+
+    def _federated(
+        self, parts: Sequence[TrainBatch], matches: Sequence[Match | None]
+    ) -> list[Tensor] | None:
+        """Classes that take part in the federated losses, the same on all processes and parts."""
+        if not self.step.criterion.federated or None in matches:
+            return None
+        present = torch.stack(
+            [
+                self.step.present(part.targets, part.draws, match)
+                for part, match in zip(parts, matches, strict=True)
+                if match is not None
+            ]
+        ).sum(0)
+        if self.trainer.world_size > 1 and self.config.criterion.pairs == "step":
+            torch.distributed.all_reduce(present)
+        seed = np.random.default_rng([self.config.train.seed, 3, self.iteration]).integers(2**62)
+        generator = torch.Generator().manual_seed(int(seed))
+        return self.step.criterion.draw_classes(present > 0, generator)
 
     def _matches(self, parts: Sequence[TrainBatch]) -> list[Match | None]:
         """Matches of all micro-batches beforehand, where the losses need them all."""
@@ -203,18 +235,23 @@ class DiffusionInstModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start a fresh evaluation."""
         assert self.val is not None
-        self._evaluator = Evaluator(
-            self.val, self.config.postprocess.max_detections, self.config.model.class_names
-        )
-        self._sheet = []
+        limit = None if self.val.federated else self.config.postprocess.max_detections
+        self._evaluator = Evaluator(self.val, limit, self.config.model.class_names)
+        self._sheet, self._failed = [], []
 
     def validation_step(self, batch: list[ImageRecord], batch_index: int) -> None:
         """Predict one picture."""
         assert self._evaluator is not None
         model = DiffusionInst(self.network, self.config)
+        limit = self._evaluator.max_detections
         with torch.autocast(self.device.type, enabled=False):
             for record in batch:
-                found = model.predict(record.path, threshold=0.0)
+                try:
+                    found = model.predict(record.path, threshold=0.0, max_detections=limit)
+                    check_size(found, record)
+                except ImageReadError as error:  # the others are scored all the same
+                    self._failed.append(str(error))
+                    continue
                 self._evaluator.add(record, found)
                 if len(self._sheet) < SHEET_PICTURES and found.image is not None:
                     confident = found.above(SHEET_SCORE)
@@ -225,6 +262,8 @@ class DiffusionInstModule(pl.LightningModule):
         assert self._evaluator is not None
         if self.trainer.world_size > 1:
             self._gather(self._evaluator)
+        for message in self._failed:
+            logger.warning("not evaluated: %s", message)
         mask, box = self._evaluator.compute()
         values = {**mask.as_dict("mask"), **box.as_dict("box")}
         self.log_dict({f"val/{k}": v for k, v in values.items()})

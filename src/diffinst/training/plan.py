@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -51,9 +51,11 @@ def rehearse(module: DiffusionInstModule, data: Split, config: Config, processes
     count = min(micro, TRIAL_PICTURES)
     batch = collate([stream[k] for k in range(count)]).to(device)
     buffers = {name: value.clone() for name, value in module.named_buffers()}
-    before = _memory(device)
-    with torch.random.fork_rng():
+    learning = sum(p.numel() * 4 for p in module.parameters() if p.requires_grad)
+    everything = sum(p.numel() * p.element_size() for p in module.parameters())
+    with torch.random.fork_rng(devices=[0] if on_gpu else []):
         module.to(device).train()
+        before = _memory(device) + learning  # gradients stay, however large the batch
         seconds = _pass(module, batch, device)
         if seconds < PATIENCE:
             seconds = min(seconds, _pass(module, batch, device))
@@ -63,11 +65,11 @@ def rehearse(module: DiffusionInstModule, data: Split, config: Config, processes
         for name, value in module.named_buffers():
             value.copy_(buffers[name])
     module.to("cpu")
-    learning = sum(p.numel() * 4 for p in module.parameters() if p.requires_grad)
     share = micro / count
+    kept = 2 * learning + everything * bool(config.train.ema)  # AdamW keeps two numbers a weight
     return Cost(
         seconds * share * config.train.accumulate,
-        before + activations * share + 2 * learning,  # AdamW keeps two numbers a weight
+        before + activations * share + kept,
         torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} CPU threads",
     )
 
@@ -75,7 +77,10 @@ def rehearse(module: DiffusionInstModule, data: Split, config: Config, processes
 def _pass(module: DiffusionInstModule, batch: TrainBatch, device: torch.device) -> float:
     begin = time.perf_counter()
     bf16 = module.config.train.precision == "bf16"
+    train = module.config.train
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        if train.accumulate > 1 and module.config.criterion.pairs == "step":
+            module.step.match(batch.images, batch.targets, batch.draws)  # all parts, beforehand
         loss = module.step(batch.images, batch.targets, batch.draws).losses["loss"]
     loss.backward()
     if device.type == "cuda":
@@ -87,6 +92,10 @@ def _memory(device: torch.device) -> float:
     """Peak bytes so far."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated())
+    if sys.platform == "win32":
+        return math.nan  # there is no such number
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(peak) * (1 if sys.platform == "darwin" else 1024)
 
@@ -151,6 +160,7 @@ def describe(
             f"about {_duration(total)} on {cost.device} "
             f"({cost.seconds:.2f} s an iteration, without evaluation)"
         )
+    if cost is not None and not math.isnan(cost.memory):
         lines["memory"] = f"about {cost.memory / GIB:.1f} GiB a process"
     return lines
 

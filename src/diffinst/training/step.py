@@ -156,6 +156,14 @@ class TrainingStep(nn.Module):
             stages = self.network.decoder(table, start, t)
         return self.criterion.match(stages, PackedTargets.of(targets, start.device), images.scale())
 
+    def present(
+        self, targets: Sequence[Targets], draws: Sequence[Corruption], match: Match
+    ) -> Tensor:
+        """(S, K + 1) int64 matched pairs of each class, and queries without any, in each stage."""
+        limited = [self._limited(t, d) for t, d in zip(targets, draws, strict=True)]
+        packed = PackedTargets.of(limited, match.owner.device)
+        return self.criterion.present(match, packed, self.network.config.num_classes)
+
     def noisy_boxes(
         self, images: ImageBatch, targets: Sequence[Targets], draws: Sequence[Corruption]
     ) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from diffinst.config import Config
 from diffinst.data.loader import Share, TrainBatch, train_loader
@@ -34,8 +34,19 @@ class StreamData(pl.LightningDataModule):
         assert self.trainer is not None
         mine = range(self.trainer.global_rank, len(self.val.records), self.trainer.world_size)
         records: DataLoader[list[ImageRecord]] = DataLoader(
-            [[self.val.records[i]] for i in mine] or [[]],  # type: ignore[arg-type]
-            batch_size=None,
-            collate_fn=list,
+            _OneByOne(self.val, mine), batch_size=None, collate_fn=list
         )
         return records
+
+
+class _OneByOne(Dataset[list[ImageRecord]]):
+    """Records made when they are asked for; a single empty item where there are none."""
+
+    def __init__(self, split: Split, places: range) -> None:
+        self.split, self.places = split, places
+
+    def __getitem__(self, index: int) -> list[ImageRecord]:
+        return [self.split.records[self.places[index]]] if self.places else []
+
+    def __len__(self) -> int:
+        return max(len(self.places), 1)

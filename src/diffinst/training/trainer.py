@@ -10,14 +10,13 @@ from pytorch_lightning.callbacks import (
     Callback,
     EarlyStopping,
     LearningRateMonitor,
-    ModelCheckpoint,
     TQDMProgressBar,
 )
 from pytorch_lightning.strategies import DDPStrategy
 
 from diffinst.config import Config
 from diffinst.training.average import WarmAverage
-from diffinst.training.checkpoints import AtomicCheckpoints
+from diffinst.training.checkpoints import AtomicCheckpoints, RegularCheckpoints
 from diffinst.training.loggers import make_loggers
 
 CHECKPOINTS = "checkpoints"
@@ -49,18 +48,16 @@ def make_trainer(
     """
     train = config.train
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if devices < 1 or nodes < 1:
+        raise ValueError(f"--devices {devices} --nodes {nodes}: allowed are numbers from 1")
     if gpus and devices > gpus:
         raise ValueError(f"--devices {devices}: this machine has {gpus} GPUs")
     every = train.eval_every or train.iterations
     callbacks: list[Callback] = [
-        ModelCheckpoint(
-            dirpath=out / CHECKPOINTS,
-            filename=LAST,
-            every_n_train_steps=min(train.checkpoint_every, train.iterations),
-            save_top_k=1,
-            monitor=None,
-            enable_version_counter=False,
-            auto_insert_metric_name=False,
+        RegularCheckpoints(
+            out / CHECKPOINTS / f"{LAST}.ckpt",
+            min(train.checkpoint_every, train.iterations),
+            every if validate else 0,
         )
     ]
     if train.loggers:
@@ -68,7 +65,10 @@ def make_trainer(
     if train.ema:
         callbacks.append(WarmAverage(train.ema))
     if train.patience and validate:
-        callbacks.append(EarlyStopping(SCORE, patience=train.patience, mode="max", verbose=True))
+        stopping = EarlyStopping(
+            SCORE, patience=train.patience, mode="max", verbose=True, check_finite=False
+        )  # a val split without objects has no AP: that is no better one
+        callbacks.append(stopping)
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=1))
     return pl.Trainer(

@@ -93,6 +93,7 @@ LINES = [
     ("yolo-names", "val", renamed("[disc, box]", "2"), "'names' is missing, empty"),
     ("duplicate-class-name", "train", renamed("disc", "box"), "'box': classes 0, 1"),
     ("no-label-files", "train", lambda root: shutil.rmtree(root / "labels/train"), "looked for"),
+    ("missing-label-file", "train", lambda root: (root / FIRST).unlink(), FIRST),
     ("label-without-picture", "val", edit_file("labels/val/x.txt", lambda _: ""), "val/x.txt"),
     ("missing-picture", "train", listed, "gone.png"),
     ("unreadable-picture", "train", emptied, "the file is empty"),

@@ -19,6 +19,13 @@ LABELS: Kinds = {
         "No picture has a label file where it belongs.",
         "Put the labels there, or export the dataset again.",
     ),
+    "missing-label-file": Kind(
+        "spoils",
+        "picture",
+        "Some pictures have no label file, others have. They are taken as showing nothing, which "
+        "is wrong where the file was lost.",
+        "Put the file there; an empty one says that nothing is to be seen.",
+    ),
     "yolo-line": Kind(
         "breaks",
         "line",

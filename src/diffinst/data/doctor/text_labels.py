@@ -33,19 +33,27 @@ def read_labels(files: SplitFiles, notes: Notebook) -> Tables | None:
     if not _read_classes(tables, content, notes):
         return None
     labels: set[Path] = set()
+    unlabelled: list[Picture] = []
+    bases = yolo.bases(files.annotations)
     lines = _Lines(tables, notes)
     for path in _pictures(files, content):
         name = path.relative_to(files.images) if path.is_relative_to(files.images) else path
         picture = Picture(len(tables.pictures) + 1, name.as_posix(), None, path, {})
         tables.pictures.append(picture)
-        labels.add(yolo.label_path(path))
-        lines.read(yolo.label_path(path), picture)
+        label = yolo.label_path(path, bases)
+        labels.add(label)
+        lines.read(label, picture)
+        if not os.path.isfile(label):
+            unlabelled.append(picture)
     code = "yolo-boxes-only" if len(lines.boxes) == lines.objects else "yolo-box"
     for place in lines.boxes:
         notes.add(code, tables.name, place)
-    labelled = tables.name in yolo.UNANNOTATED or any(map(os.path.isfile, labels))
-    if tables.pictures and not labelled:
-        detail = f"looked for {yolo.label_path(tables.pictures[0].path)}, ..."
+    if len(unlabelled) < len(tables.pictures):
+        for picture in filter(lambda one: os.path.isfile(one.path), unlabelled):
+            detail = f"looked for {yolo.label_path(picture.path, bases)}"
+            notes.add("missing-label-file", tables.name, picture.place(detail))
+    elif unlabelled and tables.name not in yolo.UNANNOTATED:
+        detail = f"looked for {yolo.label_path(unlabelled[0].path, bases)}, ..."
         notes.add("no-label-files", tables.name, Place(detail=detail))
     _note_strays(labels, tables, notes)
     return tables

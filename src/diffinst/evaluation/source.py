@@ -1,0 +1,85 @@
+"""Which model is evaluated, exactly? Its weights and configuration as they were loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffinst import checkpoint
+from diffinst.checkpoint import CONFIG_FILE, WEIGHTS_FILE, CheckpointError
+from diffinst.inference.predictor import DiffusionInst
+
+_PARTS = ("model", "preprocess", "sampler", "postprocess")  # of the config, that predictions use
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model and where it comes from.
+
+    Attributes:
+        model: Loaded.
+        folder: Its files, for other processes.
+        digest: SHA-256 of the files that were loaded, to tell one model from another.
+    """
+
+    model: DiffusionInst
+    folder: Path
+    digest: str
+
+    @classmethod
+    def load(cls, name: str | Path, device: str = "cpu") -> Source:
+        """Load a model.
+
+        Args:
+            name: As in `DiffusionInst.from_pretrained`.
+            device: Where it runs.
+
+        Raises:
+            CheckpointError: Nothing there, not usable, or written meanwhile; says why.
+        """
+        folder = checkpoint.locate(name)
+        before = _marks(folder)
+        digest = _digest(folder)
+        model = DiffusionInst.from_pretrained(folder, device=device)
+        if _marks(folder) != before:
+            raise CheckpointError(
+                f"{folder} was written while it was loaded; start again when that has finished"
+            )
+        return cls(model, folder, digest)
+
+    @property
+    def config_digest(self) -> str:
+        """SHA-256 of what predictions use of the configuration, as it is in memory."""
+        values = self.model.config.to_dict()
+        text = json.dumps({part: values[part] for part in _PARTS}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def check_same(self, digest: str, config_digest: str) -> None:
+        """Refuse to stand in for another model.
+
+        Raises:
+            CheckpointError: The files or the configuration are not the ones meant.
+        """
+        if (self.digest, self.config_digest) != (digest, config_digest):
+            raise CheckpointError(
+                f"{self.folder} is not the model that the evaluation began with (its files were "
+                "written since, or its configuration was changed in memory): evaluate a folder "
+                "that stays as it is"
+            )
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        with open(folder / name, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _marks(folder: Path) -> list[tuple[int, int, int]]:
+    """What changes with a file."""
+    stats = [(folder / name).stat() for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
