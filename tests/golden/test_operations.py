@@ -161,8 +161,11 @@ def test_times(reference_dir: Path) -> None:
 def test_sinusoid(reference_dir: Path) -> None:
     file = Arrays.load(reference_dir / "01_schedule.npz")
     for width in file.numbered(r"sinusoidal_emb_(\d+)$"):
-        embedding = sinusoidal_embedding(file["sinusoidal_t"], width)
-        check(f"width {width}", embedding, file[f"sinusoidal_emb_{width}"])
+        times = file["sinusoidal_t"]
+        embedding = sinusoidal_embedding(times, width)
+        # CPUs differ in the last bit of exp, which moves an angle of 999 by its spacing, 6e-5
+        last_bit = float(np.spacing(np.float32(times.max())))
+        check(f"width {width}", embedding, file[f"sinusoidal_emb_{width}"], absolute=last_bit)
 
 
 # 02: forward diffusion
