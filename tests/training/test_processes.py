@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,9 @@ from diffinst.data.synthetic import make_shapes
 from diffinst.training.fit import fit
 
 STEPS = 20
+SEEDS = (2, 0, 4)  # the next is tried where a near tie parted the curves
 COMMAND = (sys.executable, "-m", "diffinst.cli", "train")
-SAME = {"rtol": 1e-4, "atol": 1e-4}
+SAME = {"rtol": 0.0, "atol": 2e-5}  # weights move by up to STEPS * lr = 4e-4
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +43,7 @@ def config(**train: object) -> Config:
         "log_every": 1,
         "warmup": 2,
         "proposals": 10,
-        "lr": 1e-4,
-        "seed": 2,  # sums in another order differ by 1e-7; on some seeds that decides a near tie in
-        # a matching, and the curves part by 1e-4 to 4e-4 from there on; on this one none is near
+        "lr": 2e-5,  # small steps: at 1e-4 a rounding of 1e-7 grows to 1e-3 within the 20
         "loggers": ["csv"],
         "checkpoint_every": STEPS,
     }
@@ -81,6 +81,26 @@ def command(data: Path, settings: Path, out: Path, *more: object) -> list[str]:
     return [*COMMAND, *map(str, run)]
 
 
+def resume(data: Path, out: Path) -> list[str]:
+    return [*COMMAND, "--data", str(data), "--out", str(out), "--resume"]
+
+
+def assert_same_on_a_seed(run: Callable[[int], Path], whole: Callable[[int], Path]) -> None:
+    """Sums in another order differ by 1e-7, and on some seed that decides a near tie in a matching.
+
+    Processors round differently, so no seed is free of that on all of them; a fault in how a batch
+    is shared out parts the curves on every seed.
+    """
+    for seed in SEEDS:
+        try:
+            assert_same(whole(seed), run(seed))
+        except AssertionError:
+            if seed == SEEDS[-1]:
+                raise
+        else:
+            return
+
+
 def environment() -> dict[str, str]:
     with socket.socket() as probe:  # a free port for the processes to meet
         probe.bind(("127.0.0.1", 0))
@@ -89,30 +109,44 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("whole")
-    return fit(data, config(), out, pretrained=False, progress=False)
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """The run folder of one process with the whole batch, by seed."""
+    done: dict[int, Path] = {}
+
+    def run(seed: int) -> Path:
+        if seed not in done:
+            out = tmp_path_factory.mktemp("whole")
+            done[seed] = fit(data, config(seed=seed), out, pretrained=False, progress=False)
+        return done[seed]
+
+    return run
 
 
 def test_two_processes_learn_like_one_with_the_whole_batch(
-    data: Path, whole: Path, tmp_path: Path
+    data: Path, whole: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    (tmp_path / "run.json").write_text(json.dumps(config().to_dict()))
-    out = tmp_path / "out"
-    line = command(data, tmp_path / "run.json", out, "--devices", 2)
-    done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert_same(whole, out)
-    one, two = (json.loads((f / "metrics.json").read_text()) for f in (whole, out))
-    assert one.keys() == two.keys()  # every val picture was scored once: the same precision
+    def run(seed: int) -> Path:
+        settings, out = tmp_path / f"{seed}.json", tmp_path / str(seed)
+        settings.write_text(json.dumps(config(seed=seed).to_dict()))
+        line = command(data, settings, out, "--devices", 2)
+        done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        one, two = (json.loads((f / "metrics.json").read_text()) for f in (whole(seed), out))
+        assert one.keys() == two.keys()  # every val picture was scored once: the same precision
+        return out
+
+    assert_same_on_a_seed(run, whole)
 
 
 @pytest.mark.parametrize("parts", [2, 4])
 def test_micro_batches_learn_like_the_whole_batch(
-    data: Path, whole: Path, tmp_path: Path, parts: int
+    data: Path, whole: Callable[[int], Path], tmp_path: Path, parts: int
 ) -> None:
-    fit(data, config(accumulate=parts), tmp_path, pretrained=False, progress=False)
-    assert_same(whole, tmp_path)
+    def run(seed: int) -> Path:
+        chosen = config(accumulate=parts, seed=seed)
+        return fit(data, chosen, tmp_path / str(seed), pretrained=False, progress=False)
+
+    assert_same_on_a_seed(run, whole)
 
 
 def test_federated_classes_are_drawn_for_the_whole_step(data: Path, tmp_path: Path) -> None:
@@ -126,10 +160,13 @@ def test_federated_classes_are_drawn_for_the_whole_step(data: Path, tmp_path: Pa
         assert two[step] == pytest.approx(one[step], rel=1e-4, abs=1e-4)
 
 
-def test_local_pairs_are_another_loss(data: Path, whole: Path, tmp_path: Path) -> None:
-    chosen = config(accumulate=2).updated(criterion={"pairs": "local"})
+def test_local_pairs_are_another_loss(
+    data: Path, whole: Callable[[int], Path], tmp_path: Path
+) -> None:
+    seed = SEEDS[0]
+    chosen = config(accumulate=2, seed=seed).updated(criterion={"pairs": "local"})
     fit(data, chosen, tmp_path, pretrained=False, progress=False)
-    assert losses(tmp_path)[0] != pytest.approx(losses(whole)[0], rel=1e-3)
+    assert losses(tmp_path)[0] != pytest.approx(losses(whole(seed))[0], rel=1e-3)
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused(data: Path, tmp_path: Path) -> None:
@@ -145,20 +182,22 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
 ) -> None:
     """SIGKILL as soon as a checkpoint is being written, three times, then once to the end."""
     chosen = config(iterations=12, checkpoint_every=1, eval_every=5, ema=0.9)
-    whole = fit(data, chosen, tmp_path / "whole", pretrained=False, progress=False)
-    (tmp_path / "run.json").write_text(json.dumps(chosen.to_dict()))
-    out = tmp_path / "killed"
+    settings = tmp_path / "run.json"
+    settings.write_text(json.dumps(chosen.to_dict()))
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    # all of them on as many threads: sums in another order are another run
+    subprocess.run(command(data, settings, whole), env=environment(), check=True, timeout=300)
     last = out / "checkpoints" / "last.ckpt"
     torn = 0
     for after in (2, 4, 3):
-        resume = ("--resume",) if last.is_file() else ()
-        torn += killed_while_writing(command(data, tmp_path / "run.json", out, *resume), out, after)
+        line = resume(data, out) if last.is_file() else command(data, settings, out)
+        torn += killed_while_writing(line, out, after)
         assert last.is_file()
         torch.load(last, weights_only=True)  # whole, whatever happened to the next one
     assert torn > 0  # at least once in the middle of a write
-    resumed = fit(data, chosen, out, resume=True, pretrained=False, progress=False)
-    assert losses(resumed) == losses(whole)
-    weights, others = (load_file(f / checkpoint.WEIGHTS_FILE) for f in (whole, resumed))
+    subprocess.run(resume(data, out), env=environment(), check=True, timeout=300)
+    assert losses(out) == losses(whole)
+    weights, others = (load_file(f / checkpoint.WEIGHTS_FILE) for f in (whole, out))
     assert all(torch.equal(weights[k], others[k]) for k in weights)
 
 
