@@ -99,7 +99,7 @@ class Features:
 
     Attributes:
         pyramid: p2..p5, each (B, D, H/s, W/s), s = 4, 8, 16, 32.
-        mask_features: F_mask, (B, c, H/4, W/4).
+        mask_features: F_mask, (B, c, H/4, W/4) float32.
         sizes: (height, width) of each unpadded picture.
     """
 

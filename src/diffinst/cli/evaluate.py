@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -33,6 +33,7 @@ def evaluate(
     max_detections: int | None = None,
     seed: int = 0,
     device: str | None = None,
+    precision: Literal["fp32", "bf16", "auto"] = "fp32",
     out: Path | None = None,
     limit: int | None = None,
     processes: int = 1,
@@ -65,6 +66,9 @@ def evaluate(
         Of the starting noise.
     device
         cpu, cuda or cuda:1, ...; default: a GPU if there is one, all of them for several processes.
+    precision
+        fp32, bf16 (faster where the processor has it; AP moves by up to 0.002), or auto: bf16 where
+        this machine is faster with it.
     out
         Folder for predictions/, metrics.json, results.json, per_class.csv, precision_recall.png
         and the worst pictures.
@@ -100,7 +104,7 @@ def evaluate(
         raise ValueError(f"--worst {worst}: give a number of pictures, 0 or more")
     several = processes > 1
     place = usable_device(device)
-    source = Source.load(model, "cpu" if several else place)
+    source = Source.load(model, "cpu" if several else place, precision)
     annotated = load_split(data, split, single_class=single_class)
     _check_purpose(annotated, out, submission, sweeping=sweeping)
     options = Options(steps, proposals, max_detections, seed, single_class)

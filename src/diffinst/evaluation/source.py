@@ -9,6 +9,7 @@ from pathlib import Path
 
 from diffinst import checkpoint
 from diffinst.checkpoint import CONFIG_FILE, WEIGHTS_FILE, CheckpointError
+from diffinst.inference.optimize import Precision
 from diffinst.inference.predictor import DiffusionInst
 
 _PARTS = ("model", "preprocess", "sampler", "postprocess")  # of the config, that predictions use
@@ -29,12 +30,15 @@ class Source:
     digest: str
 
     @classmethod
-    def load(cls, name: str | Path, device: str = "cpu") -> Source:
+    def load(
+        cls, name: str | Path, device: str = "cpu", precision: Precision | None = None
+    ) -> Source:
         """Load a model.
 
         Args:
             name: As in `DiffusionInst.from_pretrained`.
             device: Where it runs.
+            precision: As in `DiffusionInst.optimize`; None: as it was saved.
 
         Raises:
             CheckpointError: Nothing there, not usable, or written meanwhile; says why.
@@ -47,13 +51,16 @@ class Source:
             raise CheckpointError(
                 f"{folder} was written while it was loaded; start again when that has finished"
             )
+        if precision is not None:
+            model = model.optimize(precision)
         return cls(model, folder, digest)
 
     @property
     def config_digest(self) -> str:
         """SHA-256 of what predictions use of the configuration, as it is in memory."""
         values = self.model.config.to_dict()
-        text = json.dumps({part: values[part] for part in _PARTS}, sort_keys=True)
+        used = {part: values[part] for part in _PARTS} | {"precision": self.model.precision}
+        text = json.dumps(used, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def check_same(self, digest: str, config_digest: str) -> None:

@@ -17,9 +17,10 @@ from diffinst.data.split import ImageRecord
 from diffinst.evaluation.prediction import Request, predict_record
 from diffinst.evaluation.source import Source
 from diffinst.evaluation.store import Shard
+from diffinst.inference.optimize import Precision
 from diffinst.io.images import ImageReadError
 
-Origin = tuple[Path, str, str]  # a model's folder, files' and configuration's digest
+Origin = tuple[Path, Precision | None, str, str]  # a model's folder, how it computes, digests
 
 _GRACE = 60.0  # seconds for the pictures at hand when the work is stopped
 
@@ -54,7 +55,7 @@ def predict_in_processes(
     Raises:
         ChildProcessError: A process failed; what is finished stays in the shards.
     """
-    origin = source.folder, source.digest, source.config_digest
+    origin = source.folder, source.model.precision, source.digest, source.config_digest
     context = multiprocessing.get_context("spawn")  # forked processes cannot use CUDA
     threads = max(1, torch.get_num_threads() // len(on))
     workers: dict[Connection, SpawnProcess] = {}
@@ -138,14 +139,14 @@ def serve(
     Args:
         connection: Sends ("ready", None) once, ("done", None or why it could not be read) after
             each picture, ("failed", why) at last if anything else goes wrong; receives records.
-        origin: The model: its folder, `Source.digest` and `Source.config_digest`.
+        origin: The model: its folder and precision, `Source.digest` and `Source.config_digest`.
         device: Where the model runs.
         asked: How to predict.
         shards: Folder of the shards.
     """
     try:
-        folder, *digests = origin
-        loaded = Source.load(folder, device)
+        folder, precision, *digests = origin
+        loaded = Source.load(folder, device, precision)
         loaded.check_same(*digests)
         connection.send(("ready", None))
         with Shard(shards) as shard:

@@ -107,7 +107,7 @@ def _map_masks(
 
     A window is rows floor(y1)..floor(y2)-1 and columns floor(x1)..floor(x2)-1 of the output.
     """
-    maps = features.mask_features[picture].float()
+    maps = features.mask_features[picture]
     height, width = features.sizes[picture]
     rows = map_to_output(maps.shape[1], height, output[0]).to(maps.device)
     columns = map_to_output(maps.shape[2], width, output[1]).to(maps.device)

@@ -185,7 +185,7 @@ class FrozenNorm2d(nn.Module):
         """(B, C, H, W) to the same size."""
         scale = self.norm_weight * torch.rsqrt(self.norm_var + self.eps)
         shift = self.norm_bias - self.norm_mean * scale
-        return x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+        return x * scale.view(-1, 1, 1).to(x.dtype) + shift.view(-1, 1, 1).to(x.dtype)
 
 
 class FrozenNormConv2d(nn.Conv2d):
@@ -221,11 +221,14 @@ class FrozenNormConv2d(nn.Conv2d):
         """Convolution and norm as one."""
         if self.pads_itself:
             x = pad_same(x, self.kernel_size, self.stride, self.dilation)  # type: ignore[arg-type]
+        folded: Tensor = self._conv_forward(x, *self.folded())
+        return folded
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the one convolution that does the same."""
         scale = self.norm_weight * torch.rsqrt(self.norm_var + self.eps)
         mean = self.norm_mean if self.bias is None else self.norm_mean - self.bias
-        shift = self.norm_bias - mean * scale
-        folded: Tensor = self._conv_forward(x, self.weight * scale.view(-1, 1, 1, 1), shift)
-        return folded
+        return self.weight * scale.view(-1, 1, 1, 1), self.norm_bias - mean * scale
 
 
 def _keep_norm(module: nn.Module, norm: nn.BatchNorm2d) -> None:

@@ -37,6 +37,17 @@ class DynamicConv(nn.Module):
         return result
 
 
+class OutputLinear(nn.Linear):
+    """A linear layer that computes in its own precision, whatever comes in.
+
+    In a network that runs in bf16 these stay float32: scores would tie and boxes jump otherwise.
+    """
+
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch _"]:
+        """(..., D) of any float type to (..., out) of the weights' type."""
+        return super().forward(x.to(self.weight.dtype))
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention over the proposals of one picture."""
 
@@ -75,12 +86,12 @@ class DecoderStage(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.norm3 = nn.LayerNorm(width)
-        self.time = nn.Linear(4 * width, 2 * width)
+        self.time = OutputLinear(4 * width, 2 * width)
         self.class_tower = _tower(width, config.class_layers)
         self.box_tower = _tower(width, config.box_layers)
-        self.class_logits = nn.Linear(width, num_classes)
-        self.deltas = nn.Linear(width, 4)
-        self.filters = nn.Linear(width, filter_size)
+        self.class_logits = OutputLinear(width, num_classes)
+        self.deltas = OutputLinear(width, 4)
+        self.filters = OutputLinear(width, filter_size)
 
     def forward(
         self,
@@ -105,7 +116,7 @@ class DecoderStage(nn.Module):
         queries = self.norm2(queries + mixed.view_as(queries))
         queries = self.norm3(queries + self.contract(self.expand(queries).relu()))
 
-        scale, shift = self.time(F.silu(time))[:, None].chunk(2, dim=-1)
+        scale, shift = self.time(F.silu(time)).to(queries.dtype)[:, None].chunk(2, dim=-1)
         modulated = queries * (1 + scale) + shift
         box_features = self.box_tower(modulated)
         return StageOutput(

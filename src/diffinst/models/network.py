@@ -73,7 +73,7 @@ class DiffusionInstNetwork(nn.Module):
             images: (B, 3, H, W), H and W multiples of 32; normalised here, padding zeroed after.
         """
         pyramid = self.pyramid(images)
-        features = Features(pyramid, self.mask_branch(pyramid), images.sizes)
+        features = Features(pyramid, self.mask_branch(pyramid).float(), images.sizes)
         return Encoded(features, FeatureTable(pyramid))
 
     def pyramid(self, images: ImageBatch) -> tuple[Tensor, ...]:
@@ -84,9 +84,14 @@ class DiffusionInstNetwork(nn.Module):
             if (h, w) != (height, width):
                 pixels[i, :, h:] = 0
                 pixels[i, :, :, w:] = 0
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        pixels = pixels.to(self.dtype).contiguous(memory_format=torch.channels_last)
         pyramid: tuple[Tensor, ...] = self.fpn(self.backbone(pixels))
         return pyramid
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What pictures and queries are computed in; heads and boxes are float32 at least."""
+        return self.fpn.laterals[0].weight.dtype  # type: ignore[return-value]
 
     def denoise(
         self, encoded: Encoded, boxes: Float[Tensor, "B N 4"], t: Int64[Tensor, "B"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -171,8 +171,7 @@ class Criterion(nn.Module):
             giou_loss = match.per_stage(1 - giou(boxes, wanted))
             quality = iou(boxes.detach(), wanted)
             class_loss = self._class_losses(stages, packed, match, quality, federated, generator)
-            exact = replace(features, mask_features=features.mask_features.float())
-            mask_loss = self._mask_losses(stages, exact, targets, match, boxes.detach(), network)
+            mask_loss = self._mask_losses(stages, features, targets, match, boxes.detach(), network)
         config = self.config
         terms = {
             "class": class_loss * share * config.class_weight,
@@ -263,9 +262,7 @@ class Criterion(nn.Module):
         network: DiffusionInstNetwork,
     ) -> Tensor:
         """Summed dice loss of each stage: (S,), with gradients even where nothing matched."""
-        total = features.mask_features.float().sum() * 0 + sum(
-            s.filters.float().sum() * 0 for s in stages
-        )
+        total = features.mask_features.sum() * 0 + sum(s.filters.float().sum() * 0 for s in stages)
         losses = total.expand(len(stages))
         if self.config.mask_stages == "last":
             keep = match.stage == len(stages) - 1
