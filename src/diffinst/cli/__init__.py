@@ -1,4 +1,4 @@
-"""The command line: `diffinst predict | train | eval | doctor | download | convert | info`."""
+"""The command line: `diffinst predict | train | eval | benchmark | doctor | download | ...`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from cyclopts import App
 from rich.markup import escape
 
+from diffinst.cli.benchmark import benchmark
 from diffinst.cli.doctor import doctor
 from diffinst.cli.download import download
 from diffinst.cli.evaluate import evaluate
@@ -23,6 +24,7 @@ app = App(
 app.command(predict)
 app.command(train)
 app.command(evaluate, name="eval")
+app.command(benchmark)
 app.command(doctor)
 app.command(download)
 app.command(convert)

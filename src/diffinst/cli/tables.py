@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from diffinst.evaluation.evaluator import Report
     from diffinst.evaluation.outputs import ClassRow
     from diffinst.evaluation.sweep import Cell
+    from diffinst.inference.benchmark import Measurement
 
 MAX_CLASSES = 40  # shown; of more, the best and the worst half of these
 _PIPED_WIDTH = 120
@@ -54,6 +55,35 @@ def print_sweep(cells: Sequence[Cell]) -> None:
             str(cell.steps), str(cell.proposals), *(_cell(values[name]) for name in named)
         )
     _console().print(table)
+
+
+def print_benchmark(measurements: Sequence[Measurement]) -> None:
+    """One workload a column: time in all, by part, the limit, memory."""
+    table = _table("", *(_workload(m) for m in measurements))
+
+    def row(name: str, values: Sequence[str]) -> None:
+        table.add_row(name, *values)
+
+    row("seconds (median)", [f"{m.median:.3f}" for m in measurements])
+    row("from", [f"{min(m.seconds):.3f}" for m in measurements])
+    row("to", [f"{max(m.seconds):.3f}" for m in measurements])
+    row("pictures a second", [f"{m.workload.batch / m.median:.2f}" for m in measurements])
+    for name in measurements[0].parts:
+        row(f"  {name}", [f"{m.parts[name]:.3f}" for m in measurements])
+    total = [(m.work.convolution + m.work.matmul) / 1e9 for m in measurements]
+    row("GFLOP", [f"{gflop:.0f}" for gflop in total])
+    row("seconds at this machine's peak", [f"{m.floor:.3f}" for m in measurements])
+    row("times the limit", [f"{m.median / m.floor:.2f}" for m in measurements])
+    if all(m.peak_gib is not None for m in measurements):
+        row("peak GiB", [f"{m.peak_gib:.2f}" for m in measurements])
+        row("of them before the first picture", [f"{m.idle_gib:.2f}" for m in measurements])
+    _console().print(table)
+
+
+def _workload(measurement: Measurement) -> str:
+    w = measurement.workload
+    steps = f"{w.steps} step" + "s" * (w.steps != 1)
+    return f"{steps}\n{w.proposals} boxes\n{w.detections} kept\nbatch {w.batch}\n{w.precision}"
 
 
 def _worst(rows: Sequence[ClassRow], count: int) -> Sequence[ClassRow]:

@@ -12,6 +12,24 @@ from diffinst.ops.roi_align import FeatureTable
 from diffinst.structures import StageOutput
 
 
+class RoIFeatures(nn.Module):
+    """RoI features of proposal boxes; no weights, a module so that it can be timed and compiled.
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.size, self.sampling = config.roi_size, config.roi_sampling
+
+    def forward(
+        self, table: FeatureTable, boxes: Float[Tensor, "B N 4"]
+    ) -> Float[Tensor, "B N cells D"]:
+        """Boxes (B, N, 4) xyxy pixels to (B, N, size * size, D)."""
+        return table.pool(boxes, self.size, self.sampling)
+
+
 class DynamicConv(nn.Module):
     """Each proposal's own two-layer filter over its RoI features (Sparse R-CNN, 3.2)."""
 
@@ -79,6 +97,7 @@ class DecoderStage(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
+        self.rois = RoIFeatures(config)
         self.attention = SelfAttention(width, config.heads)
         self.interaction = DynamicConv(config)
         self.expand = nn.Linear(width, config.feedforward)
@@ -108,7 +127,7 @@ class DecoderStage(nn.Module):
             queries: (B, N, D) from the stage before; None in the first stage: mean RoI features.
             time: (B, 4D) time embedding.
         """
-        rois = table.pool(boxes, self.config.roi_size, self.config.roi_sampling)  # (B, N, S*S, D)
+        rois = self.rois(table, boxes)  # (B, N, S*S, D)
         if queries is None:
             queries = rois.mean(dim=2)
         queries = self.norm1(queries + self.attention(queries))

@@ -1,0 +1,118 @@
+"""`diffinst benchmark`."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from diffinst.cli.options import usable_device
+from diffinst.cli.tables import print_benchmark
+from diffinst.cli.terminal import say
+
+if TYPE_CHECKING:
+    from diffinst.inference.benchmark import Measurement
+    from diffinst.inference.predictor import DiffusionInst
+
+Several = Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=())]
+Precisions = Annotated[
+    tuple[Literal["fp32", "bf16", "auto"], ...], Parameter(consume_multiple=True, negative=())
+]
+
+
+def benchmark(
+    model: str = "nano-nuclei",
+    /,
+    *,
+    size: str = "800x1216",
+    steps: Several = (1, 4),
+    proposals: Several = (500,),
+    detections: Several = (100,),
+    batch: Several = (1,),
+    precision: Precisions = ("fp32", "auto"),
+    rounds: int = 5,
+    memory: bool = True,
+    device: str | None = None,
+    out: Path | None = None,
+) -> None:
+    """Time a model: in all, by part, and how far from what this machine can do.
+
+    Every combination of the numbers is measured: decoding of the picture excluded from the total
+    (it is a part of its own), all masks painted at full size included.
+
+    Parameters
+    ----------
+    model
+        Name of shipped weights, a model folder, a file, a hub id; or a preset, with fresh weights.
+    size
+        HEIGHTxWIDTH of the picture, which is not resized.
+    steps
+        Denoising steps.
+    proposals
+        Boxes to start from.
+    detections
+        Instances kept.
+    batch
+        Pictures at once.
+    precision
+        fp32, bf16, auto.
+    rounds
+        Repetitions; the median is shown, and the range.
+    memory
+        Measure the peak memory too, in a process of its own.
+    device
+        cpu, cuda or cuda:1, ...; default: a GPU if there is one.
+    out
+        JSON file for everything measured.
+    """
+    import torch
+
+    from diffinst.inference import benchmark as bench
+    from diffinst.inference.limits import measure_limits
+    from diffinst.io.atomic import write_json
+
+    if rounds < 1:
+        raise ValueError(f"--rounds {rounds}: give a number from 1")
+    place = usable_device(device)
+    loaded = _load(model, place)
+    sides = _size(size)
+    limits = {
+        kind: measure_limits(loaded.device, dtype)
+        for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    }
+    found: list[Measurement] = []
+    for s, p, d, b, kind in product(steps, proposals, detections, batch, precision):
+        chosen = bench.resolved(kind, loaded.device)
+        workload = bench.Workload(sides, s, p, d, b, chosen)
+        if any(m.workload == workload for m in found):  # auto is one of the others
+            continue
+        measured = bench.measure(loaded, workload, limits[chosen], rounds)
+        found.append(bench.with_memory(loaded, measured) if memory else measured)
+    print_benchmark(found)
+    if out is not None:
+        content = {
+            "model": model,
+            "machine": bench.machine(loaded.device),
+            "limits": {kind: vars(values) for kind, values in limits.items()},
+            "measurements": [m.as_dict() for m in found],
+        }
+        write_json(out, content)
+        say(f"written: {out}")
+
+
+def _load(model: str, device: str) -> DiffusionInst:
+    from diffinst.config import preset_names
+    from diffinst.inference.predictor import DiffusionInst
+
+    if model in preset_names():
+        return DiffusionInst.from_preset(model, device=device)
+    return DiffusionInst.from_pretrained(model, device=device)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise ValueError(f"--size {text}: give HEIGHTxWIDTH in pixels, 800x1216 for example")
+    return int(height), int(width)
