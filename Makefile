@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint type clean
+.PHONY: help setup demo test test-all lint type bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,6 +42,9 @@ lint: setup  ## check style and formatting
 
 type: setup  ## check types
 	$(BIN)/mypy --strict src
+
+bench: setup  ## compare speed and memory with Mask R-CNN (some minutes, on an idle machine)
+	$(BIN)/python benchmarks/speed.py
 
 clean:  ## remove caches and builds (keeps .venv and runs)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,283 @@
+"""Is diffinst as fast as Mask R-CNN, and in as little memory? Both in one process, in turns.
+
+    python benchmarks/speed.py  # or: make bench; --no-training leaves the slow half away
+
+The rival is torchvision's Mask R-CNN R50-FPN in float32. One picture of 800 x 1216, nothing is
+resized, up to 100 instances painted at full size; weights are random on both sides, so the rival's
+score threshold is zero and it, too, draws 100 masks. Each round runs every contestant once; the
+ratio is taken within a round, and the median over rounds is printed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from cyclopts import App
+from torch import Tensor
+from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
+
+from diffinst.config import Config
+from diffinst.inference.benchmark import (
+    Workload,
+    machine,
+    noise_picture,
+    peak_gib,
+    predict,
+    ready,
+)
+from diffinst.inference.optimize import Precision
+from diffinst.inference.predictor import DiffusionInst
+from diffinst.io.atomic import atomic_path, write_json
+from diffinst.models.network import DiffusionInstNetwork
+from diffinst.structures import ImageBatch, Targets
+from diffinst.training.criterion import Criterion
+from diffinst.training.step import TrainingStep
+
+app = App()
+RESULTS = Path(__file__).parent / "results"
+SIZE = (800, 1216)
+OBJECTS, PICTURES = 10, 2  # of the training iteration
+RIVAL = "Mask R-CNN fp32"
+SWIFT = "nano 512 px fp32"  # its own goal is pictures a second
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Who runs what, and what is aimed at.
+
+    Attributes:
+        precision: As in `DiffusionInst.optimize`.
+        steps: Denoising steps; 0: a training iteration.
+        target: Time as a multiple of the rival's; None: none.
+        memory: Peak memory as a multiple of the rival's; None: none.
+    """
+
+    precision: Precision
+    steps: int
+    target: float | None = None
+    memory: float | None = None
+
+
+PREDICTION = {
+    "diffinst 1 step fp32": Contestant("fp32", 1, 1.0),
+    "diffinst 1 step bf16": Contestant("bf16", 1, 0.55),
+    "diffinst 4 steps fp32": Contestant("fp32", 4, 1.8, 1.0),
+    "diffinst 4 steps bf16": Contestant("bf16", 4, 1.0, 1.0),
+}
+TRAINING = {
+    "diffinst training fp32": Contestant("fp32", 0, 1.0),
+    "diffinst training bf16": Contestant("bf16", 0, 0.6),
+}
+
+
+@app.default
+def speed(
+    *, rounds: int = 7, training: bool = True, device: str = "cpu", results: Path = RESULTS
+) -> None:
+    """Measure, print the table, write JSON and Markdown.
+
+    Args:
+        rounds: Turns of each contestant, after one to warm up; a third of them for training.
+        training: A training iteration as well.
+        device: cpu or cuda.
+        results: Folder of `speed-DEVICE.json` and `.md`.
+    """
+    place = torch.device(device)
+    seconds = race({RIVAL: rival(place), **ours(place)}, rounds, place)
+    content: dict[str, Any] = {"machine": machine(place), "prediction": seconds}
+    content["peak_gib"] = {name: memory(name, device) for name in (RIVAL, *PREDICTION)}
+    if training:
+        runs = {RIVAL: train_rival(place)}
+        runs |= {name: train_ours(c.precision, place) for name, c in TRAINING.items()}
+        content["training"] = race(runs, max(2, rounds // 3), place)
+    text = table(content)
+    write_json(results / f"speed-{place.type}.json", content)
+    with atomic_path(results / f"speed-{place.type}.md") as temporary:
+        Path(temporary).write_text(text, encoding="utf-8")
+    print(text)
+
+
+def race(runs: dict[str, Run], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each, round by round; the first round is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for i in range(rounds + 1):
+        for name, run in runs.items():
+            begin = now(device)
+            run()
+            if i:
+                seconds[name].append(now(device) - begin)
+        print(f"round {i} of {rounds}", file=sys.stderr)
+    return seconds
+
+
+def now(device: torch.device) -> float:
+    """Seconds, once all work is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def rival(device: torch.device) -> Run:
+    """A prediction of Mask R-CNN."""
+    model = build_rival(device).eval()
+    picture = torch.from_numpy(noise_picture(SIZE)).permute(2, 0, 1).to(device)
+
+    def run() -> Tensor:
+        with torch.inference_mode():
+            found = model([picture.float() / 255])[0]
+            masks: Tensor = found["masks"][:, 0] >= 0.5
+        assert len(masks) == 100
+        return masks.cpu()
+
+    return run
+
+
+def build_rival(device: torch.device) -> MaskRCNN:
+    """torchvision's model with 80 classes; it drops nothing for its score."""
+    torch.manual_seed(0)
+    return maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=81, box_score_thresh=0.0
+    ).to(device)
+
+
+def ours(device: torch.device) -> dict[str, Run]:
+    """Our predictions by name."""
+    model = DiffusionInst.from_preset("r50-coco", device=device)
+    small = DiffusionInst.from_preset("nano", device=device)
+    picture, little = [noise_picture(SIZE)], [noise_picture((512, 512))]
+    made: dict[str, Run] = {}
+    for name, contestant in PREDICTION.items():
+        fast = ready(model, Workload(SIZE, contestant.steps, precision=contestant.precision))
+        made[name] = lambda fast=fast: predict(fast, picture)  # type: ignore[misc]
+    swift = ready(small, Workload((512, 512), 1, 100))
+    made[SWIFT] = lambda: predict(swift, little)
+    return made
+
+
+def objects(count: int = OBJECTS) -> Targets:
+    """Boxes of several sizes with elliptic masks."""
+    generator = torch.Generator().manual_seed(0)
+    height, width = SIZE
+    limit = torch.tensor([width, height])
+    sides = torch.rand(count, 2, generator=generator) * 300 + 30
+    low = torch.rand(count, 2, generator=generator) * (limit - sides)
+    boxes = torch.cat([low, low + sides], 1)
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    centre, half = low + sides / 2, sides / 2
+    away = ((x - centre[:, :1, None]) / half[:, :1, None]) ** 2
+    away = away + ((y - centre[:, 1:, None]) / half[:, 1:, None]) ** 2
+    return Targets(boxes, torch.arange(count) % 80, away <= 1)
+
+
+def train_rival(device: torch.device) -> Run:
+    """A training iteration of Mask R-CNN."""
+    model = build_rival(device).train()
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-5)
+    picture = torch.from_numpy(noise_picture(SIZE)).permute(2, 0, 1).to(device).float() / 255
+    wanted = objects().to(device)
+    target = {
+        "boxes": wanted.boxes,
+        "labels": wanted.labels + 1,
+        "masks": wanted.masks.to(torch.uint8),
+    }
+
+    def run() -> None:
+        optimizer.zero_grad()
+        losses: dict[str, Tensor] = model([picture] * PICTURES, [target] * PICTURES)
+        sum(losses.values(), torch.zeros((), device=device)).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return run
+
+
+def train_ours(precision: Precision, device: torch.device) -> Run:
+    """A training iteration of the paper's R50 model."""
+    config = Config.from_preset("r50-coco")
+    torch.manual_seed(0)
+    network = DiffusionInstNetwork(config.model).to(device)
+    step = TrainingStep(network, Criterion(config.criterion), config.train.proposals).to(device)
+    step.train()
+    optimizer = torch.optim.AdamW((p for p in step.parameters() if p.requires_grad), lr=1e-5)
+    pixels = torch.from_numpy(noise_picture(SIZE)).permute(2, 0, 1).to(device)
+    images = ImageBatch(torch.stack([pixels] * PICTURES), (SIZE,) * PICTURES)
+    targets = [objects().to(device)] * PICTURES
+    draws = step.draw(targets, torch.Generator().manual_seed(0))
+
+    def run() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            losses = step(images, targets, draws).losses
+        losses["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(step.parameters(), config.train.clip_norm)
+        optimizer.step()
+
+    return run
+
+
+def memory(name: str, device: str) -> float:
+    """Peak GiB of a process that predicts once."""
+    command = [sys.executable, __file__, "peak", f"--name={name}", f"--device={device}"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+@app.command
+def peak(*, name: str, device: str) -> None:
+    """Predict once and print the peak memory in GiB."""
+    place = torch.device(device)
+    if name == RIVAL:
+        rival(place)()
+    else:
+        contestant = PREDICTION[name]
+        workload = Workload(SIZE, contestant.steps, precision=contestant.precision)
+        fast = ready(DiffusionInst.from_preset("r50-coco", device=device), workload)
+        predict(fast, [noise_picture(SIZE)])
+    print(peak_gib(place))
+
+
+def table(content: dict[str, Any]) -> str:
+    """Markdown from the JSON: seconds, ratios, targets."""
+    where = content["machine"]
+    lines = [f"{where['device']}, {where['threads']} threads, torch {where['torch']}\n"]
+    kinds: tuple[Literal["prediction", "training"], ...] = ("prediction", "training")
+    for kind in kinds:
+        if kind not in content:
+            continue
+        lines.append(f"| {kind} | s | ratio | range | target | peak GiB | ratio | target |")
+        lines.append("|---|---|---|---|---|---|---|---|")
+        for name, seconds in content[kind].items():
+            lines.append(f"| {' | '.join([name, *cells(content, kind, name, seconds)])} |")
+        lines.append("")
+    swift = statistics.median(content["prediction"][SWIFT])
+    lines.append(f"nano, 512 px, 100 proposals, 1 step: {1 / swift:.1f} pictures/s (target: 8)")
+    return "\n".join(lines) + "\n"
+
+
+def cells(content: dict[str, Any], kind: str, name: str, seconds: list[float]) -> list[str]:
+    """One row of the table."""
+    goal = {**PREDICTION, **TRAINING}.get(name)
+    ratios = [mine / theirs for mine, theirs in zip(seconds, content[kind][RIVAL], strict=True)]
+    row = [f"{statistics.median(seconds):.2f}", f"{statistics.median(ratios):.2f}"]
+    row += [f"{min(ratios):.2f}-{max(ratios):.2f}", _goal(goal.target if goal else None)]
+    gib = content["peak_gib"].get(name) if kind == "prediction" else None
+    if gib is None:
+        return [*row, "", "", ""]
+    share = gib / content["peak_gib"][RIVAL]
+    return [*row, f"{gib:.2f}", f"{share:.2f}", _goal(goal.memory if goal else None)]
+
+
+def _goal(value: float | None) -> str:
+    return "" if value is None else f"<= {value:g}"
+
+
+if __name__ == "__main__":
+    app()

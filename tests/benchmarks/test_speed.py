@@ -1,0 +1,64 @@
+"""Does the table of the speed benchmark say what its numbers say?"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "speed.py"
+
+
+@pytest.fixture(scope="module")
+def speed() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("speed", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["speed"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_ratios_are_taken_within_a_round(speed: ModuleType) -> None:
+    content = {
+        "machine": {"device": "abacus", "threads": 2, "torch": "9"},
+        # the machine is twice as slow in the second round, three times in the third
+        "prediction": {
+            speed.RIVAL: [2.0, 4.0, 6.0],
+            "diffinst 1 step bf16": [1.0, 2.0, 4.5],
+            "diffinst 4 steps fp32": [3.0, 6.0, 9.0],
+            speed.SWIFT: [0.1, 0.125, 0.2],
+        },
+        "peak_gib": {
+            speed.RIVAL: 2.0,
+            "diffinst 1 step bf16": 1.0,
+            "diffinst 4 steps fp32": 1.5,
+        },
+    }
+    text = speed.table(content)
+    assert "abacus, 2 threads, torch 9" in text
+    assert "| Mask R-CNN fp32 | 4.00 | 1.00 | 1.00-1.00 |  | 2.00 | 1.00 |  |" in text
+    assert "| diffinst 1 step bf16 | 2.00 | 0.50 | 0.50-0.75 | <= 0.55 | 1.00 | 0.50 |  |" in text
+    assert "| 6.00 | 1.50 | 1.50-1.50 | <= 1.8 | 1.50 | 0.75 | <= 1 |" in text
+    assert "8.0 pictures/s" in text
+
+
+def test_everyone_has_as_many_turns(speed: ModuleType) -> None:
+    order: list[str] = []
+    runs = {name: (lambda name=name: order.append(name)) for name in "ab"}
+    seconds = speed.race(runs, 2, torch.device("cpu"))
+    assert order == list("ababab") and [len(s) for s in seconds.values()] == [2, 2]
+
+
+def test_objects_lie_inside_the_picture_and_have_masks(speed: ModuleType) -> None:
+    found = speed.objects(7)
+    height, width = speed.SIZE
+    assert len(found) == 7 and (found.boxes >= 0).all()
+    assert (found.boxes[:, 2] <= width).all() and (found.boxes[:, 3] <= height).all()
+    area = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(1)
+    filled = found.masks.flatten(1).sum(1) / area  # an ellipse fills pi / 4 of its box
+    torch.testing.assert_close(filled, torch.full((7,), torch.pi / 4), rtol=0.05, atol=0)
