@@ -29,10 +29,12 @@ class Schedule:
     Attributes:
         betas: (T,) float64.
         alphas_cumprod: (T,) float64, from nearly 1 down to 2.4e-9 (T = 1000).
+        alpha_bars: The same as numbers, for steps that no tensor decides.
     """
 
     betas: Float64[Tensor, "T"]
     alphas_cumprod: Float64[Tensor, "T"]
+    alpha_bars: tuple[float, ...]
 
     def __len__(self) -> int:
         """T."""
@@ -42,7 +44,7 @@ class Schedule:
         """alpha-bar_t as a number; 1 at t = -1, the clean end of the process."""
         if not -1 <= t < len(self):
             raise ValueError(f"t must lie in [-1, {len(self) - 1}], got {t}")
-        return 1.0 if t < 0 else float(self.alphas_cumprod[t])
+        return 1.0 if t < 0 else self.alpha_bars[t]
 
     def add_noise(
         self,
@@ -84,4 +86,5 @@ def cosine_schedule(timesteps: int = 1000) -> Schedule:
     abar = torch.cos(angle) ** 2
     abar = abar / abar[0]
     betas = (1 - abar[1:] / abar[:-1]).clamp(0, MAX_BETA)
-    return Schedule(betas=betas, alphas_cumprod=torch.cumprod(1 - betas, dim=0))
+    alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+    return Schedule(betas, alphas_cumprod, tuple(alphas_cumprod.tolist()))

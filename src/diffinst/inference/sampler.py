@@ -1,7 +1,7 @@
 """The sampling loop: from noise to boxes and filters in any number of DDIM steps (Eq. 6).
 
-Shapes are fixed: renewal reorders with a stable sort and fills up with `torch.where`, so any batch
-    works and one picture never changes another.
+Shapes are fixed: renewal moves kept proposals to the front and fills up with `torch.where`, so any
+batch works and one picture never changes another.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class SampleStep:
         stages: Its outputs.
         kept: (B, N) bool, proposals that go on; the others are renewed.
         active: (B,) bool, pictures that had not stopped before this step.
-        counts: (B,) bool, pictures whose result this step enters.
+        counts: (B,) bool, pictures whose result this step enters; None: it enters none.
     """
 
     index: int
@@ -80,7 +80,7 @@ class SampleStep:
     stages: list[StageOutput]
     kept: Tensor
     active: Tensor
-    counts: Tensor
+    counts: Tensor | None
 
 
 class Sampler:
@@ -96,6 +96,7 @@ class Sampler:
         self.config = config
         self.diffusion = network.config.diffusion
         self.schedule: Schedule = cosine_schedule(self.diffusion.timesteps)
+        self.times = time_pairs(config.steps, self.diffusion.timesteps)
 
     def run(self, encoded: Encoded, noise: Noise) -> Iterator[SampleStep]:
         """Yield each step as it comes; stop iterating whenever the result is good enough.
@@ -105,11 +106,10 @@ class Sampler:
             noise: All random draws, B pictures.
         """
         config, scale = self.config, encoded.features.scale()
-        pairs = time_pairs(config.steps, self.diffusion.timesteps)
         x = noise.start
         active = torch.ones(len(x), dtype=torch.bool, device=x.device)
         before: StageOutput | None = None
-        for index, (now, following) in enumerate(pairs):
+        for index, (now, following) in enumerate(self.times):
             start = from_signal(x, scale, self.diffusion)
             t = torch.full((len(x),), now, device=x.device)
             stages = self.network.denoise(encoded, start, t)
@@ -128,15 +128,16 @@ class Sampler:
             x_start = x_start.clamp(-self.diffusion.scale, self.diffusion.scale)
             x = self._advance(x, x_start, kept, index, noise, now, following)
 
-    def _counts(self, index: int, active: Tensor, going_on: Tensor) -> Tensor:
+    def _counts(self, index: int, active: Tensor, going_on: Tensor) -> Tensor | None:
         last = self.config.steps - 1
         match self.config.ensemble:
             case "all":
                 return active
             case "last":  # of each picture, wherever it stopped
-                return active & ~going_on
+                stops_early = self.config.early_stop is not None
+                return active & ~going_on if index == last or stops_early else None
             case "official":
-                return active if index < last or last == 0 else torch.zeros_like(active)
+                return active if index < last or last == 0 else None
 
     def _advance(
         self,
@@ -149,7 +150,10 @@ class Sampler:
         following: int,
     ) -> Tensor:
         """Kept proposals first, in order, one DDIM step further; the rest starts again."""
-        order = torch.argsort(~kept, dim=1, stable=True)[..., None].expand_as(x)
+        position = torch.arange(x.shape[1], device=x.device).expand_as(kept)
+        count = kept.sum(1)[:, None]
+        place = torch.where(kept, kept.cumsum(1) - 1, count + (~kept).cumsum(1) - 1)
+        order = torch.zeros_like(place).scatter(1, place, position)[..., None].expand_as(x)
         moved = ddim_step(
             x.gather(1, order),
             x_start.gather(1, order),
@@ -159,8 +163,6 @@ class Sampler:
             schedule=self.schedule,
             eta=self.config.eta,
         )
-        count = kept.sum(1)[:, None]
-        position = torch.arange(x.shape[1], device=x.device)[None]
         fresh_row = (position - count).clamp(min=0)[..., None].expand_as(x)
         fresh = noise.renewal[index].gather(1, fresh_row)
         return torch.where((position < count)[..., None], moved, fresh.to(moved))
@@ -213,7 +215,7 @@ def pool_step(output: StageOutput, active: Bool[Tensor, "B"]) -> Pool:
 
 def pool_steps(steps: Sequence[SampleStep]) -> Pool:
     """Candidates of all steps that count, side by side."""
-    pools = [pool_step(s.stages[-1], s.counts) for s in steps if bool(s.counts.any())]
+    pools = [pool_step(s.stages[-1], s.counts) for s in steps if s.counts is not None]
     return Pool(
         torch.cat([p.boxes for p in pools], 1),
         torch.cat([p.scores for p in pools], 1),

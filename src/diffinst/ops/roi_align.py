@@ -75,8 +75,8 @@ class FeatureTable:
         """Rows and weights of each bin: two (B * N * size^2, 4 * sampling^2) tensors."""
         batch, count = boxes.shape[:2]
         level = assign_levels(boxes, len(self.shapes)) - FIRST_LEVEL
-        heights, widths, starts = self._level_constants(boxes.device)
-        scale = 0.25 * torch.exp2(-level.float())
+        heights, widths, starts, strides = self._level_constants(boxes.device)
+        scale = strides.reciprocal()[level]
         rows = sum(h * w for h, w in self.shapes)
         picture = torch.arange(batch, device=boxes.device).view(-1, 1) * rows
         base = (picture + starts[level]).view(batch, count, 1, 1, 1, 1)
@@ -93,11 +93,12 @@ class FeatureTable:
         taps = (2 * sampling) ** 2
         return index.reshape(-1, taps), weight.reshape(-1, taps)
 
-    def _level_constants(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    def _level_constants(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         heights = torch.tensor([h for h, _ in self.shapes], device=device)
         widths = torch.tensor([w for _, w in self.shapes], device=device)
         starts = torch.cumsum(heights * widths, 0) - heights * widths
-        return heights, widths, starts
+        strides = torch.tensor([2.0 ** (FIRST_LEVEL + i) for i in range(len(heights))])
+        return heights, widths, starts, strides.to(device)
 
 
 def _axis_taps(
