@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffinst.config import Config, PostprocessConfig
+from diffinst.inference import postprocess
 from diffinst.inference.instances import Instances
 from diffinst.inference.postprocess import Detections, draw, select
 from diffinst.inference.sampler import Pool
@@ -214,3 +215,26 @@ def peak_bytes() -> int:
     """The most memory that this process ever held."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@pytest.mark.parametrize("evaluate", ["map", "grid"])
+def test_windows_wider_than_a_block_have_no_seams(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = network_of(evaluate, False)
+    found = detections_of(torch.tensor(BOXES), network)
+    whole = drawn(found, network).masks
+    monkeypatch.setattr(postprocess, "BLOCK", 7)
+    assert torch.equal(drawn(found, network).masks, whole)
+
+
+@pytest.mark.parametrize("evaluate", ["map", "grid"])
+def test_a_panorama_a_million_pixels_wide(evaluate: Evaluate) -> None:
+    network = network_of(evaluate, False)
+    boxes = torch.tensor([[0.0, 4.0, 1300.0, 36.0], [640.0, 10.0, 660.0, 30.0]])
+    features = random_features((40, 1300))
+    before = peak_bytes()
+    result = drawn(detections_of(boxes, network), network, (9, 1_000_000), features)
+    assert len(result) == 2 and result.mask_crops.windows[0, 3] == 1_000_000
+    # a matrix from the map's 328 cells to all columns would be 1.3 GB
+    assert peak_bytes() - before < 2**28

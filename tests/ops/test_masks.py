@@ -141,8 +141,10 @@ def test_map_to_output_equals_upsampling_cut_and_resizing(
     maps = torch.rand(1, 1, *cells)
     cut = aligned_bilinear(maps, 4)[..., : inside[0], : inside[1]]
     wanted = F.interpolate(cut, size=output, mode="bilinear", align_corners=False)
-    rows = map_to_output(cells[0], inside[0], output[0])
-    columns = map_to_output(cells[1], inside[1], output[1])
+    rows, columns = (
+        map_to_output(cells[i], inside[i], output[i]).matrix(0, output[i], (0, cells[i]))
+        for i in (0, 1)
+    )
     assert rows.shape == (output[0], cells[0])
     torch.testing.assert_close(rows @ maps[0, 0] @ columns.T, wanted[0, 0], rtol=0, atol=1e-5)
     torch.testing.assert_close(rows.sum(1), torch.ones(output[0]))
@@ -150,4 +152,17 @@ def test_map_to_output_equals_upsampling_cut_and_resizing(
 
 @pytest.mark.parametrize("size", [1, 7])
 def test_one_cell_covers_everything(size: int) -> None:
-    assert map_to_output(1, 3, size).tolist() == [[1]] * size
+    assert map_to_output(1, 3, size).matrix(0, size, (0, 1)).tolist() == [[1]] * size
+
+
+@given(st.integers(1, 12), st.floats(0.1, 1), st.integers(1, 90), st.data())
+def test_a_part_of_an_axis_reads_only_its_support(
+    cells: int, share: float, output: int, data: st.DataObject
+) -> None:
+    taps = map_to_output(cells, max(1, round(4 * cells * share)), output)
+    start = data.draw(st.integers(0, output - 1))
+    stop = data.draw(st.integers(start + 1, output))
+    first, last = taps.support(start, stop)
+    whole = taps.matrix(0, output, (0, cells))[start:stop]
+    assert torch.equal(taps.matrix(start, stop, (first, last)), whole[:, first:last])
+    assert whole[:, :first].sum() == whole[:, last:].sum() == 0

@@ -11,6 +11,7 @@ from diffinst.cli.benchmark import benchmark
 from diffinst.cli.doctor import doctor
 from diffinst.cli.download import download
 from diffinst.cli.evaluate import evaluate
+from diffinst.cli.export import export
 from diffinst.cli.models import convert, info
 from diffinst.cli.predict import predict
 from diffinst.cli.terminal import console
@@ -27,6 +28,7 @@ app.command(evaluate, name="eval")
 app.command(benchmark)
 app.command(doctor)
 app.command(download)
+app.command(export)
 app.command(convert)
 app.command(info)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from diffinst.cli.options import usable_device
+from diffinst.cli.options import height_and_width, usable_device
 from diffinst.cli.tables import print_benchmark
 from diffinst.cli.terminal import say
 
@@ -77,7 +77,7 @@ def benchmark(
         raise ValueError(f"--rounds {rounds}: give a number from 1")
     place = usable_device(device)
     loaded = _load(model, place)
-    sides = _size(size)
+    sides = height_and_width(size)
     limits = {
         kind: measure_limits(loaded.device, dtype)
         for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
@@ -109,10 +109,3 @@ def _load(model: str, device: str) -> DiffusionInst:
     if model in preset_names():
         return DiffusionInst.from_preset(model, device=device)
     return DiffusionInst.from_pretrained(model, device=device)
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise ValueError(f"--size {text}: give HEIGHTxWIDTH in pixels, 800x1216 for example")
-    return int(height), int(width)

@@ -32,3 +32,19 @@ def usable_device(name: str | None) -> str:
     if name.split(":")[0] not in available:
         raise ValueError(f"--device {name}: not usable here; there is {', '.join(available)}")
     return name
+
+
+def height_and_width(text: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH as two numbers.
+
+    Raises:
+        ValueError: It is something else.
+
+    Example:
+        >>> height_and_width("800x1216")
+        (800, 1216)
+    """
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise ValueError(f"--size {text}: give HEIGHTxWIDTH in pixels, 800x1216 for example")
+    return int(height), int(width)

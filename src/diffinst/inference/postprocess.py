@@ -17,6 +17,8 @@ from diffinst.ops.filters import apply_filters, relative_coordinates
 from diffinst.ops.masks import enlarge, linear_taps, map_points, map_to_output
 from diffinst.structures import Features
 
+BLOCK = 4096  # columns of a window that are float at once
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -109,9 +111,8 @@ def _map_masks(
     """
     maps = features.mask_features[picture]
     height, width = features.sizes[picture]
-    rows = map_to_output(maps.shape[1], height, output[0]).to(maps.device)
-    columns = map_to_output(maps.shape[2], width, output[1]).to(maps.device)
-    row_ends, column_ends = _support(rows), _support(columns)
+    rows = map_to_output(maps.shape[1], height, output[0])
+    columns = map_to_output(maps.shape[2], width, output[1])
     points = map_points((maps.shape[1], maps.shape[2]), maps.device).view(*maps.shape[1:], 2)
     windows, patches = [], []
     for i, (x1, y1, x2, y2) in enumerate(boxes.floor().long().tolist()):
@@ -119,27 +120,23 @@ def _map_masks(
         if y2 <= y1 or x2 <= x1:
             patches.append(torch.zeros(y2 - y1, x2 - x1, dtype=torch.bool))
             continue
-        top, bottom = int(row_ends[y1][0]), int(row_ends[y2 - 1][1])
-        left, right = int(column_ends[x1][0]), int(column_ends[x2 - 1][1])
-        cells = maps[:, top:bottom, left:right].flatten(1)
+        high, wide = rows.support(y1, y2), columns.support(x1, x2)
+        cells = maps[:, high[0] : high[1], wide[0] : wide[1]].flatten(1)
         if network.config.filters.coordinates:
-            seen = points[top:bottom, left:right].flatten(0, 1)
+            seen = points[high[0] : high[1], wide[0] : wide[1]].flatten(0, 1)
             relative = relative_coordinates(seen, kept.boxes[i : i + 1])[0].T
             cells = torch.cat([relative, cells])
         filters = kept.filters[i : i + 1].float()
         probs = apply_filters(cells, filters, network.layout).sigmoid()
-        probs = probs.view(bottom - top, right - left)
-        window = rows[y1:y2, top:bottom] @ probs @ columns[x1:x2, left:right].T
-        patches.append((window > threshold).cpu())
+        probs = probs.view(high[1] - high[0], wide[1] - wide[0]).cpu()
+        patch = torch.empty(y2 - y1, x2 - x1, dtype=torch.bool)
+        left = rows.matrix(y1, y2, high) @ probs
+        for start in range(x1, x2, BLOCK):
+            stop = min(start + BLOCK, x2)
+            window = left @ columns.matrix(start, stop, wide).T
+            patch[:, start - x1 : stop - x1] = window > threshold
+        patches.append(patch)
     return _crops(windows, patches, output)
-
-
-def _support(matrix: Tensor) -> list[tuple[int, int]]:
-    """First and one past the last non-zero column of each row."""
-    used = matrix > 0
-    first = used.int().argmax(1)
-    last = matrix.shape[1] - used.flip(1).int().argmax(1)
-    return list(zip(first.tolist(), last.tolist(), strict=True))
 
 
 def _grid_masks(
@@ -167,7 +164,11 @@ def _grid_masks(
         left, top, right, bottom = areas[i].tolist()
         rows = _grid_taps(y1, y2, top, bottom, size)
         columns = _grid_taps(x1, x2, left, right, size)
-        patches.append(rows @ probs[i] @ columns.T > threshold)
+        patch = torch.empty(y2 - y1, x2 - x1, dtype=torch.bool)
+        left = rows @ probs[i]
+        for start in range(0, x2 - x1, BLOCK):
+            patch[:, start : start + BLOCK] = left @ columns[start : start + BLOCK].T > threshold
+        patches.append(patch)
     return _crops(windows, patches, output)
 
 

@@ -6,6 +6,8 @@ matrices; only the window is ever computed, never N full-size masks.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
@@ -139,8 +141,32 @@ def linear_taps(positions: Float[Tensor, "p"], length: int) -> Float[Tensor, "p 
     return matrix.scatter_add_(1, high.unsqueeze(-1), fraction)
 
 
-def map_to_output(cells: int, inside: int, output: int) -> Float32[Tensor, "{output} {cells}"]:
-    """The matrix (output, cells) from a stride-4 map's axis to the output picture's.
+@dataclass(frozen=True)
+class AxisTaps:
+    """A linear operator along one axis as a few cells and weights per output pixel.
+
+    Attributes:
+        index: (n, k) int64 cells; a row's first is its lowest, its last its highest, and both
+            ascend from row to row.
+        weight: (n, k) float32, zero where a cell is not needed.
+    """
+
+    index: Tensor
+    weight: Tensor
+
+    def support(self, start: int, stop: int) -> tuple[int, int]:
+        """First and one past the last cell that output pixels start..stop-1 read."""
+        return int(self.index[start, 0]), int(self.index[stop - 1, -1]) + 1
+
+    def matrix(self, start: int, stop: int, cells: tuple[int, int]) -> Tensor:
+        """(stop - start, cells) weights of a range of cells that holds the pixels' support."""
+        first, last = cells
+        dense = self.weight.new_zeros(stop - start, last - first)
+        return dense.scatter_add_(1, self.index[start:stop] - first, self.weight[start:stop])
+
+
+def map_to_output(cells: int, inside: int, output: int) -> AxisTaps:
+    """From a stride-4 map's axis to the output picture's, four cells a pixel.
 
     It is `aligned_bilinear` by 4, cut to the unpadded input, and bilinear resizing with corners not
     aligned, as one linear operator.
@@ -151,11 +177,15 @@ def map_to_output(cells: int, inside: int, output: int) -> Float32[Tensor, "{out
         output: Length of the output picture.
     """
     half = MASK_STRIDE // 2
-    pixels = torch.arange(inside, dtype=torch.float32)
-    up = linear_taps((pixels - half) / MASK_STRIDE, cells)  # (inside, cells)
     positions = (torch.arange(output, dtype=torch.float32) + 0.5) * (inside / output) - 0.5
     positions = positions.clamp(0, inside - 1)
-    low = positions.floor().long()
-    high = (low + 1).clamp(max=inside - 1)
-    fraction = (positions - low).unsqueeze(-1)
-    return (1 - fraction) * up[low] + fraction * up[high]
+    low = positions.floor()
+    share = positions - low
+    indices, weights = [], []
+    for pixel, part in ((low, 1 - share), ((low + 1).clamp(max=inside - 1), share)):
+        cell = ((pixel - half) / MASK_STRIDE).clamp(0, cells - 1)
+        first = cell.floor()
+        fraction = cell - first
+        indices += [first, (first + 1).clamp(max=cells - 1)]
+        weights += [part * (1 - fraction), part * fraction]
+    return AxisTaps(torch.stack(indices, 1).long(), torch.stack(weights, 1))

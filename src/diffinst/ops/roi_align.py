@@ -145,7 +145,13 @@ def weighted_gather(
     Returns:
         (bins, C).
     """
-    result: Tensor = _WeightedGather.apply(table, index, weight.to(table.dtype))
+    weight = weight.to(table.dtype)
+    if torch.compiler.is_exporting():  # other runtimes know no bags, or run them in loops
+        summed = table[index[:, 0]] * weight[:, :1]
+        for i in range(1, index.shape[1]):
+            summed = summed + table[index[:, i]] * weight[:, i, None]
+        return summed
+    result: Tensor = _WeightedGather.apply(table, index, weight)
     return result
 
 

@@ -1,0 +1,65 @@
+"""`diffinst export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from diffinst.cli.options import height_and_width
+from diffinst.cli.terminal import say
+
+
+def export(
+    model: str,
+    /,
+    *,
+    to: Literal["torch-export", "onnx", "openvino"],
+    out: Path,
+    size: str,
+    steps: int | None = None,
+    proposals: int | None = None,
+    postprocess: bool = True,
+    check: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative=())] = None,
+    limit: int = 8,
+) -> None:
+    """Write a model for another runtime and compare it with the original.
+
+    Size, steps and proposals are fixed in the file; the noise is an input of it. OUT gets the model
+    and export.json, which says what goes in and what comes out.
+
+    Parameters
+    ----------
+    model
+        Name of shipped weights, a model folder, a file, or a hub id.
+    to
+        torch-export (.pt2), onnx, or openvino.
+    out
+        Folder to write.
+    size
+        HEIGHTxWIDTH of the pictures it will get.
+    steps
+        Denoising steps; default: the model's.
+    proposals
+        Boxes to start from; default: the model's.
+    postprocess
+        End with suppression and masks; otherwise candidates, their filters and F_mask come out.
+    check
+        Pictures or folders to compare on.
+    limit
+        Compare on at most so many.
+    """
+    from diffinst.inference.export import export as write
+    from diffinst.inference.parity import compare
+    from diffinst.inference.predictor import DiffusionInst
+    from diffinst.io.images import list_images
+
+    sides = height_and_width(size)
+    loaded = DiffusionInst.from_pretrained(model)
+    write(loaded, out, to, sides, steps=steps, proposals=proposals, postprocess=postprocess)
+    say(f"written: {out}")
+    if not check:
+        say("not compared with the original: give pictures with --check")
+        return
+    say(str(compare(loaded, out, list_images(check)[:limit])))

@@ -1,0 +1,158 @@
+"""Do exported files compute what the model computes, and are bad requests refused?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from skimage import data
+
+from diffinst import DiffusionInst
+from diffinst.config import Config, ConfigError
+from diffinst.inference import export as exporting
+from diffinst.inference.export import Format, export, load, read_about
+from diffinst.inference.fixed import FixedModel
+from diffinst.inference.parity import compare, exported_inputs, to_instances
+from diffinst.models.network import DiffusionInstNetwork
+
+SIZE = (90, 120)  # neither is a multiple of 32
+
+
+@pytest.fixture(autouse=True)
+def unchecked_shapes() -> Iterator[None]:
+    """The sizes of a trace are symbols, which the check of shapes does not know."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def coins() -> NDArray[np.uint8]:
+    return np.ascontiguousarray(data.coins()[:180, :240])
+
+
+@pytest.fixture(scope="module")
+def nuclei() -> DiffusionInst:
+    return DiffusionInst.from_pretrained("nano-nuclei")
+
+
+def random_model(evaluate: str) -> DiffusionInst:
+    """Scores that differ, so that the best few are the same ones everywhere."""
+    filters = {"evaluate": evaluate, "coordinates": evaluate == "grid"}
+    config = Config.from_preset("tiny").updated(
+        model={"filters": filters}, postprocess={"max_detections": 6, "threshold": 0.0}
+    )
+    torch.manual_seed(1)
+    network = DiffusionInstNetwork(config.model).eval()
+    for stage in network.decoder.stages:
+        torch.nn.init.normal_(stage.class_logits.weight, std=0.5)  # type: ignore[arg-type]
+        torch.nn.init.zeros_(stage.class_logits.bias)  # type: ignore[arg-type]
+    return DiffusionInst(network, config)
+
+
+@pytest.mark.parametrize("evaluate", ["map", "grid"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_fixed_function_is_what_predict_does(evaluate: str, steps: int) -> None:
+    model = random_model(evaluate)
+    config = model.config.updated(
+        sampler={"steps": steps, "proposals": 9},
+        preprocess={"short_side": None, "zoom": 1.0, "long_side": 200},
+    )
+    model = DiffusionInst(model.network, config)
+    picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    wanted = model.predict(picture)
+    fixed = FixedModel(model.network, config, SIZE, postprocess=True)
+    inputs = exported_inputs(picture.transpose(2, 0, 1), model)
+    with torch.inference_mode():
+        outputs = fixed(*map(torch.from_numpy, inputs.values()))
+    assert [len(value) for value in outputs] == [6] * 4
+    boxes, scores, labels, masks = (value[outputs[1] >= 0] for value in outputs)
+    assert len(wanted) == len(boxes) >= 4
+    torch.testing.assert_close(scores, wanted.scores)
+    torch.testing.assert_close(boxes, wanted.boxes, rtol=1e-4, atol=1e-3)
+    assert torch.equal(labels, wanted.labels)
+    assert float((masks.bool() != wanted.masks).float().mean()) < 1e-3
+
+
+@pytest.mark.parametrize("to", get_args(Format))
+def test_an_exported_model_finds_the_same_instances(
+    to: Format, coins: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    model = random_model("map" if to == "onnx" else "grid")
+    out = export(model, tmp_path / "out", to, (96, 128), steps=2, proposals=20)
+    about = read_about(out)
+    assert (about.format, about.size, about.steps, about.proposals) == (to, (96, 128), 2, 20)
+    assert about.inputs["renoise"] == (1, 1, 20, 4) and about.class_names[0] == "class 0"
+    assert {p.name for p in out.iterdir()} == {*exporting.FILES[to], "export.json"}
+    found = compare(model, out, [coins, coins[:100].copy()])
+    assert found.pictures == 2 and found.instances > 5
+    assert found.same == found.instances and found.extra == 0
+    assert f"{found.same} of {found.instances} confident" in str(found)
+
+
+def test_postprocessing_can_be_left_to_the_caller(
+    nuclei: DiffusionInst, coins: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    out = export(nuclei, tmp_path, "onnx", (192, 256), steps=1, proposals=60, postprocess=False)
+    assert read_about(out).outputs[-2:] == ("filters", "mask_features")
+    found = compare(nuclei, out, [coins])
+    assert found.same == found.instances > 3 and found.extra == 0
+
+
+def test_parity_notices_another_model(coins: NDArray[np.uint8], tmp_path: Path) -> None:
+    model = random_model("grid")
+    out = export(model, tmp_path, "torch-export", (96, 128), steps=1, proposals=20)
+    assert compare(model, out, [coins]).same > 3
+    for stage in model.network.decoder.stages:
+        stage.filters.bias.data += 3  # type: ignore[operator, union-attr]
+    found = compare(model, out, [coins])
+    assert found.same < found.instances and found.extra > 0
+
+
+def test_nothing_seen_is_an_empty_result(tmp_path: Path) -> None:
+    model = random_model("grid")
+    out = export(model, tmp_path, "torch-export", (64, 64), steps=1, proposals=5)
+    about, run = read_about(out), load(out)
+    inputs = {name: np.zeros(shape, np.float32) for name, shape in about.inputs.items()}
+    found = to_instances(run(**inputs), about, model)
+    assert len(found) == 1  # five equal boxes
+    boxes, scores, labels, masks = run(**inputs)
+    empty = to_instances([boxes, scores * 0 - 1, labels, masks], about, model)
+    assert len(empty) == 0 and empty.image_size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"to": "tflite"}, ValueError, "--to tflite: there are torch-export, onnx, openvino"),
+        ({"size": (0, 5)}, ValueError, "at least 1"),
+        ({"steps": 1001}, ConfigError, "sampler.steps is 1001"),
+        ({"proposals": 0}, ConfigError, "proposals"),
+    ],
+)
+def test_bad_requests_are_refused(
+    wrong: dict[str, object], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    model = DiffusionInst.from_preset("tiny")
+    asked = {"to": "onnx", "size": (64, 64), **wrong}
+    with pytest.raises(error, match=message):
+        export(model, tmp_path / "out", **asked)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ValueError, match=r"onnx needs the package onnxscript: pip install"):
+        export(DiffusionInst.from_preset("tiny"), tmp_path / "out", "onnx", (64, 64), proposals=10)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="write the folder with `diffinst export`"):
+        load(tmp_path)
