@@ -59,7 +59,7 @@ class Source:
     def config_digest(self) -> str:
         """SHA-256 of what predictions use of the configuration, as it is in memory."""
         values = self.model.config.to_dict()
-        used = {part: values[part] for part in _PARTS} | {"precision": self.model.precision}
+        used = {part: values[part] for part in _PARTS} | {"dtype": str(self.model.network.dtype)}
         text = json.dumps(used, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
