@@ -22,7 +22,10 @@ from typing import Any, Literal
 import torch
 from cyclopts import App
 from torch import Tensor
-from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
+from torchvision.models import resnet50
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.ops.misc import FrozenBatchNorm2d
 
 from diffinst.config import Config
 from diffinst.inference.benchmark import (
@@ -142,11 +145,14 @@ def rival(device: torch.device) -> Run:
 
 
 def build_rival(device: torch.device) -> MaskRCNN:
-    """torchvision's model with 80 classes; it drops nothing for its score."""
+    """torchvision's model with 80 classes, frozen as it freezes pretrained weights, and as ours.
+
+    Stem and first stage and all norms keep their values; nothing is dropped for its score.
+    """
     torch.manual_seed(0)
-    return maskrcnn_resnet50_fpn(
-        weights=None, weights_backbone=None, num_classes=81, box_score_thresh=0.0
-    ).to(device)
+    body = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
+    backbone = _resnet_fpn_extractor(body, trainable_layers=3)
+    return MaskRCNN(backbone, 81, box_score_thresh=0.0).to(device)
 
 
 def ours(device: torch.device) -> dict[str, Run]:

@@ -10,6 +10,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from diffinst.config import Config
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "speed.py"
 
 
@@ -62,3 +64,12 @@ def test_objects_lie_inside_the_picture_and_have_masks(speed: ModuleType) -> Non
     area = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(1)
     filled = found.masks.flatten(1).sum(1) / area  # an ellipse fills pi / 4 of its box
     torch.testing.assert_close(filled, torch.full((7,), torch.pi / 4), rtol=0.05, atol=0)
+
+
+def test_both_sides_learn_the_same_stages_of_the_backbone(speed: ModuleType) -> None:
+    rival = speed.build_rival(torch.device("cpu"))
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in rival.modules())
+    body = rival.backbone.body
+    learning = [any(p.requires_grad for p in body[f"layer{i}"].parameters()) for i in (1, 2, 3, 4)]
+    assert learning == [False, True, True, True] and not body["conv1"].weight.requires_grad
+    assert Config.from_preset("r50-coco").model.backbone.freeze_levels == 1

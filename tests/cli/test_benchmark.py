@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from diffinst.cli.benchmark import benchmark
-from diffinst.inference import benchmark as bench
+from diffinst.inference import optimize
 
 
 def test_every_combination_is_measured_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "bf16_pays", lambda device: False)  # so `auto` is fp32
+    monkeypatch.setattr(optimize, "bf16_pays", lambda device: False)  # so `auto` is fp32
     out = tmp_path / "speed.json"
     benchmark(
         "tiny",

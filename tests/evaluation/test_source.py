@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 from diffinst.evaluation.source import Source
 
 
@@ -11,3 +14,11 @@ def test_another_precision_is_another_model(source: Source) -> None:
     assert exact.digest == plain.digest == half.digest
     assert exact.config_digest == plain.config_digest != half.config_digest
     assert (plain.model.precision, half.model.precision) == (None, "bf16")
+
+
+def test_stores_of_earlier_versions_stay_valid(source: Source) -> None:
+    """They hashed four parts of the configuration and knew no precision."""
+    values = source.model.config.to_dict()
+    parts = {k: values[k] for k in ("model", "preprocess", "sampler", "postprocess")}
+    before = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    assert source.config_digest == before

@@ -21,6 +21,7 @@ from diffinst.inference.export import Format, export, load, read_about
 from diffinst.inference.fixed import FixedModel
 from diffinst.inference.parity import compare, exported_inputs, to_instances
 from diffinst.models.network import DiffusionInstNetwork
+from diffinst.ops.boxes import class_nms
 
 SIZE = (90, 120)  # neither is a multiple of 32
 
@@ -104,6 +105,31 @@ def test_postprocessing_can_be_left_to_the_caller(
     assert read_about(out).outputs[-2:] == ("filters", "mask_features")
     found = compare(nuclei, out, [coins])
     assert found.same == found.instances > 3 and found.extra == 0
+
+
+def test_a_thousand_classes_are_kept_apart_as_exactly_as_in_float64() -> None:
+    config = Config.from_preset("tiny").updated(model={"num_classes": 1203})
+    fixed = FixedModel(DiffusionInstNetwork(config.model), config, (800, 1216), postprocess=True)
+    generator = torch.Generator().manual_seed(0)
+    low = torch.rand(400, 2, generator=generator) * 8 + 1100  # many overlaps, a few pixels large
+    boxes = torch.cat([low, low + 2 + torch.rand(400, 2, generator=generator)], 1)
+    scores = torch.rand(400, generator=generator)
+    for labels in (
+        torch.full((400,), 1202),
+        torch.randint(1190, 1203, (400,), generator=generator),
+    ):
+        kept = fixed._survivors(fixed._classes_apart(boxes, labels), scores)
+        wanted = class_nms(boxes, scores, labels, fixed.nms_iou)
+        differ = set(kept.nonzero()[:, 0].tolist()) ^ set(wanted.tolist())
+        assert len(wanted) < 390 and len(differ) <= 0.1 * len(wanted)
+
+
+def test_early_stop_is_refused(tmp_path: Path) -> None:
+    config = Config.from_preset("tiny").updated(sampler={"early_stop": 0.9})
+    model = DiffusionInst(DiffusionInstNetwork(config.model), config)
+    with pytest.raises(ConfigError, match="early_stop cannot be exported"):
+        export(model, tmp_path / "out", "onnx", (64, 64), steps=2)
+    assert not (tmp_path / "out").exists()
 
 
 def test_parity_notices_another_model(coins: NDArray[np.uint8], tmp_path: Path) -> None:

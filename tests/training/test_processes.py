@@ -92,8 +92,9 @@ def assert_same_on_a_seed(run: Callable[[int], Path], whole: Callable[[int], Pat
     is shared out parts the curves on every seed.
     """
     for seed in SEEDS:
+        one, other = whole(seed), run(seed)
         try:
-            assert_same(whole(seed), run(seed))
+            assert_same(one, other)
         except AssertionError:
             if seed == SEEDS[-1]:
                 raise

@@ -71,6 +71,7 @@ def benchmark(
 
     from diffinst.inference import benchmark as bench
     from diffinst.inference.limits import measure_limits
+    from diffinst.inference.optimize import resolved
     from diffinst.io.atomic import write_json
 
     if rounds < 1:
@@ -84,7 +85,7 @@ def benchmark(
     }
     found: list[Measurement] = []
     for s, p, d, b, kind in product(steps, proposals, detections, batch, precision):
-        chosen = bench.resolved(kind, loaded.device)
+        chosen = resolved(kind, loaded.device)
         workload = bench.Workload(sides, s, p, d, b, chosen)
         if any(m.workload == workload for m in found):  # auto is one of the others
             continue

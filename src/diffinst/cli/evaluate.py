@@ -67,7 +67,7 @@ def evaluate(
     device
         cpu, cuda or cuda:1, ...; default: a GPU if there is one, all of them for several processes.
     precision
-        fp32, bf16 (faster where the processor has it; AP moves by up to 0.002), or auto: bf16 where
+        fp32, bf16 (faster where the processor has it, nearly the same results), or auto: bf16 where
         this machine is faster with it.
     out
         Folder for predictions/, metrics.json, results.json, per_class.csv, precision_recall.png
@@ -87,10 +87,13 @@ def evaluate(
     sweep_proposals
         Evaluate each of these numbers of proposals, with each number of steps.
     """
+    import torch
+
     from diffinst.data.load import load_split
     from diffinst.evaluation.prediction import Options
     from diffinst.evaluation.run import Source, run
     from diffinst.inference.batch import progress_bar
+    from diffinst.inference.optimize import resolved
 
     sweeping = bool(sweep_steps or sweep_proposals)
     if sweeping and submission:
@@ -104,7 +107,8 @@ def evaluate(
         raise ValueError(f"--worst {worst}: give a number of pictures, 0 or more")
     several = processes > 1
     place = usable_device(device)
-    source = Source.load(model, "cpu" if several else place, precision)
+    chosen = resolved(precision, torch.device(place))  # once, for all processes
+    source = Source.load(model, "cpu" if several else place, chosen)
     annotated = load_split(data, split, single_class=single_class)
     _check_purpose(annotated, out, submission, sweeping=sweeping)
     options = Options(steps, proposals, max_detections, seed, single_class)

@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from diffinst import checkpoint
 from diffinst.checkpoint import CONFIG_FILE, WEIGHTS_FILE, CheckpointError
 from diffinst.inference.optimize import Precision
@@ -59,7 +61,10 @@ class Source:
     def config_digest(self) -> str:
         """SHA-256 of what predictions use of the configuration, as it is in memory."""
         values = self.model.config.to_dict()
-        used = {part: values[part] for part in _PARTS} | {"dtype": str(self.model.network.dtype)}
+        used = {part: values[part] for part in _PARTS}
+        dtype = self.model.network.dtype
+        if dtype != torch.float32:  # said only then: stores of earlier versions stay valid
+            used["dtype"] = str(dtype)
         text = json.dumps(used, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

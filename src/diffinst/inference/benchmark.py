@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from PIL import Image
 
 from diffinst.inference.instances import Instances
 from diffinst.inference.limits import Limits, Work, count
-from diffinst.inference.optimize import Precision, bf16_pays
+from diffinst.inference.optimize import Precision
 from diffinst.inference.postprocess import draw, select
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.sampler import Noise, Sampler, pool_steps
@@ -64,7 +63,7 @@ class Measurement:
         work: Floating-point operations.
         floor: Seconds that the work takes at the machine's peaks.
         peak_gib: Largest memory of a process that only does this (GPU memory on a GPU).
-        idle_gib: The same before the first prediction: libraries and weights.
+        idle_gib: The same before the first prediction: libraries, and loading the weights.
     """
 
     workload: Workload
@@ -91,13 +90,6 @@ def noise_picture(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
     small = generator.integers(0, 256, (max(1, size[0] // 16), max(1, size[1] // 16), 3), np.uint8)
     smooth = Image.fromarray(small).resize((size[1], size[0]), Image.Resampling.BICUBIC)
     return np.array(smooth)
-
-
-def resolved(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
-    """What `auto` means on a device."""
-    if precision != "auto":
-        return precision
-    return "bf16" if bf16_pays(str(device)) else "fp32"
 
 
 def ready(model: DiffusionInst, workload: Workload) -> DiffusionInst:

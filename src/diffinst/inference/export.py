@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffinst.config import ConfigError
 from diffinst.inference.fixed import FixedModel
 from diffinst.inference.optimize import optimized
 from diffinst.inference.predictor import DiffusionInst
@@ -115,6 +116,8 @@ def export(
         OUTPUTS[postprocess],
         config.model.names,
     )
+    if config.sampler.early_stop is not None and config.sampler.steps > 1:
+        raise ConfigError("sampler.early_stop cannot be exported; set it to null in config.json")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
@@ -141,8 +144,7 @@ def _write(fixed: FixedModel, inputs: tuple[Tensor, ...], to: Format, folder: Pa
         except Exception as error:  # of the tracer, of many kinds
             first = str(error).strip().splitlines()[0]
             raise ValueError(
-                f"backbone {fixed.network.config.backbone.name} cannot be exported ({first}); "
-                "ResNets, MobileNets, EfficientNets and Swin can"
+                f"backbone {fixed.network.config.backbone.name} cannot be exported ({first})"
             ) from error
         if to == "torch-export":
             torch.export.save(program, folder / "model.pt2")
@@ -191,6 +193,8 @@ def load(folder: str | Path) -> Runtime:
     """
     about, folder = read_about(folder), Path(folder)
     match about.format:
+        case _ if about.format not in FILES:
+            raise ValueError(f"{folder / ABOUT}: format {about.format!r} is none of {list(FILES)}")
         case "torch-export":
             return _torch_runtime(folder / "model.pt2")
         case "onnx":

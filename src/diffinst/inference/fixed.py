@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -70,8 +72,7 @@ class FixedModel(nn.Module):
         )
         if not self.postprocess:
             return boxes, scores, labels, filters, encoded.features.mask_features[0]
-        limit = 4.0 * max(self.size)  # float32, which runtimes ask for, is exact enough up to here
-        apart = boxes.clamp(-limit, limit) + labels[:, None].to(boxes.dtype) * (2 * limit)
+        apart = self._classes_apart(boxes, labels)
         kept = self._survivors(apart, scores)
         seen = clip(boxes, self.size)
         kept = kept & ((seen[:, 2:] - seen[:, :2]) > 0).all(1)
@@ -79,6 +80,18 @@ class FixedModel(nn.Module):
         scores, best = torch.where(kept, scores, ABSENT).topk(most)
         masks = self._masks(encoded.features, filters[best], boxes[best])
         return seen[best], scores, labels[best], masks.to(torch.uint8)
+
+    def _classes_apart(self, boxes: Tensor, labels: Tensor) -> Tensor:
+        """(M, 4) boxes of each class in a square of its own.
+
+        Runtimes ask for float32: the squares lie in a lattice, not in a row, so that coordinates
+        stay small enough to tell thin boxes apart with a thousand classes.
+        """
+        limit = 4.0 * max(self.size)
+        side = math.ceil(math.sqrt(self.network.config.num_classes))
+        row = torch.div(labels, side, rounding_mode="floor")
+        shift = torch.stack([labels - row * side, row], 1).to(boxes.dtype) * (2 * limit + 1)
+        return boxes.clamp(-limit, limit) + shift.repeat(1, 2)
 
     def _survivors(self, boxes: Tensor, scores: Tensor) -> Tensor:
         """(M,) bool, which boxes suppression leaves.

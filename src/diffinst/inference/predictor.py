@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from diffinst import checkpoint
 from diffinst.config import Config, PreprocessConfig
 from diffinst.inference.instances import Instances
-from diffinst.inference.optimize import Precision, optimized
+from diffinst.inference.optimize import Precision, optimized, resolved
 from diffinst.inference.postprocess import draw, select
 from diffinst.inference.sampler import Noise, Pool, Sampler, SampleStep, pool_step, pool_steps
 from diffinst.io.images import ImageSource, read_image
@@ -51,7 +51,7 @@ class DiffusionInst:
     Attributes:
         network: The torch module.
         config: Everything saved with the weights; defaults of `predict` come from it.
-        precision: What `optimize` was asked for; None: the weights as they were saved.
+        precision: What `optimize` chose, fp32 or bf16; None: the weights as they were saved.
     """
 
     def __init__(
@@ -114,8 +114,8 @@ class DiffusionInst:
         """A copy that predicts faster; it cannot be trained or saved. This model stays as it is.
 
         Args:
-            precision: `fp32` gives the same results to rounding; `bf16` the same confident
-                instances (IoU >= 0.95); `auto` is bf16 where this machine is faster with it.
+            precision: `fp32` gives the same results to rounding; `bf16` nearly the
+                same; `auto` is bf16 where this machine is faster with it.
 
         Raises:
             ValueError: No such precision.
@@ -125,7 +125,8 @@ class DiffusionInst:
             >>> model.precision
             'fp32'
         """
-        return DiffusionInst(optimized(self.network, precision), self.config, precision)
+        chosen = resolved(precision, self.device)
+        return DiffusionInst(optimized(self.network, chosen), self.config, chosen)
 
     @property
     def device(self) -> torch.device:
