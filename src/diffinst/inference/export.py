@@ -149,7 +149,8 @@ def _write(fixed: FixedModel, inputs: tuple[Tensor, ...], to: Format, folder: Pa
         if to == "torch-export":
             torch.export.save(program, folder / "model.pt2")
             return
-        onnx = _required("onnxscript", to) and torch.onnx.export(
+        _required("onnxscript", to)
+        onnx = torch.onnx.export(
             program,
             dynamo=True,
             verbose=False,

@@ -40,7 +40,7 @@ class Work:
 
     Attributes:
         convolution: In convolutions.
-        matmul: In matrix products and attention.
+        matmul: In matrix products, and in attention where torch counts its kernel (not on CPUs).
     """
 
     convolution: float
