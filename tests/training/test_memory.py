@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from diffinst.config import Config
-from diffinst.training.memory import advice, explained
+from diffinst.io.memory import explained
+from diffinst.training.memory import advice
 
 # a crop, the whole map, float32, frozen norms, the whole batch at once: everything can be lowered
 PAPER = Config.from_preset("r50-coco").updated(
@@ -27,7 +28,7 @@ PAPER = Config.from_preset("r50-coco").updated(
 )
 def test_running_out_of_memory_says_what_to_lower(error: Exception) -> None:
     said = pytest.raises(MemoryError, match=r"^out of memory while training: ")
-    with said as caught, explained(PAPER):
+    with said as caught, explained("training", lambda: advice(PAPER)):
         raise error
     assert caught.value.__cause__ is error
     for field in (
@@ -44,15 +45,18 @@ def test_running_out_of_memory_says_what_to_lower(error: Exception) -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes (2, 3) and (4,)"), ValueError("memory")])
 def test_other_errors_pass(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, explained(PAPER):
+    with pytest.raises(type(error)) as caught, explained("training", lambda: advice(PAPER)):
         raise error
     assert caught.value is error
-    with explained(PAPER):
+    with explained("training", lambda: advice(PAPER)):
         pass
 
 
 def test_real_memory_that_cannot_be_had() -> None:
-    with pytest.raises(MemoryError, match=r"train\.accumulate"), explained(PAPER):
+    with (
+        pytest.raises(MemoryError, match=r"train\.accumulate"),
+        explained("training", lambda: advice(PAPER)),
+    ):
         torch.empty(2**48)
 
 

@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
-from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -54,29 +53,12 @@ def _fold_norms(network: DiffusionInstNetwork) -> None:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, FrozenNormConv2d):
-                setattr(parent, name, _plain(child))
+                setattr(parent, name, child.merged())
         if isinstance(parent, nn.Sequential):
             for i, (first, second) in enumerate(zip(parent, list(parent)[1:], strict=False)):
                 if type(first) is nn.Conv2d and type(second) in PLAIN_NORMS:
                     assert isinstance(second, nn.modules.batchnorm._BatchNorm)
                     parent[i], parent[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
-
-
-def _plain(conv: FrozenNormConv2d) -> nn.Conv2d:
-    """The convolution with its frozen norm inside."""
-    kind = Conv2dSame if conv.pads_itself else nn.Conv2d
-    plain = kind(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]
-        conv.stride,  # type: ignore[arg-type]
-        conv.padding,  # type: ignore[arg-type]
-        conv.dilation,  # type: ignore[arg-type]
-        conv.groups,
-        device="meta",
-    )
-    plain.weight, plain.bias = (nn.Parameter(v, requires_grad=False) for v in conv.folded())
-    return plain.eval()
 
 
 def _inexact(module: nn.Module) -> Iterator[nn.Module]:

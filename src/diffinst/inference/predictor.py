@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import overload
 
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from diffinst import checkpoint
 from diffinst.config import Config, PreprocessConfig
 from diffinst.inference.instances import Instances
+from diffinst.inference.memory import advice
 from diffinst.inference.optimize import Precision, optimized, resolved
 from diffinst.inference.postprocess import draw, select
 from diffinst.inference.sampler import Noise, Pool, Sampler, SampleStep, pool_step, pool_steps
 from diffinst.io.images import ImageSource, read_image
+from diffinst.io.memory import explained
 from diffinst.models.network import DiffusionInstNetwork, Encoded
 from diffinst.ops.images import SIZE_DIVISOR, fit_size, pad_batch, resize
 from diffinst.structures import ImageBatch
@@ -197,6 +200,7 @@ class DiffusionInst:
         Raises:
             ImageReadError: A picture cannot be read; names it.
             ConfigError: A value out of range; names it.
+            MemoryError: Says what to lower, and by how much.
         """
         config = self._configured(steps, proposals, threshold, max_detections)
         if not isinstance(images, (list, tuple)):
@@ -269,10 +273,13 @@ class DiffusionInst:
             padded = tuple(-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in size)
             groups.setdefault((padded[0], padded[1]), []).append(i)
         results: dict[int, Instances] = {}
-        for members in groups.values():
+        exact = self.network.dtype == torch.float32
+        for size, members in groups.items():
             for first in range(0, len(members), MAX_BATCH):
                 chosen = members[first : first + MAX_BATCH]
-                found = self._predict_batch([pictures[i] for i in chosen], config, seed)
+                lower = partial(advice, size, len(chosen), config, exact=exact)
+                with explained("predicting", lower):
+                    found = self._predict_batch([pictures[i] for i in chosen], config, seed)
                 results.update(zip(chosen, found, strict=True))
         return [results[i] for i in range(len(pictures))]
 

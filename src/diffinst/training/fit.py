@@ -24,8 +24,10 @@ from diffinst.data.segmentation import DatasetError
 from diffinst.data.split import Split, class_counts
 from diffinst.evaluation.evaluator import finite
 from diffinst.io.atomic import write_json
-from diffinst.training import memory, plan
+from diffinst.io.memory import explained
+from diffinst.training import plan
 from diffinst.training.finetune import Origin
+from diffinst.training.memory import advice
 from diffinst.training.module import BEST, DiffusionInstModule
 from diffinst.training.stream import StreamData
 from diffinst.training.trainer import CHECKPOINTS, LAST, make_trainer
@@ -141,7 +143,7 @@ def fit(
             progress=progress,
             validate=val_split is not None,
         )
-        with memory.explained(config), _disk_named(out, last):
+        with explained("training", lambda: advice(config)), _disk_named(out, last):
             if trainer.is_global_zero:
                 cost = None
                 if announce is not None:

@@ -2,30 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import torch
-
 from diffinst.config import Config
-
-SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_cpu")
-
-
-@contextmanager
-def explained(config: Config) -> Iterator[None]:
-    """Turns running out of memory into a message that says which field to lower.
-
-    Raises:
-        MemoryError: Out of memory.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not known and not any(sign in str(error).lower() for sign in SIGNS):
-            raise
-        raise MemoryError(f"out of memory while training: {advice(config)}") from error
 
 
 def advice(config: Config) -> str:
