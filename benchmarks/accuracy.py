@@ -39,7 +39,6 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 Side = Literal["nano", "mask-rcnn"]
 SIDES: tuple[Side, ...] = ("nano", "mask-rcnn")
-STEPS = (1, 4)
 TIMED_PICTURES, TIMED_ROUNDS = 10, 3
 SETTLED = 10  # the first iterations are not timed
 Json = dict[str, Any]
@@ -53,12 +52,13 @@ class Contest:
         ours: Fields of the `nano` configuration; those of the data (windows, zoom, detections
             kept, `train.single_class`) hold for both sides.
         peer: Flags of `peer.py train`.
-        proposals: Boxes that ours starts from when it is scored and timed.
+        sampling: Steps and proposals with which ours is scored and timed, one training for all.
+            Mask R-CNN's second stage sees 1000 proposals.
     """
 
     ours: dict[str, Json]
     peer: dict[str, str]
-    proposals: int = 500
+    sampling: tuple[str, ...] = ("1x500", "1x1000", "4x500")
 
 
 CONTESTS = {
@@ -222,12 +222,13 @@ class Run:
             return {side: worker.used() for side, worker in workers.items()}
 
     def score(self, side: Side) -> Json:
-        """Metrics on val; ours by number of steps."""
+        """Metrics on val; ours by steps and proposals."""
         file = self.folder / f"val-{side}.json"
         if not file.is_file():
             start = [str(HERE / "peer.py"), "eval"]
             if side == "nano":
-                start = [__file__, "score", f"--proposals={self.contest.proposals}"]
+                sampling = (f"--sampling={kind}" for kind in self.contest.sampling)
+                start = [__file__, "score", *sampling]
             flags = ["--data", str(self.data), "--model", str(self.folder / side)]
             flags += ["--single-class"] * self.single_class
             log = self.folder / f"val-{side}-log"
@@ -243,14 +244,15 @@ class Run:
         records = load_split(self.data, "val").records
         stride = max(1, len(records) // TIMED_PICTURES)
         paths = [str(records[i * stride].path) for i in range(min(TIMED_PICTURES, len(records)))]
-        kinds: list[tuple[Side, int]] = [*(("nano", s) for s in STEPS), ("mask-rcnn", 0)]
-        servers: dict[tuple[Side, int], Server] = {}
-        for side, steps in kinds:
-            flags = [f"--side={side}", f"--model={self.folder / side}", f"--steps={steps}"]
-            flags += [f"--proposals={self.contest.proposals}", f"--detections={self.detections}"]
-            servers[side, steps] = Server([sys.executable, __file__, "serve", *flags])
-            servers[side, steps].ask(paths[0])  # warm-up
-        seconds: dict[tuple[Side, int], list[float]] = {kind: [] for kind in kinds}
+        kinds = (*self.contest.sampling, "mask-rcnn")
+        servers: dict[str, Server] = {}
+        for kind in kinds:
+            side: Side = "mask-rcnn" if kind == "mask-rcnn" else "nano"
+            flags = [f"--kind={kind}", f"--model={self.folder / side}"]
+            flags += [f"--detections={self.detections}"]
+            servers[kind] = Server([sys.executable, __file__, "serve", *flags])
+            servers[kind].ask(paths[0])  # warm-up
+        seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
         for path in paths:
             rounds = [{k: s.ask(path) for k, s in servers.items()} for _ in range(TIMED_ROUNDS)]
             for kind in kinds:
@@ -264,8 +266,8 @@ class Run:
             }
             for kind in kinds
         }
-        ours = {str(steps): found["nano", steps] for steps in STEPS}
-        return {"nano": ours, "mask-rcnn": found["mask-rcnn", 0]}
+        rival = found.pop("mask-rcnn")
+        return {"nano": found, "mask-rcnn": rival}
 
 
 def unused(folder: Path) -> Path:
@@ -280,9 +282,9 @@ def unused(folder: Path) -> Path:
 
 @app.command
 def score(
-    *, data: Path, model: Path, out: Path, proposals: int, single_class: bool = False
+    *, data: Path, model: Path, out: Path, sampling: tuple[str, ...], single_class: bool = False
 ) -> None:
-    """Metrics of a model of ours on val, by number of steps."""
+    """Metrics of a model of ours on val, by steps and proposals ("4x500")."""
     from diffinst.data.load import load_split
     from diffinst.evaluation.evaluator import evaluate
     from diffinst.inference.predictor import DiffusionInst
@@ -292,20 +294,21 @@ def score(
         load_split(data, "val", single_class=single_class),
     )
     found = {}
-    for steps in STEPS:
-        report = evaluate(loaded, split, steps=steps, proposals=proposals)
-        found[str(steps)] = report.as_dict()
+    for kind in sampling:
+        steps, proposals = map(int, kind.split("x"))
+        found[kind] = evaluate(loaded, split, steps=steps, proposals=proposals).as_dict()
     write_json(out, found)
 
 
 @app.command
-def serve(*, side: Side, model: Path, steps: int, proposals: int, detections: int) -> None:
+def serve(*, kind: str, model: Path, detections: int) -> None:
     """Predict each picture named on stdin, print the seconds; an empty line: print peak GiB."""
-    if side == "nano":
+    if kind != "mask-rcnn":
         from diffinst.inference.predictor import DiffusionInst
 
         ours = DiffusionInst.from_pretrained(model)
         ids = tuple(range(ours.config.model.num_classes))
+        steps, proposals = map(int, kind.split("x"))
 
         def predict(path: Path) -> object:
             found = ours.predict(
@@ -352,7 +355,11 @@ def table(*, results: Path = RESULTS) -> None:
         used = run["training"]
         kinds = {run["side"]: (run["val"], run["prediction"])}
         if run["side"] == "nano":
-            kinds = {f"nano, {s} steps": (v, run["prediction"][s]) for s, v in run["val"].items()}
+            sampling = "nano, {} steps, {} proposals"
+            kinds = {
+                sampling.format(*kind.split("x")): (val, run["prediction"][kind])
+                for kind, val in run["val"].items()
+            }
         for kind, (val, prediction) in kinds.items():
             scores = [f"{val['mask/AP']:.3f}", f"{val['mask/AP50']:.3f}"]
             cost = [f"{prediction['seconds_per_image']:.2f}", f"{prediction['peak_gib']:.2f}"]
