@@ -201,7 +201,7 @@ class FrozenNormConv2d(nn.Conv2d):
     norm_var: Tensor
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-        super().__init__(*_geometry(conv), bias=conv.bias is not None, device="meta")
+        super().__init__(**_geometry(conv), bias=conv.bias is not None, device="meta")
         self.weight, self.bias = conv.weight, conv.bias
         self.pads_itself = isinstance(conv, Conv2dSame)
         _keep_norm(self, norm)
@@ -223,15 +223,15 @@ class FrozenNormConv2d(nn.Conv2d):
     def merged(self) -> nn.Conv2d:
         """The one convolution that does the same, in eval mode; it is not trained."""
         kind = Conv2dSame if self.pads_itself else nn.Conv2d
-        plain = kind(*_geometry(self), device="meta")
+        plain = kind(**_geometry(self), device="meta")
         plain.weight, plain.bias = (nn.Parameter(v, requires_grad=False) for v in self.folded())
         return plain.eval()
 
 
-def _geometry(conv: nn.Conv2d) -> tuple[Any, ...]:
+def _geometry(conv: nn.Conv2d) -> dict[str, Any]:
     """Arguments of a convolution of the same shape."""
-    sizes = (conv.in_channels, conv.out_channels, conv.kernel_size)
-    return (*sizes, conv.stride, conv.padding, conv.dilation, conv.groups)
+    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
+    return {name: getattr(conv, name) for name in (*names, "groups")}
 
 
 def _keep_norm(module: nn.Module, norm: nn.BatchNorm2d) -> None:
