@@ -32,6 +32,7 @@ def benchmark(
     detections: Several = (100,),
     batch: Several = (1,),
     precision: Precisions = ("fp32", "auto"),
+    compiled: Annotated[bool, Parameter(name="compile", negative=())] = False,
     rounds: int = 5,
     memory: bool = True,
     device: str | None = None,
@@ -58,6 +59,8 @@ def benchmark(
         Pictures at once.
     precision
         fp32, bf16, auto.
+    compiled
+        Measure each combination a second time, compiled.
     rounds
         Repetitions; the median is shown, and the range.
     memory
@@ -84,9 +87,10 @@ def benchmark(
         for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
     found: list[Measurement] = []
-    for s, p, d, b, kind in product(steps, proposals, detections, batch, precision):
+    ways = (False, True) if compiled else (False,)
+    for s, p, d, b, kind, way in product(steps, proposals, detections, batch, precision, ways):
         chosen = resolved(kind, loaded.device)
-        workload = bench.Workload(sides, s, p, d, b, chosen)
+        workload = bench.Workload(sides, s, p, d, b, chosen, way)
         if any(m.workload == workload for m in found):  # auto is one of the others
             continue
         measured = bench.measure(loaded, workload, limits[chosen], rounds)

@@ -25,6 +25,7 @@ def predict(
     seed: int = 0,
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
+    compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
 ) -> None:
     """Segment pictures or folders of pictures.
 
@@ -54,11 +55,14 @@ def predict(
     precision
         fp32, bf16 (faster where the processor has it, nearly the same results), or auto: bf16 where
         this machine is faster with it.
+    compile_network
+        Compile the network first: a minute or so, worth it for thousands of pictures.
     """
     from diffinst.inference.batch import predict_folder
     from diffinst.inference.predictor import DiffusionInst
 
-    loaded = DiffusionInst.from_pretrained(model, device=usable_device(device)).optimize(precision)
+    loaded = DiffusionInst.from_pretrained(model, device=usable_device(device))
+    loaded = loaded.optimize(precision, compile_network=compile_network)
     summary = predict_folder(
         loaded,
         images,

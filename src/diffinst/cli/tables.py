@@ -69,7 +69,8 @@ def print_benchmark(measurements: Sequence[Measurement]) -> None:
     row("to", [f"{max(m.seconds):.3f}" for m in measurements])
     row("pictures a second", [f"{m.workload.batch / m.median:.2f}" for m in measurements])
     for name in measurements[0].parts:
-        row(f"  {name}", [f"{m.parts[name]:.3f}" for m in measurements])
+        seconds = [m.parts.get(name) for m in measurements]
+        row(f"  {name}", ["" if s is None else f"{s:.3f}" for s in seconds])
     total = [(m.work.convolution + m.work.matmul) / 1e9 for m in measurements]
     row("GFLOP", [f"{gflop:.0f}" for gflop in total])
     row("seconds at this machine's peak", [f"{m.floor:.3f}" for m in measurements])
@@ -83,7 +84,8 @@ def print_benchmark(measurements: Sequence[Measurement]) -> None:
 def _workload(measurement: Measurement) -> str:
     w = measurement.workload
     steps = f"{w.steps} step" + "s" * (w.steps != 1)
-    return f"{steps}\n{w.proposals} boxes\n{w.detections} kept\nbatch {w.batch}\n{w.precision}"
+    precision = f"{w.precision}, compiled" if w.compiled else w.precision
+    return f"{steps}\n{w.proposals} boxes\n{w.detections} kept\nbatch {w.batch}\n{precision}"
 
 
 def _worst(rows: Sequence[ClassRow], count: int) -> Sequence[ClassRow]:

@@ -42,6 +42,7 @@ class Workload:
         detections: Instances kept, as full-size masks.
         batch: Pictures at once.
         precision: As in `DiffusionInst.optimize`.
+        compiled: Whether the network is compiled.
     """
 
     size: tuple[int, int] = (800, 1216)
@@ -50,6 +51,7 @@ class Workload:
     detections: int = 100
     batch: int = 1
     precision: Precision = "fp32"
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Measurement:
     Attributes:
         workload: What was measured.
         seconds: Of each round.
-        parts: Seconds by part, medians of rounds of their own.
+        parts: Seconds by part, medians of rounds of their own; empty if the network is compiled,
+            as kernels then reach across parts.
         work: Floating-point operations.
         floor: Seconds that the work takes at the machine's peaks.
         peak_gib: Largest memory of a process that only does this (GPU memory on a GPU).
@@ -99,7 +102,9 @@ def ready(model: DiffusionInst, workload: Workload) -> DiffusionInst:
         sampler={"steps": workload.steps, "proposals": workload.proposals},
         postprocess={"threshold": 0.0, "max_detections": workload.detections},
     )
-    return DiffusionInst(model.network, config).optimize(workload.precision)
+    return DiffusionInst(model.network, config).optimize(
+        workload.precision, compile_network=workload.compiled
+    )
 
 
 def predict(model: DiffusionInst, pictures: Sequence[NDArray[np.uint8]]) -> list[Instances]:
@@ -123,15 +128,19 @@ def measure(
     """
     fast = ready(model, workload)
     pictures = [noise_picture(workload.size, i) for i in range(workload.batch)]
-    work = count(lambda: predict(fast, pictures))  # warms up, too
+    if workload.compiled:
+        predict(fast, pictures)
+    plain = ready(model, replace(workload, compiled=False)) if workload.compiled else fast
+    work = count(lambda: predict(plain, pictures))  # warms up, too
     clock = Stopwatch(fast.device)
     seconds = []
     for _ in range(rounds):
         begin = clock.now()
         predict(fast, pictures)
         seconds.append(clock.now() - begin)
-    parts = [_parts(fast, pictures) for _ in range(rounds)]
-    medians = {name: statistics.median(p[name] for p in parts) for name in parts[0]}
+    parts = [] if workload.compiled else [_parts(fast, pictures) for _ in range(rounds)]
+    names = parts[0] if parts else ()
+    medians = {name: statistics.median(p[name] for p in parts) for name in names}
     return Measurement(workload, tuple(seconds), medians, work, limits.floor(work))
 
 

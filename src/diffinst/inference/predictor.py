@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from diffinst import checkpoint
 from diffinst.config import Config, PreprocessConfig
+from diffinst.inference.compilation import compile_parts
 from diffinst.inference.instances import Instances
 from diffinst.inference.memory import advice
 from diffinst.inference.optimize import Precision, optimized, resolved
@@ -113,12 +114,16 @@ class DiffusionInst:
             raise ValueError("an optimized model only predicts; save the one it was made from")
         return checkpoint.save(self.network, self.config, folder, dtype=dtype)
 
-    def optimize(self, precision: Precision = "auto") -> DiffusionInst:
+    def optimize(
+        self, precision: Precision = "auto", *, compile_network: bool = False
+    ) -> DiffusionInst:
         """A copy that predicts faster; it cannot be trained or saved. This model stays as it is.
 
         Args:
             precision: `fp32` gives the same results to rounding; `bf16` nearly the
                 same; `auto` is bf16 where this machine is faster with it.
+            compile_network: Compile it at the first prediction, which takes a minute or so, for
+                many pictures. Where that is not possible a warning says why, and it runs as it is.
 
         Raises:
             ValueError: No such precision.
@@ -129,7 +134,10 @@ class DiffusionInst:
             'fp32'
         """
         chosen = resolved(precision, self.device)
-        return DiffusionInst(optimized(self.network, chosen), self.config, chosen)
+        network = optimized(self.network, chosen)
+        if compile_network:
+            compile_parts(network)
+        return DiffusionInst(network, self.config, chosen)
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,75 @@
+"""Does a compiled network predict the same at any size, and a machine without a compiler too?"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from diffinst.inference import compilation
+from diffinst.inference.compilation import what_prevents
+from diffinst.inference.predictor import DiffusionInst
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+WHOLE_GRAPHS = """
+import numpy as np, torch
+from diffinst import DiffusionInst
+
+model = DiffusionInst.from_preset("tiny")
+fast = model.optimize("fp32")
+network = fast.network
+for part in (network.backbone, network.fpn, network.mask_branch, *network.decoder.stages):
+    part.compile(backend="eager", fullgraph=True)
+for height, width in ((90, 120), (64, 150)):
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    asked = {"steps": 2, "proposals": 12, "threshold": 0.0}
+    wanted, found = model.predict(picture, **asked), fast.predict(picture, **asked)
+    assert len(wanted) == len(found) > 3
+    torch.testing.assert_close(wanted.boxes, found.boxes, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(wanted.scores, found.scores, rtol=1e-4, atol=1e-4)
+"""
+
+
+def test_stages_and_encoder_are_whole_graphs_that_compute_the_same() -> None:
+    """Traced and run without kernels: no compiler, and seconds, not a minute.
+
+    In another process, as the check of shapes in tests puts a function of its own around each.
+    """
+    command = [sys.executable, "-c", WHOLE_GRAPHS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_part_is_compiled_and_the_model_it_came_from_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compilation, "what_prevents", lambda device: None)
+    model = DiffusionInst.from_preset("tiny")
+    network = model.optimize("fp32", compile_network=True).network
+    for name in ("backbone", "fpn", "mask_branch", "decoder.stages.0", "decoder.stages.1"):
+        assert network.get_submodule(name)._compiled_call_impl is not None
+        assert model.network.get_submodule(name)._compiled_call_impl is None
+
+
+def test_without_a_compiler_a_warning_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(function: object) -> None:
+        raise RuntimeError("no C++ compiler\nand more")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    what_prevents.cache_clear()
+    model = DiffusionInst.from_preset("tiny")
+    with pytest.warns(UserWarning, match="^not compiled: RuntimeError: no C\\+\\+ compiler$"):
+        fast = model.optimize("fp32", compile_network=True)
+    what_prevents.cache_clear()
+    assert len(fast.predict(picture(40, 50), proposals=4, threshold=0.0)) > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.optimize("fp32")
