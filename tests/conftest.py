@@ -1,8 +1,10 @@
 """What every test shares: checked shapes, few threads, repeatable examples, where data lie."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
@@ -47,6 +49,14 @@ def folder_or_skip(variable: str, default: Path, content: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"{content} not found: {folder} is no folder; name theirs with {variable}")
     return folder
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """No check of shapes: the sizes of a trace are symbols, which it does not know."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

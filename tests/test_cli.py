@@ -366,3 +366,30 @@ def test_eval_shows_the_best_and_the_worst_of_many_classes(
     assert lines[-1].split() == ["[class", "49]", "0.5100", "1.0000", "1.0000", "49"]
     print_classes(undefined, "")
     assert capsys.readouterr().out.count("-") == 5 * 3
+
+
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_a_model_is_exported_and_compared(diffinst: Run, shapes: Path, tmp_path: Path) -> None:
+    model = DiffusionInst.from_preset("tiny").save_pretrained(tmp_path / "model")
+    out = tmp_path / "out"
+    flags = ("--size", "64x96", "--steps", 1, "--proposals", 8, "--out", out)
+    check = ("--check", shapes / "val", "--limit", 1)
+    code, _, err = diffinst("export", model, "--to", "torch-export", *flags, *check)
+    assert code == 0 and f"written: {out}" in err and "confident instances on 1 pictures" in err
+    assert json.loads((out / "export.json").read_text())["size"] == [64, 96]
+    code, _, err = diffinst("export", model, "--to", "onnx", *flags, "--int8", shapes / "val")
+    assert code == 1 and "--int8 is for openvino" in err
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
+def test_the_precision_of_predict_and_eval(
+    diffinst: Run, model: Path, shapes: Path, tmp_path: Path, precision: str
+) -> None:
+    flags = ("--model", model, "--proposals", 4, "--precision", precision)
+    picture = next((shapes / "val").glob("*.png"))
+    code, _, err = diffinst("predict", picture, "--out", tmp_path / "p", *flags)
+    assert code == 0 and "on 1 pictures" in err
+    code, _, err = diffinst("eval", "--data", shapes, *flags, "--limit", 1)
+    assert code == 0
+    code, out, err = diffinst("predict", picture, "--precision", "int8")
+    assert code != 0 and "int8" in one_line(out + err)

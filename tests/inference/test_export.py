@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -18,20 +16,13 @@ from diffinst import DiffusionInst
 from diffinst.config import Config, ConfigError
 from diffinst.inference import export as exporting
 from diffinst.inference.export import Format, export, load, read_about
-from diffinst.inference.fixed import FixedModel
-from diffinst.inference.parity import compare, exported_inputs, to_instances
+from diffinst.inference.fixed import FixedModel, exported_inputs
+from diffinst.inference.parity import compare, to_instances
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.boxes import class_nms
 
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 SIZE = (90, 120)  # neither is a multiple of 32
-
-
-@pytest.fixture(autouse=True)
-def unchecked_shapes() -> Iterator[None]:
-    """The sizes of a trace are symbols, which the check of shapes does not know."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +61,7 @@ def test_the_fixed_function_is_what_predict_does(evaluate: str, steps: int) -> N
     picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
     wanted = model.predict(picture)
     fixed = FixedModel(model.network, config, SIZE, postprocess=True)
-    inputs = exported_inputs(picture.transpose(2, 0, 1), model)
+    inputs = exported_inputs(picture.transpose(2, 0, 1), config)
     with torch.inference_mode():
         outputs = fixed(*map(torch.from_numpy, inputs.values()))
     assert [len(value) for value in outputs] == [6] * 4
@@ -124,6 +115,17 @@ def test_a_thousand_classes_are_kept_apart_as_exactly_as_in_float64() -> None:
         assert len(wanted) < 390 and len(differ) <= 0.1 * len(wanted)
 
 
+def test_eight_bits_find_nearly_the_same(
+    nuclei: DiffusionInst, coins: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    asked = {"steps": 1, "proposals": 60}
+    out = export(nuclei, tmp_path, "openvino", (192, 256), calibration=[coins], **asked)  # type: ignore[arg-type]
+    assert read_about(out).int8
+    assert "i8" in (out / "model.xml").read_text()
+    found = compare(nuclei, out, [coins])
+    assert found.same >= 0.6 * found.instances > 3 and found.extra <= 0.4 * found.instances
+
+
 def test_early_stop_is_refused(tmp_path: Path) -> None:
     config = Config.from_preset("tiny").updated(sampler={"early_stop": 0.9})
     model = DiffusionInst(DiffusionInstNetwork(config.model), config)
@@ -161,6 +163,7 @@ def test_nothing_seen_is_an_empty_result(tmp_path: Path) -> None:
         ({"size": (0, 5)}, ValueError, "at least 1"),
         ({"steps": 1001}, ConfigError, "sampler.steps is 1001"),
         ({"proposals": 0}, ConfigError, "proposals"),
+        ({"calibration": ["a.png"]}, ValueError, "--int8 is for openvino; onnx gets float32"),
     ],
 )
 def test_bad_requests_are_refused(

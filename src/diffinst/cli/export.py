@@ -10,6 +10,8 @@ from cyclopts import Parameter
 from diffinst.cli.options import height_and_width
 from diffinst.cli.terminal import say
 
+CALIBRATION = 64  # pictures; more change the ranges little
+
 
 def export(
     model: str,
@@ -21,6 +23,7 @@ def export(
     steps: int | None = None,
     proposals: int | None = None,
     postprocess: bool = True,
+    int8: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative=())] = None,
     check: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative=())] = None,
     limit: int = 8,
 ) -> None:
@@ -45,6 +48,9 @@ def export(
         Boxes to start from; default: the model's.
     postprocess
         End with suppression and masks; otherwise candidates, their filters and F_mask come out.
+    int8
+        Pictures or folders like those to come, at most 64 are used: OpenVINO models then compute in
+        eight-bit integers, with the ranges seen on them.
     check
         Pictures or folders to compare on.
     limit
@@ -57,7 +63,16 @@ def export(
 
     sides = height_and_width(size)
     loaded = DiffusionInst.from_pretrained(model)
-    write(loaded, out, to, sides, steps=steps, proposals=proposals, postprocess=postprocess)
+    write(
+        loaded,
+        out,
+        to,
+        sides,
+        steps=steps,
+        proposals=proposals,
+        postprocess=postprocess,
+        calibration=list_images(int8)[:CALIBRATION] if int8 else (),
+    )
     say(f"written: {out}")
     if not check:
         say("not compared with the original: give pictures with --check")

@@ -3,21 +3,52 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import nms
 
 from diffinst.config import Config
 from diffinst.inference.sampler import Noise, Sampler, pool_steps
+from diffinst.io.images import ImageSource, read_image
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.boxes import clip
-from diffinst.ops.images import SIZE_DIVISOR
+from diffinst.ops.images import SIZE_DIVISOR, resize
 from diffinst.ops.masks import MASK_STRIDE, aligned_bilinear, enlarge
 from diffinst.structures import Features, ImageBatch
 
 ABSENT = -1.0  # score of a row without an instance
+INPUTS = ("image", "start", "renoise", "renewal")
+
+
+def fitted(source: ImageSource, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture of any size as (3, height, width) RGB of the exported size.
+
+    Raises:
+        ImageReadError: It cannot be read; names it.
+    """
+    picture = torch.from_numpy(read_image(source)).permute(2, 0, 1)
+    return resize(picture, size).round().byte().numpy()
+
+
+def exported_inputs(
+    picture: NDArray[np.uint8], config: Config, seed: int = 0
+) -> dict[str, NDArray[np.float32]]:
+    """What an exported model takes.
+
+    Args:
+        picture: (3, height, width) RGB of its size.
+        config: With the steps and proposals it was exported with.
+        seed: Of the noise.
+    """
+    noise = Noise.draw([seed], config.sampler, config.model.diffusion)
+    values = (noise.start, noise.renoise, noise.renewal)
+    arrays: list[Any] = [picture[None].astype(np.float32), *(v.float().numpy() for v in values)]
+    return dict(zip(INPUTS, arrays, strict=True))
 
 
 class FixedModel(nn.Module):

@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from diffinst.inference.export import INPUTS, About, load, read_about
+from diffinst.inference.export import About, load, read_about
+from diffinst.inference.fixed import exported_inputs, fitted
 from diffinst.inference.instances import Instances
 from diffinst.inference.postprocess import draw, select
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.inference.sampler import Noise, Pool
-from diffinst.io.images import ImageSource, read_image
+from diffinst.inference.sampler import Pool
+from diffinst.io.images import ImageSource
 from diffinst.ops.boxes import iou
 from diffinst.ops.crops import CroppedMasks
-from diffinst.ops.images import resize
 from diffinst.structures import Features
 
 SAME_IOU = 0.95
@@ -74,37 +74,27 @@ def compare(
         ValueError: The folder holds no exported model.
     """
     about, run = read_about(folder), load(folder)
-    original = _same_settings(model, about)
+    original = same_settings(model, about)
     threshold = model.config.postprocess.threshold or CONFIDENT
     counts, seconds = np.zeros(3, dtype=int), []
     for source in pictures:
-        picture = torch.from_numpy(read_image(source)).permute(2, 0, 1)
-        picture = resize(picture, about.size).round().byte()
-        array = picture.permute(1, 2, 0).contiguous().numpy()
-        inputs = exported_inputs(picture.numpy(), original, seed)
+        picture = fitted(source, about.size)
+        array = np.ascontiguousarray(picture.transpose(1, 2, 0))
+        inputs = exported_inputs(picture, original.config, seed)
         begin = time.perf_counter()
         expected = original.predict(array, seed=seed)
         between = time.perf_counter()
         outputs = run(**inputs)
         seconds.append((between - begin, time.perf_counter() - between))
         found = to_instances(outputs, about, original)
-        counts += _common(expected, found, threshold)
+        counts += common(expected, found, threshold)
     medians = np.median(np.array(seconds), axis=0) if seconds else (0.0, 0.0)
     instances, same, extra = counts.tolist()
     return Parity(len(seconds), instances, same, extra, float(medians[0]), float(medians[1]))
 
 
-def exported_inputs(
-    picture: NDArray[np.uint8], model: DiffusionInst, seed: int = 0
-) -> dict[str, NDArray[np.float32]]:
-    """What an exported model takes for a picture (3, height, width) of its size."""
-    noise = Noise.draw([seed], model.config.sampler, model.config.model.diffusion)
-    values = (noise.start, noise.renoise, noise.renewal)
-    arrays = [picture[None].astype(np.float32), *(v.float().numpy() for v in values)]
-    return dict(zip(INPUTS, arrays, strict=True))
-
-
-def _same_settings(model: DiffusionInst, about: About) -> DiffusionInst:
+def same_settings(model: DiffusionInst, about: About) -> DiffusionInst:
+    """The original with the exported model's size, steps and proposals."""
     config = model.config.updated(
         preprocess={"short_side": None, "zoom": 1.0, "long_side": max(about.size)},
         sampler={"steps": about.steps, "proposals": about.proposals},
@@ -121,19 +111,34 @@ def to_instances(outputs: Sequence[NDArray[Any]], about: About, model: Diffusion
         about: What they are.
         model: Draws the masks where the exported model leaves that to its caller.
     """
-    values = [torch.from_numpy(np.array(value)) for value in outputs]
     if about.postprocess:
+        values = [torch.from_numpy(np.array(value)) for value in outputs]
         boxes, scores, labels, masks = (value[values[1] >= 0] for value in values)
         crops = CroppedMasks.from_dense(masks.bool())
         return Instances(boxes, scores, labels.long(), crops, about.size, about.class_names)
+    return from_candidates(outputs, about, model, about.size)
+
+
+def from_candidates(
+    outputs: Sequence[NDArray[Any]], about: About, model: DiffusionInst, picture: tuple[int, int]
+) -> Instances:
+    """Suppression and masks for the outputs of a model exported without them.
+
+    Args:
+        outputs: In the order of `about.outputs`.
+        about: What they are.
+        model: Its settings, and what draws the masks.
+        picture: (height, width) of the original picture, in whose pixels the instances are.
+    """
+    values = (torch.from_numpy(np.array(value)) for value in outputs)
     boxes, scores, labels, filters, mask_features = values
     pool = Pool(boxes[None], scores[None], labels.long()[None], filters[None])
     features = Features((), mask_features[None], (about.size,))
     detections = select(pool, 0, model.config.sampler.nms_iou)
-    return draw(detections, features, 0, about.size, model.network, model.config.postprocess)
+    return draw(detections, features, 0, picture, model.network, model.config.postprocess)
 
 
-def _common(expected: Instances, found: Instances, threshold: float) -> NDArray[np.int64]:
+def common(expected: Instances, found: Instances, threshold: float) -> NDArray[np.int64]:
     """Confident instances of the first, those of them that the second has, those only it has."""
     same = _overlapping(expected.above(threshold), found.above(threshold - NEAR))
     back = _overlapping(found.above(threshold), expected.above(threshold - NEAR))
