@@ -47,9 +47,10 @@ from diffinst.training.step import TrainingStep
 app = App()
 RESULTS = Path(__file__).parent / "results"
 SIZE = (800, 1216)
-OBJECTS, PICTURES = 10, 2  # of the training iteration
+OBJECTS = 10  # of a picture of the training iteration
+PICTURES = {"cpu": 2, "cuda": 16}  # in its batch
 RIVAL = "Mask R-CNN fp32"
-SWIFT = "nano 512 px fp32"  # its own goal is pictures a second
+SWIFT = "nano 512 px, 100 proposals, 1 step fp32"  # its goal is pictures a second
 Run = Callable[[], object]
 
 
@@ -62,19 +63,43 @@ class Contestant:
         steps: Denoising steps; 0: a training iteration.
         target: Time as a multiple of the rival's; None: none.
         memory: Peak memory as a multiple of the rival's; None: none.
+        batch: Pictures at once; seconds are of one.
+        compiled: Whether the network is compiled.
+        rate: Pictures a second that are aimed at; None: none.
     """
 
     precision: Precision
     steps: int
     target: float | None = None
     memory: float | None = None
+    batch: int = 1
+    compiled: bool = False
+    rate: float | None = None
+
+    def workload(self) -> Workload:
+        """As `ready` takes it."""
+        return Workload(
+            SIZE, self.steps, batch=self.batch, precision=self.precision, compiled=self.compiled
+        )
 
 
-PREDICTION = {
+ON_CPU = {
     "diffinst 1 step fp32": Contestant("fp32", 1, 1.0),
     "diffinst 1 step bf16": Contestant("bf16", 1, 0.55),
     "diffinst 4 steps fp32": Contestant("fp32", 4, 1.8, 1.0),
     "diffinst 4 steps bf16": Contestant("bf16", 4, 1.0, 1.0),
+}
+ON_GPU = {
+    "diffinst 1 step fp32": Contestant("fp32", 1),
+    "diffinst 4 steps fp32": Contestant("fp32", 4),
+    "diffinst 1 step bf16": Contestant("bf16", 1),
+    "diffinst 1 step bf16 compiled": Contestant("bf16", 1, compiled=True, rate=100),
+    "diffinst 4 steps bf16 compiled": Contestant("bf16", 4, memory=1.0, compiled=True, rate=60),
+} | {
+    f"diffinst 1 step bf16 compiled, batch {n}": Contestant(
+        "bf16", 1, batch=n, compiled=True, rate=200
+    )
+    for n in (4, 16, 32)
 }
 TRAINING = {
     "diffinst training fp32": Contestant("fp32", 0, 1.0),
@@ -95,9 +120,12 @@ def speed(
         results: Folder of `speed-DEVICE.json` and `.md`.
     """
     place = torch.device(device)
+    entered = prediction(place)
     seconds = race({RIVAL: rival(place), **ours(place)}, rounds, place)
+    for name, contestant in entered.items():
+        seconds[name] = [s / contestant.batch for s in seconds[name]]
     content: dict[str, Any] = {"machine": machine(place), "prediction": seconds}
-    content["peak_gib"] = {name: memory(name, device) for name in (RIVAL, *PREDICTION)}
+    content["peak_gib"] = {name: memory(name, device) for name in (RIVAL, *entered)}
     if training:
         runs = {RIVAL: train_rival(place)}
         runs |= {name: train_ours(c.precision, place) for name, c in TRAINING.items()}
@@ -107,6 +135,11 @@ def speed(
     with atomic_path(results / f"speed-{place.type}.md") as temporary:
         Path(temporary).write_text(text, encoding="utf-8")
     print(text)
+
+
+def prediction(device: torch.device) -> dict[str, Contestant]:
+    """Who predicts on a kind of device."""
+    return ON_GPU if device.type == "cuda" else ON_CPU
 
 
 def race(runs: dict[str, Run], rounds: int, device: torch.device) -> dict[str, list[float]]:
@@ -159,11 +192,11 @@ def ours(device: torch.device) -> dict[str, Run]:
     """Our predictions by name."""
     model = DiffusionInst.from_preset("r50-coco", device=device)
     small = DiffusionInst.from_preset("nano", device=device)
-    picture, little = [noise_picture(SIZE)], [noise_picture((512, 512))]
+    picture, little = noise_picture(SIZE), [noise_picture((512, 512))]
     made: dict[str, Run] = {}
-    for name, contestant in PREDICTION.items():
-        fast = ready(model, Workload(SIZE, contestant.steps, precision=contestant.precision))
-        made[name] = lambda fast=fast: predict(fast, picture)  # type: ignore[misc]
+    for name, contestant in prediction(device).items():
+        fast, pictures = ready(model, contestant.workload()), [picture] * contestant.batch
+        made[name] = lambda fast=fast, pictures=pictures: predict(fast, pictures)  # type: ignore[misc]
     swift = ready(small, Workload((512, 512), 1, 100))
     made[SWIFT] = lambda: predict(swift, little)
     return made
@@ -196,9 +229,11 @@ def train_rival(device: torch.device) -> Run:
         "masks": wanted.masks.to(torch.uint8),
     }
 
+    count = PICTURES[device.type]
+
     def run() -> None:
         optimizer.zero_grad()
-        losses: dict[str, Tensor] = model([picture] * PICTURES, [target] * PICTURES)
+        losses: dict[str, Tensor] = model([picture] * count, [target] * count)
         sum(losses.values(), torch.zeros((), device=device)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
@@ -212,10 +247,12 @@ def train_ours(precision: Precision, device: torch.device) -> Run:
     network = DiffusionInstNetwork(config.model).to(device)
     step = TrainingStep(network, Criterion(config.criterion), config.train.proposals).to(device)
     step.train()
-    optimizer = torch.optim.AdamW((p for p in step.parameters() if p.requires_grad), lr=1e-5)
+    learning = (p for p in step.parameters() if p.requires_grad)
+    optimizer = torch.optim.AdamW(learning, lr=1e-5, fused=True)
     pixels = torch.from_numpy(noise_picture(SIZE)).permute(2, 0, 1).to(device)
-    images = ImageBatch(torch.stack([pixels] * PICTURES), (SIZE,) * PICTURES)
-    targets = [objects().to(device)] * PICTURES
+    count = PICTURES[device.type]
+    images = ImageBatch(torch.stack([pixels] * count), (SIZE,) * count)
+    targets = [objects().to(device)] * count
     draws = step.draw(targets, torch.Generator().manual_seed(0))
 
     def run() -> None:
@@ -243,10 +280,9 @@ def peak(*, name: str, device: str) -> None:
     if name == RIVAL:
         rival(place)()
     else:
-        contestant = PREDICTION[name]
-        workload = Workload(SIZE, contestant.steps, precision=contestant.precision)
-        fast = ready(DiffusionInst.from_preset("r50-coco", device=device), workload)
-        predict(fast, [noise_picture(SIZE)])
+        contestant = prediction(place)[name]
+        fast = ready(DiffusionInst.from_preset("r50-coco", device=device), contestant.workload())
+        predict(fast, [noise_picture(SIZE)] * contestant.batch)
     print(peak_gib(place))
 
 
@@ -263,14 +299,17 @@ def table(content: dict[str, Any]) -> str:
         for name, seconds in content[kind].items():
             lines.append(f"| {' | '.join([name, *cells(content, kind, name, seconds)])} |")
         lines.append("")
-    swift = statistics.median(content["prediction"][SWIFT])
-    lines.append(f"nano, 512 px, 100 proposals, 1 step: {1 / swift:.1f} pictures/s (target: 8)")
+    rates = {name: c.rate for name, c in {**ON_CPU, **ON_GPU}.items()} | {SWIFT: 8.0}
+    for name, seconds in content["prediction"].items():
+        if rates.get(name) is not None:
+            rate = 1 / statistics.median(seconds)
+            lines.append(f"- {name}: {rate:.1f} pictures/s (target: {rates[name]:g})")
     return "\n".join(lines) + "\n"
 
 
 def cells(content: dict[str, Any], kind: str, name: str, seconds: list[float]) -> list[str]:
     """One row of the table."""
-    goal = {**PREDICTION, **TRAINING}.get(name)
+    goal = {**ON_GPU, **ON_CPU, **TRAINING}.get(name)
     ratios = [mine / theirs for mine, theirs in zip(seconds, content[kind][RIVAL], strict=True)]
     row = [f"{statistics.median(seconds):.2f}", f"{statistics.median(ratios):.2f}"]
     row += [f"{min(ratios):.2f}-{max(ratios):.2f}", _goal(goal.target if goal else None)]

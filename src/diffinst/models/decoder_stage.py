@@ -48,10 +48,10 @@ class DynamicConv(nn.Module):
         """Queries (M, D) and RoI features (M, cells, D) to (M, D)."""
         first, second = self.parameters_of(queries).chunk(2, dim=-1)
         hidden = rois @ first.unflatten(-1, (self.width, self.dynamic_width))
-        hidden = self.norm1(hidden).relu()
+        hidden = self.norm1(hidden).relu_()
         hidden = hidden @ second.unflatten(-1, (self.dynamic_width, self.width))
-        hidden = self.norm2(hidden).relu()
-        result: Tensor = self.norm3(self.out(hidden.flatten(1))).relu()
+        hidden = self.norm2(hidden).relu_()
+        result: Tensor = self.norm3(self.out(hidden.flatten(1))).relu_()
         return result
 
 
@@ -133,7 +133,7 @@ class DecoderStage(nn.Module):
         queries = self.norm1(queries + self.attention(queries))
         mixed = self.interaction(queries.flatten(0, 1), rois.flatten(0, 1))
         queries = self.norm2(queries + mixed.view_as(queries))
-        queries = self.norm3(queries + self.contract(self.expand(queries).relu()))
+        queries = self.norm3(queries + self.contract(self.expand(queries).relu_()))
 
         scale, shift = self.time(F.silu(time)).to(queries.dtype)[:, None].chunk(2, dim=-1)
         modulated = queries * (1 + scale) + shift
@@ -149,5 +149,5 @@ class DecoderStage(nn.Module):
 def _tower(width: int, layers: int) -> nn.Sequential:
     blocks: list[nn.Module] = []
     for _ in range(layers):
-        blocks += [nn.Linear(width, width, bias=False), nn.LayerNorm(width), nn.ReLU()]
+        blocks += [nn.Linear(width, width, bias=False), nn.LayerNorm(width), nn.ReLU(inplace=True)]
     return nn.Sequential(*blocks)

@@ -47,7 +47,7 @@ def _conv_norm(inputs: int, outputs: int, config: MaskBranchConfig) -> nn.Sequen
             norm = nn.SyncBatchNorm(outputs)
         case "group":
             norm = nn.GroupNorm(_groups(outputs), outputs)
-    return nn.Sequential(conv, norm, nn.ReLU())
+    return nn.Sequential(conv, norm, nn.ReLU(inplace=True))
 
 
 def _groups(channels: int) -> int:

@@ -80,7 +80,7 @@ def apply_filters(
         else:
             hidden = torch.baddbmm(bias[..., None], weight, hidden)
         if i < last:
-            hidden = hidden.relu()
+            hidden = hidden.relu_()  # neither product needs its output in backward
     return hidden[:, 0]
 
 

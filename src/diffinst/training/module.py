@@ -300,6 +300,7 @@ class DiffusionInstModule(pl.LightningModule):
             parameter_groups(self.network, train),
             lr=train.lr,
             weight_decay=train.weight_decay,
+            fused=True,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: lr_factor(i, train))
         return {
