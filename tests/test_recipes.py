@@ -19,7 +19,7 @@ from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.filters import FilterLayout
 from diffinst.structures import ImageBatch, Targets
 from diffinst.training.criterion import Criterion
-from diffinst.training.module import lr_factor, parameter_groups
+from diffinst.training.optimizer import lr_factor, parameter_groups
 from diffinst.training.step import TrainingStep
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,7 +19,8 @@ from diffinst.config import Config, TrainConfig
 from diffinst.data.load import load_split
 from diffinst.data.loader import TrainBatch, TrainStream
 from diffinst.training.fit import CHECKPOINTS
-from diffinst.training.module import DiffusionInstModule, freeze, lr_factor, parameter_groups
+from diffinst.training.module import DiffusionInstModule
+from diffinst.training.optimizer import freeze, lr_factor, parameter_groups
 
 Settings = Callable[..., Config]
 Runner = Callable[..., Path]

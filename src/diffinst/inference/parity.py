@@ -38,8 +38,8 @@ class Parity:
         instances: Confident ones of the original.
         same: Of these, found again in the same class with a mask IoU of at least 0.95.
         extra: Confident ones of the exported model that the original does not have.
-        seconds: A picture, original, median.
-        seconds_exported: A picture, exported, median.
+        seconds: From an array of the exported size to instances, original, median.
+        seconds_exported: The same, exported, with its share of post-processing on our side.
     """
 
     pictures: int
@@ -80,13 +80,12 @@ def compare(
     for source in pictures:
         picture = fitted(source, about.size)
         array = np.ascontiguousarray(picture.transpose(1, 2, 0))
-        inputs = exported_inputs(picture, original.config, seed)
         begin = time.perf_counter()
         expected = original.predict(array, seed=seed)
         between = time.perf_counter()
-        outputs = run(**inputs)
-        seconds.append((between - begin, time.perf_counter() - between))
+        outputs = run(**exported_inputs(picture, original.config, seed))
         found = to_instances(outputs, about, original)
+        seconds.append((between - begin, time.perf_counter() - between))
         counts += common(expected, found, threshold)
     medians = np.median(np.array(seconds), axis=0) if seconds else (0.0, 0.0)
     instances, same, extra = counts.tolist()
