@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -12,17 +10,10 @@ import torch
 
 from diffinst.config import Config
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "speed.py"
-
 
 @pytest.fixture(scope="module")
-def speed() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("speed", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["speed"] = module
-    spec.loader.exec_module(module)
-    return module
+def speed(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("speed")
 
 
 def test_ratios_are_taken_within_a_round(speed: ModuleType) -> None:

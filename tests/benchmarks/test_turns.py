@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "turns.py"
 COUNT = """
 import sys, time
 for i in range(10**6):
@@ -21,12 +20,8 @@ for i in range(10**6):
 
 
 @pytest.fixture(scope="module")
-def turns() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("turns", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def turns(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("turns")
 
 
 def work_until_it_counts(worker: object, counter: Path) -> None:
