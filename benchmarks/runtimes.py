@@ -68,6 +68,7 @@ def runtimes(
         results: Folder of the files.
     """
     loaded = DiffusionInst.from_pretrained(model)
+    threshold = loaded.config.postprocess.threshold or 0.5
     sampler = {"steps": 1, "proposals": proposals}
     shown = {"threshold": 0.0, "max_detections": max_detections}
     config = loaded.config.updated(sampler=sampler, postprocess=shown)
@@ -76,11 +77,12 @@ def runtimes(
     size = Counter((r.height, r.width) for r in split.records).most_common(1)[0][0]
     records = of_size(split, size)[:limit]
     seen = of_size(load_split(data, "train"), size)[:CALIBRATION]
+    if not seen:
+        raise ValueError(f"{data}: train has no picture of {size} to calibrate int8 on")
     content: dict[str, Any] = {"machine": machine(torch.device("cpu")), "model": model}
     content |= {"size": size, "pictures": len(records), "proposals": proposals, "rows": {}}
     with tempfile.TemporaryDirectory(prefix="diffinst-runtimes-") as folder:
         ways = contestants(loaded, Path(folder), size, [r.path for r in seen])
-        threshold = loaded.config.postprocess.threshold or 0.5
         expected = {r.id: ways[BASE](r.path) for r in records}
         for name, way in ways.items():
             content["rows"][name] = accuracy(way, split, records, expected, threshold)

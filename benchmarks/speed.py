@@ -124,7 +124,8 @@ def speed(
     seconds = race({RIVAL: rival(place), **ours(place)}, rounds, place)
     for name, contestant in entered.items():
         seconds[name] = [s / contestant.batch for s in seconds[name]]
-    content: dict[str, Any] = {"machine": machine(place), "prediction": seconds}
+    content: dict[str, Any] = {"kind": place.type, "machine": machine(place)}
+    content["prediction"] = seconds
     content["peak_gib"] = {name: memory(name, device) for name in (RIVAL, *entered)}
     if training:
         runs = {RIVAL: train_rival(place)}
@@ -299,7 +300,8 @@ def table(content: dict[str, Any]) -> str:
         for name, seconds in content[kind].items():
             lines.append(f"| {' | '.join([name, *cells(content, kind, name, seconds)])} |")
         lines.append("")
-    rates = {name: c.rate for name, c in {**ON_CPU, **ON_GPU}.items()} | {SWIFT: 8.0}
+    entered = prediction(torch.device(content["kind"]))
+    rates = {name: c.rate for name, c in entered.items()} | {SWIFT: 8.0}
     for name, seconds in content["prediction"].items():
         if rates.get(name) is not None:
             rate = 1 / statistics.median(seconds)
@@ -309,9 +311,9 @@ def table(content: dict[str, Any]) -> str:
 
 def cells(content: dict[str, Any], kind: str, name: str, seconds: list[float]) -> list[str]:
     """One row of the table."""
-    goal = {**ON_GPU, **ON_CPU, **TRAINING}.get(name)
+    goal = {**prediction(torch.device(content["kind"])), **TRAINING}.get(name)
     ratios = [mine / theirs for mine, theirs in zip(seconds, content[kind][RIVAL], strict=True)]
-    row = [f"{statistics.median(seconds):.2f}", f"{statistics.median(ratios):.2f}"]
+    row = [f"{statistics.median(seconds):.3g}", f"{statistics.median(ratios):.2f}"]
     row += [f"{min(ratios):.2f}-{max(ratios):.2f}", _goal(goal.target if goal else None)]
     gib = content["peak_gib"].get(name) if kind == "prediction" else None
     if gib is None:

@@ -23,18 +23,26 @@ WHOLE_GRAPHS = """
 import numpy as np, torch
 from diffinst import DiffusionInst
 
+compiled = []
+
+def whole(graph, inputs):
+    compiled.append(graph)
+    return graph.forward
+
 model = DiffusionInst.from_preset("tiny")
 fast = model.optimize("fp32")
 network = fast.network
 for part in (network.backbone, network.fpn, network.mask_branch, *network.decoder.stages):
-    part.compile(backend="eager", fullgraph=True)
-for height, width in ((90, 120), (64, 150)):
+    part.compile(backend=whole, fullgraph=True)
+for height, width in ((90, 120), (64, 150), (120, 90), (70, 200)):
+    before = len(compiled)
     picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     asked = {"steps": 2, "proposals": 12, "threshold": 0.0}
     wanted, found = model.predict(picture, **asked), fast.predict(picture, **asked)
     assert len(wanted) == len(found) > 3
     torch.testing.assert_close(wanted.boxes, found.boxes, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(wanted.scores, found.scores, rtol=1e-4, atol=1e-4)
+assert before == len(compiled) > 0, (before, len(compiled))  # the last size is no news
 """
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffinst.config import Config
-from diffinst.io.memory import explained
+from diffinst.io.memory import OutOfMemory, explained
 from diffinst.training.memory import advice
 
 # a crop, the whole map, float32, frozen norms, the whole batch at once: everything can be lowered
@@ -50,6 +50,14 @@ def test_other_errors_pass(error: Exception) -> None:
     assert caught.value is error
     with explained("training", lambda: advice(PAPER)):
         pass
+
+
+def test_what_was_explained_inside_passes() -> None:
+    inner = explained("predicting", lambda: "lower proposals")
+    outer = explained("training", lambda: advice(PAPER))
+    said = pytest.raises(OutOfMemory, match=r"^out of memory while predicting: lower proposals$")
+    with said, outer, inner:
+        raise MemoryError
 
 
 def test_real_memory_that_cannot_be_had() -> None:

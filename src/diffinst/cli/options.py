@@ -26,11 +26,12 @@ def usable_device(name: str | None) -> str:
     """
     import torch
 
-    available = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name is None:
-        return available[-1]
-    if name.split(":")[0] not in available:
-        raise ValueError(f"--device {name}: not usable here; there is {', '.join(available)}")
+        return "cuda" if gpus else "cpu"
+    allowed = ["cpu", *["cuda"] * bool(gpus), *(f"cuda:{i}" for i in range(gpus))]
+    if name not in allowed:
+        raise ValueError(f"--device {name}: not usable here; there is {', '.join(allowed)}")
     return name
 
 

@@ -129,6 +129,7 @@ def measure(
     fast = ready(model, workload)
     pictures = [noise_picture(workload.size, i) for i in range(workload.batch)]
     if workload.compiled:
+        torch.compiler.reset()  # kernels of other workloads would change this one's
         predict(fast, pictures)
     plain = ready(model, replace(workload, compiled=False)) if workload.compiled else fast
     work = count(lambda: predict(plain, pictures))  # warms up, too

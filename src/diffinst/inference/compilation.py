@@ -13,8 +13,9 @@ from diffinst.models.network import DiffusionInstNetwork
 def compile_parts(network: DiffusionInstNetwork) -> bool:
     """Compile backbone, pyramid, mask branch and each decoder stage, in place, at their first call.
 
-    A second picture size or number of proposals compiles once more, for any size from then on;
-    stages share their kernels. Box maths stays float32, whatever the precision.
+    All stages but the first share their kernels. Another picture size or number of proposals
+    compiles again, with kernels for any value of what changed; beyond eight variants of a part
+    torch runs further ones uncompiled. Box maths stays float32, whatever the precision.
 
     Args:
         network: Ready to predict.

@@ -26,7 +26,7 @@ from diffinst.models.network import DiffusionInstNetwork, Encoded
 from diffinst.ops.images import SIZE_DIVISOR, fit_size, pad_batch, resize
 from diffinst.structures import ImageBatch
 
-MAX_BATCH = {"cpu": 8, "cuda": 32}  # pictures that go through the network at once
+MAX_BATCH = {"cuda": 32}  # pictures that go through the network at once
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,7 @@ class DiffusionInst:
             padded = tuple(-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in size)
             groups.setdefault((padded[0], padded[1]), []).append(i)
         results: dict[int, Instances] = {}
-        exact, most = self.network.dtype == torch.float32, MAX_BATCH[self.device.type]
+        exact, most = self.network.dtype == torch.float32, MAX_BATCH.get(self.device.type, 8)
         for size, members in groups.items():
             for first in range(0, len(members), most):
                 chosen = members[first : first + most]
