@@ -355,10 +355,8 @@ def table(*, results: Path = RESULTS) -> None:
         used = run["training"]
         kinds = {run["side"]: (run["val"], run["prediction"])}
         if run["side"] == "nano":
-            sampling = "nano, {} steps, {} proposals"
             kinds = {
-                sampling.format(*kind.split("x")): (val, run["prediction"][kind])
-                for kind, val in run["val"].items()
+                _described(kind): (val, run["prediction"][kind]) for kind, val in run["val"].items()
             }
         for kind, (val, prediction) in kinds.items():
             scores = [f"{val['mask/AP']:.3f}", f"{val['mask/AP50']:.3f}"]
@@ -370,6 +368,12 @@ def table(*, results: Path = RESULTS) -> None:
     with atomic_path(results / "accuracy.md") as temporary:
         Path(temporary).write_text(text, encoding="utf-8")
     print(text)
+
+
+def _described(kind: str) -> str:
+    """4x500 in words."""
+    steps, proposals = kind.split("x")
+    return f"nano, {steps} step{'s' * (steps != '1')}, {proposals} proposals"
 
 
 if __name__ == "__main__":
