@@ -1,11 +1,13 @@
-"""Is diffinst as fast as Mask R-CNN, and in as little memory? Both in one process, in turns.
+"""Is diffinst as fast as Mask R-CNN, and in as little memory? Both in turns on one machine.
 
     python benchmarks/speed.py  # or: make bench; --no-training leaves the slow half away
 
 The rival is torchvision's Mask R-CNN R50-FPN in float32. One picture of 800 x 1216, nothing is
 resized, up to 100 instances painted at full size; weights are random on both sides, so the rival's
 score threshold is zero and it, too, draws 100 masks. Each round runs every contestant once; the
-ratio is taken within a round, and the median over rounds is printed.
+ratio is taken within a round, and the median over rounds is printed. Training iterations run in a
+process each, one at a time: `diffinst train` tells the C library to keep freed memory, and the
+rival's process is left as it is.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from torchvision.models import resnet50
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops.misc import FrozenBatchNorm2d
+from turns import Server
 
 from diffinst.config import Config
 from diffinst.inference.benchmark import (
@@ -38,6 +41,7 @@ from diffinst.inference.benchmark import (
 )
 from diffinst.inference.optimize import Precision
 from diffinst.inference.predictor import DiffusionInst
+from diffinst.io.allocator import keep_freed_memory
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.structures import ImageBatch, Targets
@@ -114,7 +118,7 @@ def speed(
     """Measure, print the table, write JSON and Markdown.
 
     Args:
-        rounds: Turns of each contestant, after one to warm up; a third of them for training.
+        rounds: Turns of each contestant, after one to warm up; half as many for training.
         training: A training iteration as well.
         device: cpu or cuda.
         results: Folder of `speed-DEVICE.json` and `.md`.
@@ -128,9 +132,7 @@ def speed(
     content["prediction"] = seconds
     content["peak_gib"] = {name: memory(name, device) for name in (RIVAL, *entered)}
     if training:
-        runs = {RIVAL: train_rival(place)}
-        runs |= {name: train_ours(c.precision, place) for name, c in TRAINING.items()}
-        content["training"] = race(runs, max(2, rounds // 3), place)
+        content["training"] = race_training(device, max(3, rounds // 2))
     text = table(content)
     write_json(results / f"speed-{place.type}.json", content)
     with atomic_path(results / f"speed-{place.type}.md") as temporary:
@@ -154,6 +156,37 @@ def race(runs: dict[str, Run], rounds: int, device: torch.device) -> dict[str, l
                 seconds[name].append(now(device) - begin)
         print(f"round {i} of {rounds}", file=sys.stderr)
     return seconds
+
+
+def race_training(device: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds of training iterations in turns; ours are set up as by `diffinst train`."""
+    servers = {}
+    for name in (RIVAL, *TRAINING):
+        command = [sys.executable, __file__, "train", f"--name={name}", f"--device={device}"]
+        servers[name] = Server(command)
+    runs = {name: (lambda s=server: s.ask("go")) for name, server in servers.items()}  # type: ignore[misc]
+    seconds = race(runs, rounds, torch.device("cpu"))  # each waits for its own device
+    for server in servers.values():
+        server.close()
+    return seconds
+
+
+@app.command
+def train(*, name: str, device: str) -> None:
+    """A training iteration for each line on stdin; prints its seconds. An empty line ends it."""
+    place = torch.device(device)
+    if name == RIVAL:
+        run = train_rival(place)
+    else:
+        keep_freed_memory()
+        run = train_ours(TRAINING[name].precision, place)
+    for line in sys.stdin:
+        if not line.strip():
+            print(peak_gib(place), flush=True)
+            return
+        begin = now(place)
+        run()
+        print(now(place) - begin, flush=True)
 
 
 def now(device: torch.device) -> float:

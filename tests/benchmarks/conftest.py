@@ -17,6 +17,8 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 def script() -> Callable[[str], ModuleType]:
     """Imports one by its name."""
 
+    sys.path.append(str(FOLDER))  # they import each other
+
     def load(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
         assert spec is not None and spec.loader is not None

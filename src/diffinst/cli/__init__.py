@@ -16,6 +16,7 @@ from diffinst.cli.models import convert, info
 from diffinst.cli.predict import predict
 from diffinst.cli.terminal import console
 from diffinst.cli.train import train
+from diffinst.io.allocator import keep_freed_memory
 
 app = App(
     name="diffinst",
@@ -35,6 +36,7 @@ app.command(info)
 
 def main() -> None:
     """Entry point: errors of the user's making are one clear line, not a traceback."""
+    keep_freed_memory()
     try:
         app()
     except (ValueError, OSError, MemoryError, FloatingPointError) as error:

@@ -12,7 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 ROUNDS = 5
 COPIED = 2**26  # bytes
-CONVOLUTIONS = ("convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution")
+CONVOLUTIONS = (
+    "convolution",
+    "_convolution",
+    "mkldnn_convolution",
+    "cudnn_convolution",
+    "convolution_backward",
+)
 
 
 @dataclass(frozen=True)
