@@ -113,7 +113,12 @@ TRAINING = {
 
 @app.default
 def speed(
-    *, rounds: int = 7, training: bool = True, device: str = "cpu", results: Path = RESULTS
+    *,
+    rounds: int = 7,
+    training: bool = True,
+    device: str = "cpu",
+    rival_keeps_memory: bool = False,
+    results: Path = RESULTS,
 ) -> None:
     """Measure, print the table, write JSON and Markdown.
 
@@ -121,6 +126,7 @@ def speed(
         rounds: Turns of each contestant, after one to warm up; half as many for training.
         training: A training iteration as well.
         device: cpu or cuda.
+        rival_keeps_memory: Its training process keeps freed memory, too, which its scripts do not.
         results: Folder of `speed-DEVICE.json` and `.md`.
     """
     place = torch.device(device)
@@ -132,7 +138,7 @@ def speed(
     content["prediction"] = seconds
     content["peak_gib"] = {name: memory(name, device) for name in (RIVAL, *entered)}
     if training:
-        content["training"] = race_training(device, max(3, rounds // 2))
+        content["training"] = race_training(device, max(3, rounds // 2), rival_keeps_memory)
     text = table(content)
     write_json(results / f"speed-{place.type}.json", content)
     with atomic_path(results / f"speed-{place.type}.md") as temporary:
@@ -158,11 +164,12 @@ def race(runs: dict[str, Run], rounds: int, device: torch.device) -> dict[str, l
     return seconds
 
 
-def race_training(device: str, rounds: int) -> dict[str, list[float]]:
+def race_training(device: str, rounds: int, all_keep_memory: bool) -> dict[str, list[float]]:
     """Seconds of training iterations in turns; ours are set up as by `diffinst train`."""
     servers = {}
     for name in (RIVAL, *TRAINING):
         command = [sys.executable, __file__, "train", f"--name={name}", f"--device={device}"]
+        command += ["--keep-memory"] * (all_keep_memory or name != RIVAL)
         servers[name] = Server(command)
     runs = {name: (lambda s=server: s.ask("go")) for name, server in servers.items()}  # type: ignore[misc]
     seconds = race(runs, rounds, torch.device("cpu"))  # each waits for its own device
@@ -172,14 +179,12 @@ def race_training(device: str, rounds: int) -> dict[str, list[float]]:
 
 
 @app.command
-def train(*, name: str, device: str) -> None:
+def train(*, name: str, device: str, keep_memory: bool = False) -> None:
     """A training iteration for each line on stdin; prints its seconds. An empty line ends it."""
     place = torch.device(device)
-    if name == RIVAL:
-        run = train_rival(place)
-    else:
+    if keep_memory:
         keep_freed_memory()
-        run = train_ours(TRAINING[name].precision, place)
+    run = train_rival(place) if name == RIVAL else train_ours(TRAINING[name].precision, place)
     for line in sys.stdin:
         if not line.strip():
             print(peak_gib(place), flush=True)

@@ -56,7 +56,8 @@ def predict(
         fp32, bf16 (faster where the processor has it, nearly the same results), or auto: bf16 where
         this machine is faster with it.
     compile_network
-        Compile the network first: a minute or so, worth it for thousands of pictures.
+        Compile the network at the first picture of each size, which takes up to a minute: for
+        thousands of pictures of a few sizes.
     """
     from diffinst.inference.batch import predict_folder
     from diffinst.inference.predictor import DiffusionInst

@@ -14,8 +14,8 @@ def compile_parts(network: DiffusionInstNetwork) -> bool:
     """Compile backbone, pyramid, mask branch and each decoder stage, in place, at their first call.
 
     All stages but the first share their kernels. Another picture size or number of proposals
-    compiles again, with kernels for any value of what changed; beyond eight variants of a part
-    torch runs further ones uncompiled. Box maths stays float32, whatever the precision.
+    compiles again; beyond eight variants of a part torch runs further ones uncompiled, so it pays
+    for pictures of a few sizes. Box maths stays float32, whatever the precision.
 
     Args:
         network: Ready to predict.

@@ -122,8 +122,9 @@ class DiffusionInst:
         Args:
             precision: `fp32` gives the same results to rounding; `bf16` nearly the
                 same; `auto` is bf16 where this machine is faster with it.
-            compile_network: Compile it at the first prediction, which takes a minute or so, for
-                many pictures. Where that is not possible a warning says why, and it runs as it is.
+            compile_network: Compile it at the first prediction of each size, which takes up to a
+                minute: for many pictures of a few sizes. Where that is not possible a warning says
+                why, and it runs as it is.
 
         Raises:
             ValueError: No such precision.
