@@ -6,8 +6,8 @@ The rival is torchvision's Mask R-CNN R50-FPN in float32. One picture of 800 x 1
 resized, up to 100 instances painted at full size; weights are random on both sides, so the rival's
 score threshold is zero and it, too, draws 100 masks. Each round runs every contestant once; the
 ratio is taken within a round, and the median over rounds is printed. Training iterations run in a
-process each, one at a time: `diffinst train` tells the C library to keep freed memory, and the
-rival's process is left as it is.
+process each, one at a time: `diffinst train` tells the C library to keep freed memory, the rival's
+process is left as it is; a second race tells both.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from cyclopts import App
@@ -55,6 +55,7 @@ OBJECTS = 10  # of a picture of the training iteration
 PICTURES = {"cpu": 2, "cuda": 16}  # in its batch
 RIVAL = "Mask R-CNN fp32"
 SWIFT = "nano 512 px, 100 proposals, 1 step fp32"  # its goal is pictures a second
+KINDS = ("prediction", "training", "training, rival keeps freed memory too")
 Run = Callable[[], object]
 
 
@@ -117,7 +118,6 @@ def speed(
     rounds: int = 7,
     training: bool = True,
     device: str = "cpu",
-    rival_keeps_memory: bool = False,
     results: Path = RESULTS,
 ) -> None:
     """Measure, print the table, write JSON and Markdown.
@@ -126,7 +126,6 @@ def speed(
         rounds: Turns of each contestant, after one to warm up; half as many for training.
         training: A training iteration as well.
         device: cpu or cuda.
-        rival_keeps_memory: Its training process keeps freed memory, too, which its scripts do not.
         results: Folder of `speed-DEVICE.json` and `.md`.
     """
     place = torch.device(device)
@@ -138,7 +137,9 @@ def speed(
     content["prediction"] = seconds
     content["peak_gib"] = {name: memory(name, device) for name in (RIVAL, *entered)}
     if training:
-        content["training"] = race_training(device, max(3, rounds // 2), rival_keeps_memory)
+        for kind, equal in zip(KINDS[1:], (False, True), strict=True):
+            content[kind], peaks = race_training(device, rounds // 2 + 1, all_keep_memory=equal)
+            content[f"peak_gib, {kind}"] = peaks
     text = table(content)
     write_json(results / f"speed-{place.type}.json", content)
     with atomic_path(results / f"speed-{place.type}.md") as temporary:
@@ -164,18 +165,26 @@ def race(runs: dict[str, Run], rounds: int, device: torch.device) -> dict[str, l
     return seconds
 
 
-def race_training(device: str, rounds: int, all_keep_memory: bool) -> dict[str, list[float]]:
-    """Seconds of training iterations in turns; ours are set up as by `diffinst train`."""
+def race_training(
+    device: str, rounds: int, *, all_keep_memory: bool
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds of training iterations in turns, and peak GiB; ours set up as by `diffinst train`.
+
+    Args:
+        device: cpu or cuda.
+        rounds: Turns of each after two to warm up.
+        all_keep_memory: The rival's process keeps freed memory, too, which its scripts do not.
+    """
     servers = {}
     for name in (RIVAL, *TRAINING):
         command = [sys.executable, __file__, "train", f"--name={name}", f"--device={device}"]
         command += ["--keep-memory"] * (all_keep_memory or name != RIVAL)
         servers[name] = Server(command)
     runs = {name: (lambda s=server: s.ask("go")) for name, server in servers.items()}  # type: ignore[misc]
+    for run in runs.values():
+        run()
     seconds = race(runs, rounds, torch.device("cpu"))  # each waits for its own device
-    for server in servers.values():
-        server.close()
-    return seconds
+    return seconds, {name: server.close() for name, server in servers.items()}
 
 
 @app.command
@@ -319,6 +328,7 @@ def peak(*, name: str, device: str) -> None:
     if name == RIVAL:
         rival(place)()
     else:
+        keep_freed_memory()  # as the commands do
         contestant = prediction(place)[name]
         fast = ready(DiffusionInst.from_preset("r50-coco", device=device), contestant.workload())
         predict(fast, [noise_picture(SIZE)] * contestant.batch)
@@ -329,8 +339,7 @@ def table(content: dict[str, Any]) -> str:
     """Markdown from the JSON: seconds, ratios, targets."""
     where = content["machine"]
     lines = [f"{where['device']}, {where['threads']} threads, torch {where['torch']}\n"]
-    kinds: tuple[Literal["prediction", "training"], ...] = ("prediction", "training")
-    for kind in kinds:
+    for kind in KINDS:
         if kind not in content:
             continue
         lines.append(f"| {kind} | s | ratio | range | target | peak GiB | ratio | target |")
@@ -353,10 +362,11 @@ def cells(content: dict[str, Any], kind: str, name: str, seconds: list[float]) -
     ratios = [mine / theirs for mine, theirs in zip(seconds, content[kind][RIVAL], strict=True)]
     row = [f"{statistics.median(seconds):.3g}", f"{statistics.median(ratios):.2f}"]
     row += [f"{min(ratios):.2f}-{max(ratios):.2f}", _goal(goal.target if goal else None)]
-    gib = content["peak_gib"].get(name) if kind == "prediction" else None
+    peaks = content["peak_gib" if kind == "prediction" else f"peak_gib, {kind}"]
+    gib = peaks.get(name)
     if gib is None:
         return [*row, "", "", ""]
-    share = gib / content["peak_gib"][RIVAL]
+    share = gib / peaks[RIVAL]
     return [*row, f"{gib:.2f}", f"{share:.2f}", _goal(goal.memory if goal else None)]
 
 

@@ -38,7 +38,22 @@ def test_ratios_are_taken_within_a_round(speed: ModuleType) -> None:
     assert "| Mask R-CNN fp32 | 4 | 1.00 | 1.00-1.00 |  | 2.00 | 1.00 |  |" in text
     assert "| diffinst 1 step bf16 | 2 | 0.50 | 0.50-0.75 | <= 0.55 | 1.00 | 0.50 |  |" in text
     assert "| 6 | 1.50 | 1.50-1.50 | <= 1.8 | 1.50 | 0.75 | <= 1 |" in text
-    assert "8.0 pictures/s" in text
+    assert "8.0 pictures/s" in text and "training" not in text
+
+
+def test_training_has_its_own_times_and_peaks(speed: ModuleType) -> None:
+    name, kind = "diffinst training bf16", "training, rival keeps freed memory too"
+    content = {
+        "kind": "cpu",
+        "machine": {"device": "abacus", "threads": 2, "torch": "9"},
+        "prediction": {speed.RIVAL: [2.0], speed.SWIFT: [0.1]},
+        "peak_gib": {},
+        kind: {speed.RIVAL: [10.0, 12.0], name: [5.0, 3.0]},
+        f"peak_gib, {kind}": {speed.RIVAL: 4.0, name: 6.0},
+    }
+    text = speed.table(content)
+    assert f"| {kind} | s |" in text and "| training | s |" not in text
+    assert f"| {name} | 4 | 0.38 | 0.25-0.50 | <= 0.6 | 6.00 | 1.50 |  |" in text
 
 
 def test_everyone_has_as_many_turns(speed: ModuleType) -> None:

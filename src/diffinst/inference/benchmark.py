@@ -26,6 +26,7 @@ from diffinst.inference.postprocess import draw, select
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.sampler import Noise, Sampler, pool_steps
 from diffinst.inference.stopwatch import Stopwatch
+from diffinst.io.allocator import keep_freed_memory
 from diffinst.io.images import read_image
 
 GIB = 2**30
@@ -197,6 +198,7 @@ def with_memory(model: DiffusionInst, measurement: Measurement) -> Measurement:
 
 
 def _remember(answer: Connection, folder: str, device: str, workload: Workload) -> None:
+    keep_freed_memory()  # as the commands do
     model = ready(DiffusionInst.from_pretrained(folder, device=device), workload)
     pictures = [noise_picture(workload.size, i) for i in range(workload.batch)]
     idle = peak_gib(model.device)

@@ -6,7 +6,7 @@ import ctypes
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-LARGEST = 2**31 - 1
+THRESHOLDS = (2**31 - 1, 2**25)  # the largest an int holds; what older versions accept
 
 
 def keep_freed_memory() -> bool:
@@ -23,4 +23,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # another C library
         return False
-    return bool(mallopt(M_TRIM_THRESHOLD, -1) and mallopt(M_MMAP_THRESHOLD, LARGEST))
+    taken = any(mallopt(M_MMAP_THRESHOLD, threshold) for threshold in THRESHOLDS)
+    return taken and bool(mallopt(M_TRIM_THRESHOLD, -1))
