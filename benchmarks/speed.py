@@ -39,6 +39,7 @@ from diffinst.inference.benchmark import (
     predict,
     ready,
 )
+from diffinst.inference.limits import count
 from diffinst.inference.optimize import Precision
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.allocator import keep_freed_memory
@@ -201,6 +202,15 @@ def train(*, name: str, device: str, keep_memory: bool = False) -> None:
         begin = now(place)
         run()
         print(now(place) - begin, flush=True)
+
+
+@app.command
+def flops(*, device: str = "cpu") -> None:
+    """Floating-point operations of a training iteration of both sides."""
+    place = torch.device(device)
+    for name, run in ((RIVAL, train_rival(place)), ("diffinst", train_ours("fp32", place))):
+        work = count(run)
+        print(f"{name}: {(work.convolution + work.matmul) / 1e9:.0f} GFLOP")
 
 
 def now(device: torch.device) -> float:
