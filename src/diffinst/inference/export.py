@@ -21,7 +21,6 @@ from diffinst.config import ConfigError
 from diffinst.inference.fixed import INPUTS, FixedModel, exported_inputs, fitted
 from diffinst.inference.optimize import optimized
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.inference.sampler import Noise
 from diffinst.io.atomic import write_json
 from diffinst.io.images import ImageSource
 
@@ -115,7 +114,8 @@ def export(
     fixed = FixedModel(
         optimized(model.network, "fp32"), config, size, postprocess=postprocess
     ).eval()
-    inputs = example(fixed)
+    grey = np.full((3, *size), 127, np.uint8)
+    inputs = tuple(torch.from_numpy(value) for value in exported_inputs(grey, config).values())
     about = About(
         to,
         size,
@@ -137,14 +137,6 @@ def export(
             shutil.move(Path(folder) / name, out / name)
     write_json(out / ABOUT, asdict(about))
     return out
-
-
-def example(fixed: FixedModel, seed: int = 0) -> tuple[Tensor, ...]:
-    """Inputs of the right shapes: a grey picture and real noise."""
-    config = fixed.config
-    noise = Noise.draw([seed], config.sampler, config.model.diffusion)
-    image = torch.full((1, 3, *fixed.size), 127.0)
-    return (image, *(v.float() for v in (noise.start, noise.renoise, noise.renewal)))
 
 
 def _write(
