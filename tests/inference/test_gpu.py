@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +15,11 @@ from diffinst.config import Config
 from diffinst.data.load import load_split
 from diffinst.data.loader import TrainStream, collate
 from diffinst.data.synthetic import make_shapes
+from diffinst.inference.optimize import Precision
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.boxes import iou
+from diffinst.ops.roi_align import FeatureTable
+from diffinst.ops.roi_choice import TOLERANCE, roi_kernel
 from diffinst.training.criterion import Criterion, Match
 from diffinst.training.step import TrainingStep
 
@@ -31,6 +37,51 @@ def test_confident_instances_are_the_same() -> None:
     assert len(found["cpu"]) == len(found["cuda"]) > 10
     best = iou(found["cpu"].boxes[:, None], found["cuda"].boxes[None]).amax(1)
     assert float((best > 0.95).float().mean()) >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("precision", "same"), [("fp32", 0.98), ("bf16", 0.95)], ids=["fp32", "bf16"]
+)
+def test_a_compiled_and_recorded_network_finds_them_too(precision: Precision, same: float) -> None:
+    coins = np.ascontiguousarray(data.coins()[::2, ::2])
+    plain = DiffusionInst.from_pretrained("nano-nuclei", device="cuda")
+    fast = plain.optimize(precision, compile_network=True)
+    asked: dict[str, Any] = {"steps": 2, "proposals": 100, "threshold": 0.5}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # neither compiling nor recording fails
+        runs = [fast.predict(picture, **asked) for picture in (coins, coins[::-1].copy(), coins)]
+    wanted = plain.predict(coins, **asked)
+    for found in (runs[0], runs[2]):
+        best = iou(wanted.boxes[:, None], found.boxes[None]).amax(1)
+        assert float((best > same).float().mean()) >= 0.95
+    assert torch.equal(runs[0].boxes, runs[2].boxes) and runs[1] != runs[0]
+
+
+def test_pictures_that_travel_ahead_are_the_same() -> None:
+    model = DiffusionInst.from_preset("tiny", device="cuda")
+    generator = np.random.default_rng(0)
+    pictures = [generator.integers(0, 256, (60 + i, 90, 3), np.uint8) for i in range(40)]
+    together = model.predict(list(pictures), proposals=8, threshold=0.0)
+    for picture, found in zip(pictures, together, strict=True):
+        alone = model.predict(picture, proposals=8, threshold=0.0)
+        torch.testing.assert_close(found.boxes, alone.boxes, rtol=1e-3, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_roi_kernel_equals_the_weighted_gather(dtype: torch.dtype) -> None:
+    pytest.importorskip("triton", reason="no Triton for this platform")
+    from diffinst.ops.roi_kernel import pool_on_gpu
+
+    device = torch.device("cuda")
+    maps = [torch.randn(2, 256, s, s, device=device, dtype=dtype) for s in (64, 32, 16, 8)]
+    low = torch.rand(2, 50, 2, device=device) * 300 - 30
+    boxes = torch.cat([low, low + 2 ** (torch.rand_like(low) * 10 - 2)], -1)
+    boxes[0, 0] = torch.nan
+    plain, fused = FeatureTable(maps), FeatureTable(maps, pool_on_gpu)
+    wanted, found = plain.pool(boxes, 7, 2), fused.pool(boxes, 7, 2)
+    limit = TOLERANCE[dtype]
+    torch.testing.assert_close(found, wanted, rtol=limit, atol=limit)
+    roi_kernel(device, dtype)  # does not raise; it is the machine's to say which is faster
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from diffinst.inference.predictor import DiffusionInst, TracePoint
+from diffinst.inference.predictor import DiffusionInst
+from diffinst.inference.trace import TracePoint
 from diffinst.inference.visualize import Frame, film_strip
 from diffinst.io.atomic import atomic_path
 from diffinst.io.images import ImageSource, read_image

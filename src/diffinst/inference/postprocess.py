@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffinst.config import PostprocessConfig
 from diffinst.inference.instances import Instances
+from diffinst.inference.painting import grid_windows, map_windows
 from diffinst.inference.sampler import Pool
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.boxes import class_nms, clip
@@ -83,8 +84,9 @@ def draw(
     real = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1) & (detections.scores >= config.threshold)
     keep = torch.nonzero(real)[: config.max_detections, 0]
     kept, boxes = detections[keep], boxes[keep]
-    on_grid = network.config.filters.evaluate == "grid"
-    cut = _grid_masks if on_grid else _map_masks
+    cut = _grid_masks if network.config.filters.evaluate == "grid" else _map_masks
+    if at_once(boxes.device):
+        cut = _painted
     masks = cut(kept, boxes, features, picture, output, network, config.mask_threshold)
     return Instances(
         boxes=boxes.float().cpu(),
@@ -94,6 +96,32 @@ def draw(
         image_size=output,
         class_names=network.config.names,
     )
+
+
+def at_once(device: torch.device) -> bool:
+    """Whether all masks of a picture are drawn together; on a CPU that takes ten times as long."""
+    return device.type != "cpu"
+
+
+def _painted(
+    kept: Detections,
+    boxes: Tensor,
+    features: Features,
+    picture: int,
+    output: tuple[int, int],
+    network: DiffusionInstNetwork,
+    threshold: float,
+) -> CroppedMasks:
+    """All masks together, where the features lie."""
+    if network.config.filters.evaluate == "grid":
+        windows, patches = grid_windows(
+            kept.filters, kept.boxes, features, picture, output, network, threshold
+        )
+    else:
+        windows, patches = map_windows(
+            kept.filters, kept.boxes, boxes, features, picture, output, network, threshold
+        )
+    return _crops(windows, patches, output)
 
 
 def _map_masks(

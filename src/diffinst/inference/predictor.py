@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import overload
@@ -11,39 +11,26 @@ from typing import overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from diffinst import checkpoint
 from diffinst.config import Config, PreprocessConfig
 from diffinst.inference.compilation import compile_parts
+from diffinst.inference.denoising import Denoiser
+from diffinst.inference.feeding import fed
 from diffinst.inference.instances import Instances
 from diffinst.inference.memory import advice
 from diffinst.inference.optimize import Precision, optimized, resolved
 from diffinst.inference.postprocess import draw, select
-from diffinst.inference.sampler import Noise, Pool, Sampler, SampleStep, pool_step, pool_steps
+from diffinst.inference.replay import record_on_gpu
+from diffinst.inference.trace import TracePoint, trace
 from diffinst.io.images import ImageSource, read_image
 from diffinst.io.memory import explained
-from diffinst.models.network import DiffusionInstNetwork, Encoded
+from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.images import SIZE_DIVISOR, fit_size, pad_batch, resize
 from diffinst.structures import ImageBatch
 
 MAX_BATCH = {"cuda": 32}  # pictures that go through the network at once
-
-
-@dataclass(frozen=True)
-class TracePoint:
-    """What the model believes at one moment of the denoising.
-
-    Attributes:
-        step: Denoising step, 0 first.
-        time: t of that step.
-        stage: Decoder stage, 0 first; -1 for the boxes that entered the step.
-        instances: All proposals with classes and masks; for stage -1 only boxes.
-    """
-
-    step: int
-    time: int
-    stage: int
-    instances: Instances
 
 
 class DiffusionInst:
@@ -64,6 +51,7 @@ class DiffusionInst:
         self.network = network
         self.config = config
         self.precision = precision
+        self._denoiser = Denoiser(network)
 
     @classmethod
     def from_pretrained(
@@ -123,8 +111,9 @@ class DiffusionInst:
             precision: `fp32` gives the same results to rounding; `bf16` nearly the
                 same; `auto` is bf16 where this machine is faster with it.
             compile_network: Compile it at the first prediction of each size, which takes up to a
-                minute: for many pictures of a few sizes. Where that is not possible a warning says
-                why, and it runs as it is.
+                minute: for many pictures of a few sizes. On a GPU all steps are recorded, too, and
+                replayed at once. Where that is not possible a warning says why, and it runs as it
+                is.
 
         Raises:
             ValueError: No such precision.
@@ -135,10 +124,12 @@ class DiffusionInst:
             'fp32'
         """
         chosen = resolved(precision, self.device)
-        network = optimized(self.network, chosen)
+        made = DiffusionInst(optimized(self.network, chosen), self.config, chosen)
         if compile_network:
-            compile_parts(network)
-        return DiffusionInst(network, self.config, chosen)
+            compile_parts(made.network)
+            if self.device.type == "cuda":
+                made._denoiser = Denoiser(made.network, record_on_gpu)
+        return made
 
     @property
     def device(self) -> torch.device:
@@ -146,8 +137,9 @@ class DiffusionInst:
         return self.network.image_mean.device
 
     def to(self, device: str | torch.device) -> DiffusionInst:
-        """Move the weights; returns self."""
+        """Move the weights; returns self. What was recorded of a compiled model stays behind."""
         self.network.to(device)
+        self._denoiser = Denoiser(self.network)
         return self
 
     @property
@@ -239,24 +231,17 @@ class DiffusionInst:
         config = self._configured(steps, proposals, None, None)
         picture = read_image(image)
         batch, output = self.prepare([picture], config.preprocess), picture.shape[:2]
-        points: list[TracePoint] = []
+        self.network.eval()
         with torch.inference_mode():
-            encoded, run = self._start(batch, config, seed)
-            for step in run:
-                points += self._trace_step(step, encoded, (output[0], output[1]), config)
-        return points
+            noise = self._denoiser.noise([seed], config.sampler)
+            return trace(self.network, batch, noise, (output[0], output[1]), config)
 
     def prepare(
         self, pictures: Sequence[NDArray[np.uint8]], config: PreprocessConfig | None = None
     ) -> ImageBatch:
         """RGB uint8 pictures (H, W, 3) to one padded batch on the model's device."""
-        config = config or self.config.preprocess
-        resized = []
-        for picture in pictures:
-            tensor = torch.from_numpy(picture).permute(2, 0, 1)
-            size = _input_size((picture.shape[0], picture.shape[1]), config)
-            resized.append(resize(tensor, size))
-        return pad_batch(resized).to(self.device)
+        (tensors,) = fed([pictures], self.device)
+        return _batch(tensors, config or self.config.preprocess)
 
     def _configured(
         self,
@@ -281,58 +266,45 @@ class DiffusionInst:
             size = _input_size((picture.shape[0], picture.shape[1]), config.preprocess)
             padded = tuple(-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in size)
             groups.setdefault((padded[0], padded[1]), []).append(i)
+        most = MAX_BATCH.get(self.device.type, 8)
+        chunks = [
+            (size, members[first : first + most])
+            for size, members in groups.items()
+            for first in range(0, len(members), most)
+        ]
+        exact = self.network.dtype == torch.float32
         results: dict[int, Instances] = {}
-        exact, most = self.network.dtype == torch.float32, MAX_BATCH.get(self.device.type, 8)
-        for size, members in groups.items():
-            for first in range(0, len(members), most):
-                chosen = members[first : first + most]
-                lower = partial(advice, size, len(chosen), config, exact=exact)
-                with explained("predicting", lower):
-                    found = self._predict_batch([pictures[i] for i in chosen], config, seed)
-                results.update(zip(chosen, found, strict=True))
+        fed_chunks = fed([[pictures[i] for i in chunk] for _, chunk in chunks], self.device)
+        for (size, chunk), tensors in zip(chunks, fed_chunks, strict=True):
+            with explained("predicting", partial(advice, size, len(chunk), config, exact=exact)):
+                found = self._predict_batch([pictures[i] for i in chunk], tensors, config, seed)
+            results.update(zip(chunk, found, strict=True))
         return [results[i] for i in range(len(pictures))]
 
     def _predict_batch(
-        self, pictures: Sequence[NDArray[np.uint8]], config: Config, seed: int
+        self,
+        pictures: Sequence[NDArray[np.uint8]],
+        tensors: Sequence[Tensor],
+        config: Config,
+        seed: int,
     ) -> list[Instances]:
-        batch = self.prepare(pictures, config.preprocess)
+        self.network.eval()
         with torch.inference_mode():
-            encoded, run = self._start(batch, config, seed)
-            pool = pool_steps(list(run))
+            batch = _batch(tensors, config.preprocess)
+            pool, features = self._denoiser(batch, [seed] * len(batch), config.sampler)
             found = []
             for i, picture in enumerate(pictures):
                 detections = select(pool, i, config.sampler.nms_iou)
                 output = (picture.shape[0], picture.shape[1])
-                instances = draw(
-                    detections, encoded.features, i, output, self.network, config.postprocess
-                )
+                instances = draw(detections, features, i, output, self.network, config.postprocess)
                 found.append(replace(instances, image=picture))
         return found
 
-    def _start(
-        self, batch: ImageBatch, config: Config, seed: int
-    ) -> tuple[Encoded, Iterator[SampleStep]]:
-        self.network.eval()
-        noise = Noise.draw([seed] * len(batch), config.sampler, config.model.diffusion)
-        encoded = self.network.encode(batch)
-        return encoded, Sampler(self.network, config.sampler).run(encoded, noise.to(self.device))
 
-    def _trace_step(
-        self, step: SampleStep, encoded: Encoded, output: tuple[int, int], config: Config
-    ) -> list[TracePoint]:
-        everything = config.postprocess.model_copy(
-            update={"threshold": 0.0, "max_detections": 10**6}
-        )
-        points = []
-        first = step.stages[0]
-        scores, labels = first.logits.float().sigmoid().max(-1)
-        entered = Pool(step.start, scores, labels, first.filters)  # each box once
-        pools = [entered, *(pool_step(output, step.active) for output in step.stages)]
-        for stage, pool in enumerate(pools, start=-1):
-            detections = select(pool, 0, 1.0 if stage < 0 else config.sampler.nms_iou)
-            instances = draw(detections, encoded.features, 0, output, self.network, everything)
-            points.append(TracePoint(step.index, step.time, stage, instances))
-        return points
+def _batch(tensors: Sequence[Tensor], config: PreprocessConfig) -> ImageBatch:
+    """(3, H, W) uint8 pictures resized and padded, where they lie."""
+    sizes = [_input_size((int(t.shape[1]), int(t.shape[2])), config) for t in tensors]
+    return pad_batch([resize(t, size) for t, size in zip(tensors, sizes, strict=True)])
 
 
 def _input_size(size: tuple[int, int], config: PreprocessConfig) -> tuple[int, int]:

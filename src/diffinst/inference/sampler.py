@@ -105,7 +105,7 @@ class Sampler:
             encoded: The encoded batch.
             noise: All random draws, B pictures.
         """
-        config, scale = self.config, encoded.features.scale()
+        config, scale = self.config, encoded.scale
         x = noise.start
         active = torch.ones(len(x), dtype=torch.bool, device=x.device)
         before: StageOutput | None = None

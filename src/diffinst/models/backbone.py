@@ -61,6 +61,11 @@ class Backbone(nn.Module):
             maps = [norm(m) for norm, m in zip(self.norms, maps, strict=True)]
         return [m.permute(0, 3, 1, 2).contiguous() for m in maps]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What pictures are computed in."""
+        return next(p.dtype for p in self.body.parameters() if p.ndim == 4)
+
     def _freeze(self, levels: int) -> None:
         """No gradient up to and including the n-th output."""
         if levels == 0:

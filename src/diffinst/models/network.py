@@ -16,15 +16,23 @@ from diffinst.models.mask_branch import MaskBranch
 from diffinst.ops.filters import FilterLayout, apply_filters, relative_coordinates
 from diffinst.ops.masks import enlarge, grid_points, map_points, sample_at
 from diffinst.ops.roi_align import FeatureTable
+from diffinst.ops.roi_choice import roi_kernel
 from diffinst.structures import Features, ImageBatch, StageOutput
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Features and the table the decoder reads them from; made by `DiffusionInstNetwork.encode`."""
+    """What every step starts from; made by `DiffusionInstNetwork.encode`.
+
+    Attributes:
+        features: Pyramid and F_mask.
+        table: The pyramid as the decoder reads it.
+        scale: (B, 1, 4) float32 (w, h, w, h) of the unpadded pictures.
+    """
 
     features: Features
     table: FeatureTable
+    scale: Tensor
 
 
 class DiffusionInstNetwork(nn.Module):
@@ -72,25 +80,50 @@ class DiffusionInstNetwork(nn.Module):
         Args:
             images: (B, 3, H, W), H and W multiples of 32; normalised here, padding zeroed after.
         """
-        pyramid = self.pyramid(images)
-        features = Features(pyramid, self.mask_branch(pyramid).float(), images.sizes)
-        return Encoded(features, FeatureTable(pyramid))
+        return self.encode_normalized(self.normalized(images), images.sizes, images.scale())
+
+    def encode_normalized(
+        self,
+        pixels: Float[Tensor, "B 3 H W"],
+        sizes: tuple[tuple[int, int], ...],
+        scale: Float[Tensor, "B 1 4"],
+    ) -> Encoded:
+        """`encode` of pixels from `normalized`: all that happens on the device, nothing else.
+
+        Args:
+            pixels: (B, 3, H, W).
+            sizes: (height, width) of each picture inside the padding.
+            scale: (B, 1, 4) the same as (w, h, w, h).
+        """
+        pyramid = self._pyramid(pixels)
+        features = Features(pyramid, self.mask_branch(pyramid).float(), sizes)
+        kernel = roi_kernel(pyramid[0].device, pyramid[0].dtype)
+        return Encoded(features, FeatureTable(pyramid, kernel), scale)
 
     def pyramid(self, images: ImageBatch) -> tuple[Tensor, ...]:
         """p2..p5 of a batch: `encode` without the mask branch."""
+        return self._pyramid(self.normalized(images))
+
+    def _pyramid(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        maps = self.backbone(pixels)
+        if self.backbone.dtype != self.dtype:  # autocast has chosen for itself
+            maps = [m.to(self.dtype) for m in maps]
+        pyramid: tuple[Tensor, ...] = self.fpn(maps)
+        return pyramid
+
+    def normalized(self, images: ImageBatch) -> Float[Tensor, "B 3 H W"]:
+        """Pixels as the backbone takes them, zero in the padding."""
         pixels = (images.pixels.float() - self.image_mean) / self.image_std
         height, width = pixels.shape[-2:]
         for i, (h, w) in enumerate(images.sizes):
             if (h, w) != (height, width):
                 pixels[i, :, h:] = 0
                 pixels[i, :, :, w:] = 0
-        pixels = pixels.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        pyramid: tuple[Tensor, ...] = self.fpn(self.backbone(pixels))
-        return pyramid
+        return pixels.to(self.backbone.dtype).contiguous(memory_format=torch.channels_last)
 
     @property
     def dtype(self) -> torch.dtype:
-        """What pictures and queries are computed in; heads and boxes are float32 at least."""
+        """What pyramid and queries are computed in; heads and boxes are float32 at least."""
         return self.fpn.laterals[0].weight.dtype  # type: ignore[return-value]
 
     def denoise(

@@ -16,8 +16,8 @@ MAX_LOG_SCALE = math.log(100_000 / 16)
 """Refinement never grows a box by more than this in one stage (detectron2's clamp)."""
 COORDINATE_LIMIT = 1e7
 """NMS sees coordinates up to this: one diverged box must not eat the others' precision."""
-DELTA_WEIGHTS = (2.0, 2.0, 1.0, 1.0)
-"""dx, dy, dw, dh are divided by these (Sparse R-CNN)."""
+SHIFT_WEIGHT = 2.0
+"""dx, dy are divided by this, dw, dh by 1 (Sparse R-CNN)."""
 
 
 def cxcywh_to_xyxy(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
@@ -81,16 +81,15 @@ def apply_deltas(
 
     Args:
         boxes: (..., 4) xyxy, any unit.
-        deltas: (..., 4) as the network predicts them, before division by `DELTA_WEIGHTS`.
+        deltas: (..., 4) as the network predicts them, before division by `SHIFT_WEIGHT`.
 
     Returns:
         (..., 4) xyxy float32, not clipped.
     """
     centre, size = xyxy_to_cxcywh(boxes.float()).chunk(2, dim=-1)
-    weights = torch.tensor(DELTA_WEIGHTS, device=deltas.device)
-    shift, log_scale = (deltas.float() / weights).chunk(2, dim=-1)
+    shift, log_scale = deltas.float().chunk(2, dim=-1)
     scale = log_scale.clamp(max=MAX_LOG_SCALE).exp()
-    return cxcywh_to_xyxy(torch.cat([centre + shift * size, size * scale], dim=-1))
+    return cxcywh_to_xyxy(torch.cat([centre + shift / SHIFT_WEIGHT * size, size * scale], dim=-1))
 
 
 def class_nms(

@@ -165,7 +165,9 @@ class AxisTaps:
         return dense.scatter_add_(1, self.index[start:stop] - first, self.weight[start:stop])
 
 
-def map_to_output(cells: int, inside: int, output: int) -> AxisTaps:
+def map_to_output(
+    cells: int, inside: int, output: int, device: torch.device | None = None
+) -> AxisTaps:
     """From a stride-4 map's axis to the output picture's, four cells a pixel.
 
     It is `aligned_bilinear` by 4, cut to the unpadded input, and bilinear resizing with corners not
@@ -175,9 +177,12 @@ def map_to_output(cells: int, inside: int, output: int) -> AxisTaps:
         cells: Length of the stride-4 axis (padded input / 4).
         inside: Length of the unpadded input.
         output: Length of the output picture.
+        device: Where the result lies.
     """
     half = MASK_STRIDE // 2
-    positions = (torch.arange(output, dtype=torch.float32) + 0.5) * (inside / output) - 0.5
+    positions = (torch.arange(output, dtype=torch.float32, device=device) + 0.5) * (
+        inside / output
+    ) - 0.5
     positions = positions.clamp(0, inside - 1)
     low = positions.floor()
     share = positions - low

@@ -6,8 +6,8 @@ rows. That is one kernel forward and one backward, whatever the number of levels
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, no_type_check
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeAlias, no_type_check
 
 import torch
 from jaxtyping import Float, Int64
@@ -17,6 +17,8 @@ from torch.nn import functional as F
 CANONICAL_SIZE = 224  # FPN paper, Eq. 1: a box of this size ...
 CANONICAL_LEVEL = 4  # ... belongs to this level
 FIRST_LEVEL = 2
+RoIKernel: TypeAlias = Callable[..., Tensor]
+"""`roi_kernel.pool` on a device that has it."""
 
 
 def assign_levels(boxes: Float[Tensor, "*batch 4"], levels: int = 4) -> Int64[Tensor, "*batch"]:
@@ -35,18 +37,54 @@ def assign_levels(boxes: Float[Tensor, "*batch 4"], levels: int = 4) -> Int64[Te
     return level.clamp(FIRST_LEVEL, FIRST_LEVEL + levels - 1).long()
 
 
+class Levels(NamedTuple):
+    """Where the levels of a pyramid lie in a picture's part of the table; one entry a level.
+
+    Attributes:
+        heights: (levels,) int64 rows of cells.
+        widths: (levels,) int64 columns of cells.
+        starts: (levels,) int64 first row in the table.
+        scales: (levels,) float32 cells a pixel of the network input.
+    """
+
+    heights: Tensor
+    widths: Tensor
+    starts: Tensor
+    scales: Tensor
+
+    @classmethod
+    def of(cls, shapes: Sequence[tuple[int, int]], device: torch.device) -> Levels:
+        """Of (height, width) by level, strides 4, 8, ..."""
+        areas = [h * w for h, w in shapes]
+        starts = [sum(areas[:i]) for i in range(len(areas))]
+        scales = [0.5 ** (FIRST_LEVEL + i) for i in range(len(areas))]
+        rows = ([h for h, _ in shapes], [w for _, w in shapes], starts, scales)
+        return cls(*(_filled(row, device) for row in rows))
+
+
+def _filled(values: Sequence[float], device: torch.device) -> Tensor:
+    """Numbers written by the device itself: a copy from the host would make the host wait."""
+    return torch.stack([torch.full((), value, device=device) for value in values])
+
+
 class FeatureTable:
     """The pyramid as one (B * rows, C) table, built once per picture and used by every stage.
 
     Args:
         pyramid: p2..., each (B, C, H/s, W/s), strides 4, 8, ...
+        kernel: Pools where no gradient is asked for; None: the weighted gather does.
     """
 
-    def __init__(self, pyramid: Sequence[Float[Tensor, "B C _ _"]]) -> None:
-        self.shapes = tuple((int(p.shape[-2]), int(p.shape[-1])) for p in pyramid)
+    def __init__(
+        self, pyramid: Sequence[Float[Tensor, "B C _ _"]], kernel: RoIKernel | None = None
+    ) -> None:
+        self.kernel = kernel
+        shapes = [(int(p.shape[-2]), int(p.shape[-1])) for p in pyramid]
         self.batch = int(pyramid[0].shape[0])
         rows = [p.flatten(2).transpose(1, 2) for p in pyramid]  # (B, H*W, C) each
         self.table = torch.cat(rows, dim=1).flatten(0, 1).contiguous()
+        self.levels = Levels.of(shapes, self.table.device)
+        self.rows = sum(h * w for h, w in shapes)
 
     def pool(
         self, boxes: Float[Tensor, "B N 4"], size: int, sampling: int
@@ -66,7 +104,11 @@ class FeatureTable:
         """
         if boxes.shape[0] != self.batch:
             raise ValueError(f"boxes of {boxes.shape[0]} pictures for features of {self.batch}")
-        index, weight = self._taps(boxes.detach().float(), size, sampling)
+        boxes = boxes.detach().float()
+        if self.kernel is not None and not self.table.requires_grad:
+            level = assign_levels(boxes, len(self.levels.starts)) - FIRST_LEVEL
+            return self.kernel(self.table, boxes, level, *self.levels, self.rows, size, sampling)
+        index, weight = self._taps(boxes, size, sampling)
         batch, count = boxes.shape[:2]
         pooled = weighted_gather(self.table, index, weight)
         return pooled.view(batch, count, size * size, self.table.shape[1])
@@ -74,13 +116,11 @@ class FeatureTable:
     def _taps(self, boxes: Tensor, size: int, sampling: int) -> tuple[Tensor, Tensor]:
         """Rows and weights of each bin: two (B * N * size^2, 4 * sampling^2) tensors."""
         batch, count = boxes.shape[:2]
-        level = assign_levels(boxes, len(self.shapes)) - FIRST_LEVEL
-        heights, widths, starts, strides = self._level_constants(boxes.device)
-        scale = strides.reciprocal()[level]
-        rows = sum(h * w for h, w in self.shapes)
-        picture = torch.arange(batch, device=boxes.device).view(-1, 1) * rows
+        heights, widths, starts, scales = self.levels
+        level = assign_levels(boxes, len(starts)) - FIRST_LEVEL
+        scale, width = scales[level], widths[level]
+        picture = torch.arange(batch, device=boxes.device).view(-1, 1) * self.rows
         base = (picture + starts[level]).view(batch, count, 1, 1, 1, 1)
-        width = widths[level]
 
         x_index, x_weight = _axis_taps(boxes[..., 0], boxes[..., 2], scale, width, size, sampling)
         y_index, y_weight = _axis_taps(
@@ -92,13 +132,6 @@ class FeatureTable:
         weight = y_weight[:, :, :, None, :, None] * x_weight[:, :, None, :, None, :]
         taps = (2 * sampling) ** 2
         return index.reshape(-1, taps), weight.reshape(-1, taps)
-
-    def _level_constants(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        heights = torch.tensor([h for h, _ in self.shapes], device=device)
-        widths = torch.tensor([w for _, w in self.shapes], device=device)
-        starts = torch.cumsum(heights * widths, 0) - heights * widths
-        strides = torch.tensor([2.0 ** (FIRST_LEVEL + i) for i in range(len(heights))])
-        return heights, widths, starts, strides.to(device)
 
 
 def _axis_taps(

@@ -1,0 +1,102 @@
+"""Does a GPU run all steps on its own? Seen without one: tensors that only know where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from diffinst.config import Config
+from diffinst.inference.sampler import Noise, Sampler, pool_steps
+from diffinst.models.network import DiffusionInstNetwork
+from diffinst.ops.roi_align import FeatureTable
+
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
+SIZES, STEPS, N = ((64, 90), (60, 96)), 3, 12
+
+
+class Transfers(TorchDispatchMode):
+    """Notes each operation whose tensors, numbers aside, lie on more than one device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        tensors = [t for t in pytree.tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)]
+        if len({t.device.type for t in tensors}) > 1:
+            self.seen.append(str(func))
+        return result
+
+
+@pytest.fixture
+def sampler() -> Iterator[Sampler]:
+    """Its network lies on a GPU that is imagined."""
+    config = Config.from_preset("tiny").updated(sampler={"steps": STEPS, "proposals": N})
+    network = DiffusionInstNetwork(config.model).eval().requires_grad_(False)
+    sampler = Sampler(network, config.sampler)
+    with FakeTensorMode(), torch.no_grad():
+        for module in network.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(on_gpu(parameter), requires_grad=False))
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, on_gpu(buffer))
+        yield sampler
+
+
+def on_gpu(like: Tensor) -> Tensor:
+    return torch.empty(like.shape, dtype=like.dtype, device="cuda")
+
+
+def inputs() -> tuple[Tensor, Tensor, Noise]:
+    shape = (STEPS - 1, len(SIZES), N, 4)
+    z = torch.empty(shape, device="cuda")
+    start = torch.empty(shape[1:], device="cuda")
+    pixels = torch.empty(len(SIZES), 3, 64, 96, device="cuda")
+    return pixels, torch.empty(len(SIZES), 1, 4, device="cuda"), Noise(start, z, z)
+
+
+def test_nothing_crosses_between_devices_from_pixels_to_candidates(
+    sampler: Sampler,
+) -> None:
+    """A copy either way would be noted, a shape that depends on data would raise."""
+    pixels, scale, noise = inputs()
+    with Transfers() as transfers:
+        encoded = sampler.network.encode_normalized(pixels, SIZES, scale)
+        boxes = pool_steps(list(sampler.run(encoded, noise))).boxes
+    assert boxes.shape == (len(SIZES), STEPS * N, 4) and boxes.device.type == "cuda"
+    assert transfers.seen == []
+
+
+def test_the_roi_kernel_is_known_to_compilers(sampler: Sampler) -> None:
+    """Its shape, that is; it would run on a GPU alone."""
+    pytest.importorskip("triton", reason="no Triton for this platform")
+    from diffinst.ops.roi_kernel import pool_on_gpu
+
+    pixels, scale, _ = inputs()
+    pyramid = sampler.network.encode_normalized(pixels, SIZES, scale).features.pyramid
+    boxes = torch.empty(len(SIZES), N, 4, device="cuda")
+    plain, fused = FeatureTable(pyramid), FeatureTable(pyramid, pool_on_gpu)
+    wanted, found = plain.pool(boxes, 7, 2), fused.pool(boxes, 7, 2)
+    assert (found.shape, found.device, found.dtype) == (wanted.shape, wanted.device, wanted.dtype)
+
+
+@pytest.mark.usefixtures("sampler")
+def test_a_copy_and_a_question_would_be_noticed() -> None:
+    with Transfers() as transfers:
+        torch.empty(1).to("cuda")
+        torch.tensor([1.0], device="cuda")
+    assert transfers.seen == ["aten._to_copy.default"] * 2
+    questions: list[Callable[[Tensor], object]] = [torch.nonzero, lambda x: x[x > 0]]
+    for ask in questions:
+        with pytest.raises(DynamicOutputShapeException):
+            ask(torch.empty(3, device="cuda"))
