@@ -105,6 +105,11 @@ def test_bf16_keeps_scores_boxes_and_filters_in_float32(backbone: dict[str, obje
         torch.testing.assert_close(a.logits, b.logits, rtol=0.05, atol=0.2)
 
 
+def test_a_backbone_of_depthwise_convolutions_stays_float32() -> None:
+    for backbone, dtype in ((BACKBONES[0], torch.bfloat16), (BACKBONES[2], torch.float32)):
+        assert optimized(network(backbone=backbone), "bf16").backbone.dtype == dtype
+
+
 @pytest.mark.parametrize(
     ("precision", "same", "steps"), [("fp32", 0.999, 1), ("fp32", 0.999, 3), ("bf16", 0.95, 1)]
 )
