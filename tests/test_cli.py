@@ -23,6 +23,7 @@ from diffinst.cli.tables import print_classes
 from diffinst.config import Config, preset_names
 from diffinst.data.synthetic import make_shapes
 from diffinst.evaluation.outputs import ClassRow
+from diffinst.inference import compilation
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.models.network import DiffusionInstNetwork
 
@@ -393,3 +394,19 @@ def test_the_precision_of_predict_and_eval(
     assert code == 0
     code, out, err = diffinst("predict", picture, "--precision", "int8")
     assert code != 0 and "int8" in one_line(out + err)
+
+
+def test_predict_and_eval_can_compile(
+    diffinst: Run, model: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is impossible both go on; kernels have a test of their own."""
+    monkeypatch.setattr(compilation, "what_prevents", lambda device: "no compiler")
+    flags = ("--model", model, "--proposals", 4, "--compile")
+    picture = next((shapes / "val").glob("*.png"))
+    for command in (
+        ("predict", picture, "--out", tmp_path / "p", *flags),
+        ("eval", "--data", shapes, "--limit", 1, *flags),
+    ):
+        with pytest.warns(UserWarning, match="not compiled: no compiler"):
+            code, _, _ = diffinst(*command)
+        assert code == 0

@@ -56,6 +56,20 @@ def test_training_has_its_own_times_and_peaks(speed: ModuleType) -> None:
     assert f"| {name} | 4 | 0.38 | 0.25-0.50 | <= 0.6 | 6.00 | 1.50 |  |" in text
 
 
+def test_what_bf16_gains_in_training_is_said(speed: ModuleType) -> None:
+    exact, rounded = speed.TRAINING
+    content = {
+        "kind": "cuda",
+        "machine": {"device": "abacus", "threads": 2, "torch": "9"},
+        "prediction": {speed.RIVAL: [2.0], speed.SWIFT: [0.1]},
+        "peak_gib": {},
+        "training": {speed.RIVAL: [1.0, 1.0], exact: [9.0, 6.0], rounded: [4.0, 4.0]},
+        "peak_gib, training": {speed.RIVAL: 1.0},
+    }
+    line = "- diffinst training: bf16 is 1.88 times as fast as fp32 (target: 2)"
+    assert line in speed.table(content).splitlines()
+
+
 def test_everyone_has_as_many_turns(speed: ModuleType) -> None:
     order: list[str] = []
     runs = {name: (lambda name=name: order.append(name)) for name in "ab"}

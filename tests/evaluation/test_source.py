@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from diffinst import DiffusionInst
 from diffinst.evaluation.source import Source
+from diffinst.inference import compilation
 
 
 def test_another_precision_is_another_model(source: Source) -> None:
@@ -14,6 +20,24 @@ def test_another_precision_is_another_model(source: Source) -> None:
     assert exact.digest == plain.digest == half.digest
     assert exact.config_digest == plain.config_digest != half.config_digest
     assert (plain.model.precision, half.model.precision) == (None, "bf16")
+
+
+def test_a_compiled_model_is_the_same_model(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its results differ by rounding alone."""
+    monkeypatch.setattr(compilation, "what_prevents", lambda device: None)
+    fast = Source.load(source.folder, compile_network=True)
+    assert fast.model.compiled and fast.model.precision == "fp32"
+    assert fast.config_digest == source.config_digest
+
+
+def test_what_stays_float32_under_bf16_counts(tmp_path: Path) -> None:
+    whole = Source.load(DiffusionInst.from_preset("tiny").save_pretrained(tmp_path))
+    fast = Source.load(tmp_path, precision="bf16")
+    mixed = replace(fast, model=whole.model.optimize("bf16"))
+    mixed.model.network.backbone.float()
+    assert mixed.config_digest != fast.config_digest
 
 
 def test_stores_of_earlier_versions_stay_valid(source: Source) -> None:

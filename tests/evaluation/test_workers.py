@@ -66,7 +66,7 @@ def test_a_process_that_is_killed_is_named_and_the_rest_is_kept(
 def test_a_process_answers_every_picture(source: Source, shapes: Split, tmp_path: Path) -> None:
     asked = request(source.model.config, shapes, OPTIONS)
     lost = replace(shapes.records[0], id=9, path=tmp_path / "lost.png")
-    origin = source.folder, None, source.digest, source.config_digest
+    origin = source.folder, None, False, source.digest, source.config_digest
     ours, theirs = Pipe()
     for record in (shapes.records[0], lost, None):
         ours.send(record)
@@ -83,9 +83,9 @@ def test_a_process_answers_every_picture(source: Source, shapes: Split, tmp_path
     answers = [ours.recv() for _ in range(2)]
     assert answers[1][0] == "failed" and str(in_the_way) in answers[1][1]
 
-    other = source.folder, None, "0" * 64, source.config_digest
+    other = source.folder, None, False, "0" * 64, source.config_digest
     serve(theirs, other, "cpu", asked, tmp_path / "none")
-    other = source.folder, None, source.digest, "0" * 64
+    other = source.folder, None, False, source.digest, "0" * 64
     serve(theirs, other, "cpu", asked, tmp_path / "none")
     for outcome, message in (ours.recv(), ours.recv()):
         assert outcome == "failed" and "not the model that the evaluation began with" in message

@@ -56,6 +56,31 @@ def test_stages_and_encoder_are_whole_graphs_that_compute_the_same() -> None:
     assert done.returncode == 0, done.stderr
 
 
+KERNELS = """
+import numpy as np
+from diffinst import DiffusionInst
+
+model = DiffusionInst.from_preset("tiny")
+fast = model.optimize("fp32", compile_network=True)
+picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+asked = {"steps": 2, "proposals": 12, "threshold": 0.0}
+wanted, found = model.predict(picture, **asked), fast.predict(picture, **asked)
+assert len(wanted) == len(found) > 3
+assert float((wanted.boxes - found.boxes).abs().max()) < 0.01
+assert float((wanted.masks != found.masks).float().mean()) < 1e-3
+"""
+
+
+def test_real_kernels_compute_the_same() -> None:
+    """Half a minute of compiling, in another process for the same reason."""
+    reason = what_prevents("cpu")
+    if reason is not None:
+        pytest.skip(f"nothing can be compiled here: {reason}")
+    command = [sys.executable, "-c", KERNELS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_part_is_compiled_and_the_model_it_came_from_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -34,6 +34,7 @@ def evaluate(
     seed: int = 0,
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
+    compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
     out: Path | None = None,
     limit: int | None = None,
     processes: int = 1,
@@ -69,6 +70,9 @@ def evaluate(
     precision
         fp32, bf16 (faster where the processor has it, nearly the same results), or auto: bf16 where
         this machine is faster with it.
+    compile_network
+        Compile the network at the first picture of each size, which takes up to a minute: for
+        thousands of pictures of a few sizes.
     out
         Folder for predictions/, metrics.json, results.json, per_class.csv, precision_recall.png
         and the worst pictures.
@@ -108,7 +112,8 @@ def evaluate(
     several = processes > 1
     place = usable_device(device)
     chosen = resolved(precision, torch.device(place))  # once, for all processes
-    source = Source.load(model, "cpu" if several else place, chosen)
+    here = "cpu" if several else place
+    source = Source.load(model, here, chosen, compile_network=compile_network)
     annotated = load_split(data, split, single_class=single_class)
     _check_purpose(annotated, out, submission, sweeping=sweeping)
     options = Options(steps, proposals, max_detections, seed, single_class)

@@ -33,7 +33,12 @@ class Source:
 
     @classmethod
     def load(
-        cls, name: str | Path, device: str = "cpu", precision: Precision | None = None
+        cls,
+        name: str | Path,
+        device: str = "cpu",
+        precision: Precision | None = None,
+        *,
+        compile_network: bool = False,
     ) -> Source:
         """Load a model.
 
@@ -41,6 +46,7 @@ class Source:
             name: As in `DiffusionInst.from_pretrained`.
             device: Where it runs.
             precision: As in `DiffusionInst.optimize`; None: as it was saved.
+            compile_network: As in `DiffusionInst.optimize`; float32 where no precision is given.
 
         Raises:
             CheckpointError: Nothing there, not usable, or written meanwhile; says why.
@@ -53,8 +59,8 @@ class Source:
             raise CheckpointError(
                 f"{folder} was written while it was loaded; start again when that has finished"
             )
-        if precision is not None:
-            model = model.optimize(precision)
+        if precision is not None or compile_network:
+            model = model.optimize(precision or "fp32", compile_network=compile_network)
         return cls(model, folder, digest)
 
     @property
@@ -62,9 +68,10 @@ class Source:
         """SHA-256 of what predictions use of the configuration, as it is in memory."""
         values = self.model.config.to_dict()
         used = {part: values[part] for part in _PARTS}
-        dtype = self.model.network.dtype
-        if dtype != torch.float32:  # said only then: stores of earlier versions stay valid
-            used["dtype"] = str(dtype)
+        network = self.model.network
+        if network.dtype != torch.float32:  # said only then: stores of earlier versions stay valid
+            kinds = (network.dtype, network.backbone.dtype)
+            used["dtype"] = ", ".join(str(kind) for kind in dict.fromkeys(kinds))
         text = json.dumps(used, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 

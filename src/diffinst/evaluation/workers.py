@@ -20,7 +20,8 @@ from diffinst.evaluation.store import Shard
 from diffinst.inference.optimize import Precision
 from diffinst.io.images import ImageReadError
 
-Origin = tuple[Path, Precision | None, str, str]  # a model's folder, how it computes, digests
+Origin = tuple[Path, Precision | None, bool, str, str]
+"""A model's folder, its precision, whether it is compiled, `Source.digest`, `.config_digest`."""
 
 _GRACE = 60.0  # seconds for the pictures at hand when the work is stopped
 
@@ -55,7 +56,8 @@ def predict_in_processes(
     Raises:
         ChildProcessError: A process failed; what is finished stays in the shards.
     """
-    origin = source.folder, source.model.precision, source.digest, source.config_digest
+    model = source.model
+    origin = source.folder, model.precision, model.compiled, source.digest, source.config_digest
     context = multiprocessing.get_context("spawn")  # forked processes cannot use CUDA
     threads = max(1, torch.get_num_threads() // len(on))
     workers: dict[Connection, SpawnProcess] = {}
@@ -139,14 +141,14 @@ def serve(
     Args:
         connection: Sends ("ready", None) once, ("done", None or why it could not be read) after
             each picture, ("failed", why) at last if anything else goes wrong; receives records.
-        origin: The model: its folder and precision, `Source.digest` and `Source.config_digest`.
+        origin: The model.
         device: Where the model runs.
         asked: How to predict.
         shards: Folder of the shards.
     """
     try:
-        folder, precision, *digests = origin
-        loaded = Source.load(folder, device, precision)
+        folder, precision, compiled, *digests = origin
+        loaded = Source.load(folder, device, precision, compile_network=compiled)
         loaded.check_same(*digests)
         connection.send(("ready", None))
         with Shard(shards) as shard:

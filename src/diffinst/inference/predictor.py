@@ -43,6 +43,7 @@ class DiffusionInst:
         network: The torch module.
         config: Everything saved with the weights; defaults of `predict` come from it.
         precision: What `optimize` chose, fp32 or bf16; None: the weights as they were saved.
+        compiled: Whether `optimize` was asked to compile.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class DiffusionInst:
         self.network = network
         self.config = config
         self.precision = precision
+        self.compiled = False
         self._denoiser = Denoiser(network)
 
     @classmethod
@@ -126,6 +128,7 @@ class DiffusionInst:
         chosen = resolved(precision, self.device)
         made = DiffusionInst(optimized(self.network, chosen), self.config, chosen)
         if compile_network:
+            made.compiled = True
             compile_parts(made.network)
             if self.device.type == "cuda":
                 made._denoiser = Denoiser(made.network, record_on_gpu)
