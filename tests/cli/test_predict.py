@@ -1,0 +1,71 @@
+"""Does `diffinst predict` go on past what it cannot read, and run as it is told to?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffinst.inference import compilation
+
+pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
+Run = Callable[..., tuple[int, str, str]]
+
+
+def one_line(text: str) -> str:
+    """Text without the frames and line breaks of a terminal."""
+    return " ".join(text.replace("│", " ").split())
+
+
+def test_predict_goes_on_past_a_broken_picture(diffinst: Run, model: Path, tmp_path: Path) -> None:
+    for name in ("x/a.png", "y/a.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(tmp_path / name)
+    broken = tmp_path / "x" / "[b].png"  # brackets are not markup
+    broken.write_bytes((tmp_path / "x" / "a.png").read_bytes()[:40])
+    out = tmp_path / "[out]"
+    flags = ("--model", model, "--out", out, "--threshold", 0, "--proposals", 4)
+    code, text, err = diffinst("predict", tmp_path / "x", tmp_path / "y", *flags)
+    assert code == 1 and text == ""
+    assert "on 2 pictures" in err and str(out / "results.json") in err
+    assert "1 pictures could not be read" in err and str(broken) in err
+    for kind in ("overlays", "masks"):
+        assert sorted(p.name for p in (out / kind).iterdir()) == ["a-2.png", "a.png"]
+    index = json.loads((out / "index.json").read_text())
+    assert len(index["images"]) == 2
+    ids = {entry["image_id"] for entry in json.loads((out / "results.json").read_text())}
+    assert ids == {entry["id"] for entry in index["images"]}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])
+def test_the_precision_of_predict_and_eval(
+    diffinst: Run, model: Path, shapes: Path, tmp_path: Path, precision: str
+) -> None:
+    flags = ("--model", model, "--proposals", 4, "--precision", precision)
+    picture = next((shapes / "val").glob("*.png"))
+    code, _, err = diffinst("predict", picture, "--out", tmp_path / "p", *flags)
+    assert code == 0 and "on 1 pictures" in err
+    code, _, err = diffinst("eval", "--data", shapes, *flags, "--limit", 1)
+    assert code == 0
+    code, out, err = diffinst("predict", picture, "--precision", "int8")
+    assert code != 0 and "int8" in one_line(out + err)
+
+
+def test_predict_and_eval_can_compile(
+    diffinst: Run, model: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is impossible both go on; kernels have a test of their own."""
+    monkeypatch.setattr(compilation, "what_prevents", lambda device: "no compiler")
+    flags = ("--model", model, "--proposals", 4, "--compile")
+    picture = next((shapes / "val").glob("*.png"))
+    for command in (
+        ("predict", picture, "--out", tmp_path / "p", *flags),
+        ("eval", "--data", shapes, "--limit", 1, *flags),
+    ):
+        with pytest.warns(UserWarning, match="not compiled: no compiler"):
+            code, _, _ = diffinst(*command)
+        assert code == 0
