@@ -103,6 +103,23 @@ def test_pictures_too_small_for_the_crop(augment: dict[str, object], small: int)
     assert lines.get("crop") == (said if small else None)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "milestones", "beyond"),
+    [
+        ("multistep", [20, 29], None),
+        ("multistep", [20, 30, 40], "30, 40"),  # the last of 30 iterations is number 29
+        ("cosine", [40], None),
+    ],
+)
+def test_milestones_that_never_come(
+    schedule: str, milestones: list[int], beyond: str | None
+) -> None:
+    config = TINY.updated(train={"schedule": schedule, "milestones": milestones})
+    said = describe(config, PETS, None).get("milestones")
+    assert (said is None) == (beyond is None)
+    assert said is None or said.startswith(f"{beyond}: beyond the last iteration, the rate does")
+
+
 def test_what_it_costs() -> None:
     lines = describe(TINY, PETS, None, cost=Cost(8.0, 1.26 * GIB, "4 CPU threads"))
     # 30 x 8 s

@@ -145,6 +145,13 @@ def describe(
         f"{settings.proposals} proposals, "
         + ("bf16" if settings.precision == "bf16" else "float32"),
     }
+    beyond = [m for m in settings.milestones if m >= settings.iterations]
+    if settings.schedule == "multistep" and beyond:
+        lines["milestones"] = (
+            f"{', '.join(map(str, beyond))}: beyond the last iteration, the rate does not drop "
+            "there; set train.milestones (the paper's: 78 % and 93 % of the iterations) or "
+            "train.schedule cosine"
+        )
     crop = config.augment.crop_range[0]
     if config.augment.crop_probability and not config.augment.crop_short_sides:
         zoom = config.augment.zoom[1]
