@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from diffinst import DiffusionInst
 from diffinst.data.load import load_split
@@ -30,8 +31,13 @@ def test_means_over_seeds_and_all_boxes(precision: ModuleType) -> None:
     assert lines[3] == four
 
 
-def test_a_model_agrees_with_itself(precision: ModuleType, tmp_path: Path) -> None:
+def test_a_model_agrees_with_itself_and_not_with_another(
+    precision: ModuleType, tmp_path: Path
+) -> None:
     split = load_split(make_shapes(tmp_path, train=1, val=2), "val")
-    model = DiffusionInst.from_preset("tiny")
-    found = precision.compare(model, model, split, split.records, 1, 0)
-    assert found["fp32"] == found["bf16"] and found["confident"] == found["same"]
+    model, other = (DiffusionInst.from_preset("tiny", seed=seed) for seed in (0, 1))
+    for one in (model, other):  # fresh weights have no opinion: give them one
+        torch.nn.init.constant_(one.network.decoder.stages[-1].class_logits.bias, 2.0)
+    same, apart = (precision.compare(model, m, split, split.records, 1, 0) for m in (model, other))
+    assert same["confident"] == same["same"] == apart["confident"] > 0
+    assert apart["same"] < apart["confident"]

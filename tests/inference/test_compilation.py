@@ -56,6 +56,36 @@ def test_stages_and_encoder_are_whole_graphs_that_compute_the_same() -> None:
     assert done.returncode == 0, done.stderr
 
 
+OPERATOR = """
+import torch
+from diffinst.models import network
+from diffinst.ops.roi_align import FeatureTable, Levels
+from diffinst.ops.roi_kernel import SCHEMA
+
+def pool(table, boxes, level, heights, widths, starts, scales, rows, size, sampling):
+    plain = FeatureTable([torch.zeros(len(boxes), 1, 1, 1)])
+    plain.table, plain.rows = table, rows
+    plain.levels = Levels(heights, widths, starts, scales)
+    return plain.pool(boxes, size, sampling)
+
+kernel = torch.library.custom_op("test::pool", pool, mutates_args=(), schema=SCHEMA)
+
+@kernel.register_fake
+def shape(table, boxes, level, heights, widths, starts, scales, rows, size, sampling):
+    return table.new_empty(*boxes.shape[:2], size * size, table.shape[1])
+
+network.roi_kernel = lambda device, dtype: kernel
+"""
+
+
+def test_an_operator_for_roi_features_is_part_of_the_graph() -> None:
+    """As GPUs have it, with one that runs here."""
+    pytest.importorskip("triton", reason="no Triton for this platform")
+    command = [sys.executable, "-c", OPERATOR + WHOLE_GRAPHS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 KERNELS = """
 import numpy as np
 from diffinst import DiffusionInst

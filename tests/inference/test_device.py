@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffinst.config import Config
 from diffinst.inference.sampler import Noise, Sampler, pool_steps
+from diffinst.models import network as network_module
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.roi_align import FeatureTable
 
@@ -39,8 +40,9 @@ class Transfers(TorchDispatchMode):
 
 
 @pytest.fixture
-def sampler() -> Iterator[Sampler]:
-    """Its network lies on a GPU that is imagined."""
+def sampler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sampler]:
+    """Its network lies on a GPU that is imagined, where no kernel can be tried."""
+    monkeypatch.setattr(network_module, "roi_kernel", lambda device, dtype: None)
     config = Config.from_preset("tiny").updated(sampler={"steps": STEPS, "proposals": N})
     network = DiffusionInstNetwork(config.model).eval().requires_grad_(False)
     sampler = Sampler(network, config.sampler)

@@ -48,23 +48,43 @@ def test_a_compiled_and_recorded_network_finds_them_too(precision: Precision, sa
     fast = plain.optimize(precision, compile_network=True)
     asked: dict[str, Any] = {"steps": 2, "proposals": 100, "threshold": 0.5}
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # neither compiling nor recording fails
+        for failure in ("not compiled", ".*not recorded", "the RoI kernel"):
+            warnings.filterwarnings("error", failure)
         runs = [fast.predict(picture, **asked) for picture in (coins, coins[::-1].copy(), coins)]
     wanted = plain.predict(coins, **asked)
     for found in (runs[0], runs[2]):
         best = iou(wanted.boxes[:, None], found.boxes[None]).amax(1)
         assert float((best > same).float().mean()) >= 0.95
-    assert torch.equal(runs[0].boxes, runs[2].boxes) and runs[1] != runs[0]
+    assert runs[1] != runs[0]  # a recording is made of the second, and read anew by the third
 
 
-def test_pictures_that_travel_ahead_are_the_same() -> None:
-    model = DiffusionInst.from_preset("tiny", device="cuda")
+@pytest.mark.parametrize("compile_network", [False, True])
+def test_pictures_that_travel_ahead_are_the_same(compile_network: bool) -> None:
+    """Some of them while a graph of others is recorded."""
+    plain = DiffusionInst.from_preset("tiny", device="cuda")
+    model = plain.optimize("fp32", compile_network=compile_network)
     generator = np.random.default_rng(0)
-    pictures = [generator.integers(0, 256, (60 + i, 90, 3), np.uint8) for i in range(40)]
-    together = model.predict(list(pictures), proposals=8, threshold=0.0)
+    sizes = [(60 + 8 * (i % 6), 90) for i in range(80)]
+    pictures = [generator.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    for _ in range(3):
+        together = model.predict(list(pictures), proposals=8, threshold=0.0)
     for picture, found in zip(pictures, together, strict=True):
-        alone = model.predict(picture, proposals=8, threshold=0.0)
+        alone = plain.predict(picture, proposals=8, threshold=0.0)
         torch.testing.assert_close(found.boxes, alone.boxes, rtol=1e-3, atol=0.05)
+
+
+def test_the_second_gpu_is_as_good() -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    coins = np.ascontiguousarray(data.coins()[::2, ::2])
+    found = []
+    for device in ("cuda:0", "cuda:1"):
+        model = DiffusionInst.from_pretrained("nano-nuclei", device=device)
+        fast = model.optimize("fp32", compile_network=True)
+        found += [fast.predict(coins, proposals=100, threshold=0.5) for _ in range(3)]
+    for other in found[1:]:
+        best = iou(found[0].boxes[:, None], other.boxes[None]).amax(1)
+        assert float((best > 0.95).float().mean()) >= 0.95
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

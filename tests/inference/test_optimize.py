@@ -12,10 +12,10 @@ from skimage import data
 from torch import nn
 
 from diffinst import DiffusionInst
-from diffinst.config import Config
+from diffinst.config import BackboneConfig, Config
 from diffinst.inference import optimize
-from diffinst.inference.optimize import bf16_pays, optimized
-from diffinst.models.backbone import FrozenNormConv2d
+from diffinst.inference.optimize import bf16_pays, optimized, rounding_hurts
+from diffinst.models.backbone import Backbone, FrozenNormConv2d
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.boxes import iou
 from diffinst.structures import ImageBatch
@@ -103,6 +103,22 @@ def test_bf16_keeps_scores_boxes_and_filters_in_float32(backbone: dict[str, obje
         assert b.logits.dtype == b.boxes.dtype == b.filters.dtype == torch.float32
         assert b.queries.dtype == torch.bfloat16
         torch.testing.assert_close(a.logits, b.logits, rtol=0.05, atol=0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "hurts"),
+    [
+        ("mobilenetv2_100", True),
+        ("tf_efficientnet_lite0", True),
+        ("resnet18", False),
+        ("resnext26ts", False),  # grouped, not depthwise
+        ("convnext_atto", False),  # depthwise, LayerNorm
+    ],
+)
+@pytest.mark.parametrize("norm", ["frozen", "train"])
+def test_which_backbones_stay_float32(name: str, hurts: bool, norm: str) -> None:
+    config = BackboneConfig.model_validate({"name": name, "norm": norm, "freeze_levels": 0})
+    assert rounding_hurts(Backbone(config)) == hurts
 
 
 def test_a_backbone_of_depthwise_convolutions_stays_float32() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -112,8 +113,11 @@ def evaluate(
     several = processes > 1
     place = usable_device(device)
     chosen = resolved(precision, torch.device(place))  # once, for all processes
-    here = "cpu" if several else place
-    source = Source.load(model, here, chosen, compile_network=compile_network)
+    if several:
+        source = Source.load(model, "cpu", chosen)  # only to know it; the processes predict
+        source = replace(source, compile_network=compile_network)
+    else:
+        source = Source.load(model, place, chosen, compile_network=compile_network)
     annotated = load_split(data, split, single_class=single_class)
     _check_purpose(annotated, out, submission, sweeping=sweeping)
     options = Options(steps, proposals, max_detections, seed, single_class)

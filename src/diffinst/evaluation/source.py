@@ -25,11 +25,13 @@ class Source:
         model: Loaded.
         folder: Its files, for other processes.
         digest: SHA-256 of the files that were loaded, to tell one model from another.
+        compile_network: Whether processes that load the folder again compile the model.
     """
 
     model: DiffusionInst
     folder: Path
     digest: str
+    compile_network: bool = False
 
     @classmethod
     def load(
@@ -61,7 +63,7 @@ class Source:
             )
         if precision is not None or compile_network:
             model = model.optimize(precision or "fp32", compile_network=compile_network)
-        return cls(model, folder, digest)
+        return cls(model, folder, digest, compile_network)
 
     @property
     def config_digest(self) -> str:

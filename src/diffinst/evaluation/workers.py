@@ -56,8 +56,8 @@ def predict_in_processes(
     Raises:
         ChildProcessError: A process failed; what is finished stays in the shards.
     """
-    model = source.model
-    origin = source.folder, model.precision, model.compiled, source.digest, source.config_digest
+    how = source.model.precision, source.compile_network
+    origin = (source.folder, *how, source.digest, source.config_digest)
     context = multiprocessing.get_context("spawn")  # forked processes cannot use CUDA
     threads = max(1, torch.get_num_threads() // len(on))
     workers: dict[Connection, SpawnProcess] = {}

@@ -25,6 +25,7 @@ class Denoiser:
 
     def __init__(self, network: DiffusionInstNetwork, record: Record | None = None) -> None:
         self.network = network
+        self.record = record
         self.tapes = None if record is None else Tapes(record)
         self._noise: tuple[object, Noise] | None = None
 
@@ -42,15 +43,16 @@ class Denoiser:
             The pool, and features that may lack the pyramid.
         """
         noise = self.noise(seeds, config)
-        if self.tapes is not None and config.early_stop is None:  # stopping is a question
+        tapes = self.tapes
+        if tapes is not None and config.early_stop is None:  # stopping is a question
             try:
-                return self._replayed(self.tapes, batch, noise, config)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:  # a driver or an operation that cannot be recorded
-                first = str(error).strip().splitlines()[0]
-                warnings.warn(f"predictions are not recorded: {first}", stacklevel=2)
-                self.tapes = None
+                return self._replayed(tapes, batch, noise, config)
+            except Exception as error:  # of the driver, a compiler or a library, of many kinds
+                tapes.clear()
+                if not _is_of_memory(error):  # there is no use in another try
+                    first = [*str(error).strip().splitlines(), "no reason given"][0]
+                    warnings.warn(f"predictions are not recorded: {first}", stacklevel=2)
+                    self.tapes = None
         encoded = self.network.encode(batch)
         pool = pool_steps(list(Sampler(self.network, config).run(encoded, noise)))
         return pool, encoded.features
@@ -59,10 +61,12 @@ class Denoiser:
         """The draws of some seeds on the network's device; those of the last call are kept."""
         device = self.network.image_mean.device
         key = (tuple(seeds), config.model_dump_json(), device)
-        if self._noise is None or self._noise[0] != key:
-            drawn = Noise.draw(seeds, config, self.network.config.diffusion)
-            self._noise = key, drawn.to(device)
-        return self._noise[1]
+        kept = self._noise  # another thread may put its own there meanwhile
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        drawn = Noise.draw(seeds, config, self.network.config.diffusion).to(device)
+        self._noise = key, drawn
+        return drawn
 
     def _replayed(
         self, tapes: Tapes, batch: ImageBatch, noise: Noise, config: SamplerConfig
@@ -90,3 +94,8 @@ class Denoiser:
         )
         *candidates, mask_features = tapes.run(config.model_dump_json(), run, inputs)
         return Pool(*candidates), Features((), mask_features, batch.sizes)
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Libraries have errors of their own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()

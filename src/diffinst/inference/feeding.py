@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from diffinst.inference.replay import QUIET
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -18,14 +21,14 @@ Pictures = Sequence[NDArray[np.uint8]]
 
 def fed(chunks: Sequence[Pictures], device: torch.device) -> Iterator[list[Tensor]]:
     """The pictures (H, W, 3) of each chunk as (3, H, W) uint8 tensors on a device, in order."""
-    if device.type != "cuda":
+    if device.type != "cuda" or len(chunks) < 2:  # nothing to travel meanwhile
         for chunk in chunks:
-            yield [torch.from_numpy(picture).permute(2, 0, 1) for picture in chunk]
+            yield [torch.from_numpy(picture).to(device).permute(2, 0, 1) for picture in chunk]
         return
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream = _aside(device)
 
     def upload(chunk: Pictures) -> tuple[list[Tensor], torch.cuda.Event]:
-        with torch.cuda.stream(stream):
+        with QUIET, torch.cuda.device(device), torch.cuda.stream(stream):
             pinned = [torch.from_numpy(picture).pin_memory() for picture in chunk]
             sent = [tensor.to(device, non_blocking=True) for tensor in pinned]
             return sent, stream.record_event()
@@ -36,6 +39,12 @@ def fed(chunks: Sequence[Pictures], device: torch.device) -> Iterator[list[Tenso
         for tensor in tensors:
             tensor.record_stream(user)  # its memory is not given away while it is read
         yield [tensor.permute(2, 0, 1) for tensor in tensors]
+
+
+@lru_cache
+def _aside(device: torch.device) -> torch.cuda.Stream:
+    """One for all calls: free memory is kept for each stream apart."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def ahead(items: Iterable[Item], make: Callable[[Item], Made]) -> Iterator[Made]:

@@ -97,7 +97,7 @@ def grid_windows(
 
 
 def _windows(pixels: Tensor) -> list[list[int]]:
-    """(n, 4) whole xyxy to n times (y0, x0, height, width); the only question to the device."""
+    """(n, 4) whole xyxy to n times (y0, x0, height, width), known to the host from here on."""
     x1, y1, x2, y2 = pixels.long().unbind(1)
     found: list[list[int]] = torch.stack([y1, x1, y2 - y1, x2 - x1], 1).tolist()
     return found

@@ -22,7 +22,7 @@ from diffinst.inference.instances import Instances
 from diffinst.inference.memory import advice
 from diffinst.inference.optimize import Precision, optimized, resolved
 from diffinst.inference.postprocess import draw, select
-from diffinst.inference.replay import record_on_gpu
+from diffinst.inference.replay import GpuRecorder
 from diffinst.inference.trace import TracePoint, trace
 from diffinst.io.images import ImageSource, read_image
 from diffinst.io.memory import explained
@@ -43,7 +43,6 @@ class DiffusionInst:
         network: The torch module.
         config: Everything saved with the weights; defaults of `predict` come from it.
         precision: What `optimize` chose, fp32 or bf16; None: the weights as they were saved.
-        compiled: Whether `optimize` was asked to compile.
     """
 
     def __init__(
@@ -52,7 +51,6 @@ class DiffusionInst:
         self.network = network
         self.config = config
         self.precision = precision
-        self.compiled = False
         self._denoiser = Denoiser(network)
 
     @classmethod
@@ -128,10 +126,9 @@ class DiffusionInst:
         chosen = resolved(precision, self.device)
         made = DiffusionInst(optimized(self.network, chosen), self.config, chosen)
         if compile_network:
-            made.compiled = True
             compile_parts(made.network)
             if self.device.type == "cuda":
-                made._denoiser = Denoiser(made.network, record_on_gpu)
+                made._denoiser = Denoiser(made.network, GpuRecorder())
         return made
 
     @property
@@ -142,7 +139,8 @@ class DiffusionInst:
     def to(self, device: str | torch.device) -> DiffusionInst:
         """Move the weights; returns self. What was recorded of a compiled model stays behind."""
         self.network.to(device)
-        self._denoiser = Denoiser(self.network)
+        record = self._denoiser.record if self.device.type == "cuda" else None
+        self._denoiser = Denoiser(self.network, record)
         return self
 
     @property
@@ -278,9 +276,10 @@ class DiffusionInst:
         exact = self.network.dtype == torch.float32
         results: dict[int, Instances] = {}
         fed_chunks = fed([[pictures[i] for i in chunk] for _, chunk in chunks], self.device)
-        for (size, chunk), tensors in zip(chunks, fed_chunks, strict=True):
+        for size, chunk in chunks:
             with explained("predicting", partial(advice, size, len(chunk), config, exact=exact)):
-                found = self._predict_batch([pictures[i] for i in chunk], tensors, config, seed)
+                own, tensors = [pictures[i] for i in chunk], next(fed_chunks)
+                found = self._predict_batch(own, tensors, config, seed)
             results.update(zip(chunk, found, strict=True))
         return [results[i] for i in range(len(pictures))]
 

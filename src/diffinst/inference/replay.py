@@ -1,14 +1,15 @@
 """Work of fixed shapes, recorded once and replayed: one launch instead of a thousand (CUDA graphs).
 
 At one picture a GPU waits for the host, which starts its kernels one by one. A recording starts
-them all at once. It holds the memory it ran in, so only the latest few are kept.
+them all at once.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,10 +18,12 @@ Tensors: TypeAlias = tuple[Tensor, ...]
 Function: TypeAlias = Callable[..., Tensors]
 Record: TypeAlias = Callable[[Function, Tensors], Callable[[], Tensors]]
 """From a function and the tensors that it will always read, to what runs it again on their
-present values; what it returns is overwritten by the next run."""
+present values; what it returns is overwritten by the next run of this or another recording."""
 
-KEPT = 8  # recordings
+KEPT = 16  # recordings
 WARM_UP = 3  # runs before one is recorded: libraries choose their kernels in the first
+QUIET = threading.Lock()
+"""Held while a graph is recorded and while pictures are sent: neither may see the other's work."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,9 @@ class _Tape:
 
 
 class Tapes:
-    """The latest recordings.
+    """The latest recordings; any thread may ask for a run, one at a time gets it.
+
+    What is met for the first time is run as it is: most sizes of a mixed folder come once.
 
     Args:
         record: How to record.
@@ -40,11 +45,19 @@ class Tapes:
     def __init__(self, record: Record, kept: int = KEPT) -> None:
         self.record = record
         self.kept = kept
+        self._met: set[Hashable] = set()
         self._tapes: dict[Hashable, _Tape] = {}
+        self._turn = threading.Lock()
 
     def __len__(self) -> int:
         """Number of recordings."""
         return len(self._tapes)
+
+    def clear(self) -> None:
+        """Forget all recordings, and give their memory back."""
+        with self._turn:
+            self._tapes.clear()
+            self._met.clear()
 
     def run(self, name: Hashable, function: Function, inputs: Tensors) -> Tensors:
         """What the function gives, by the recording of its name and the inputs' shapes.
@@ -54,36 +67,55 @@ class Tapes:
             function: Runs without a question to the device, in fixed shapes.
             inputs: What it reads, apart from what never changes.
         """
-        key = (name, *((tuple(x.shape), x.dtype) for x in inputs))
-        tape = self._tapes.pop(key, None)
-        if tape is None:
-            own = tuple(x.clone() for x in inputs)
-            tape = _Tape(own, self.record(function, own))
-            while len(self._tapes) >= self.kept:
-                del self._tapes[next(iter(self._tapes))]
-        self._tapes[key] = tape
-        for mine, given in zip(tape.inputs, inputs, strict=True):
-            mine.copy_(given, non_blocking=True)
-        return tuple(x.clone() for x in tape.replay())
+        kind = inputs[0].device.type
+        shapes = tuple((tuple(x.shape), x.dtype) for x in inputs)
+        key = (name, torch.is_autocast_enabled(kind), shapes)
+        if key not in self._met:
+            self._met.add(key)
+            return function(*inputs)
+        with self._turn:
+            tape = self._tapes.pop(key, None)
+            if tape is None:
+                while len(self._tapes) >= self.kept:
+                    del self._tapes[next(iter(self._tapes))]
+                own = tuple(x.clone() for x in inputs)
+                tape = _Tape(own, self.record(function, own))
+            self._tapes[key] = tape
+            for mine, given in zip(tape.inputs, inputs, strict=True):
+                mine.copy_(given, non_blocking=True)
+            return tuple(x.clone() for x in tape.replay())
 
 
-def record_on_gpu(function: Function, inputs: Tensors) -> Callable[[], Tensors]:
-    """A CUDA graph; see `Record`."""
-    device = inputs[0].device
-    with torch.cuda.device(device):
-        here = torch.cuda.current_stream(device)
-        aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                function(*inputs)
-        here.wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            outputs = function(*inputs)
+class GpuRecorder:
+    """Makes CUDA graphs that share one block of memory; see `Record`.
 
-    def replay() -> Tensors:
-        graph.replay()
-        return outputs
+    They may share it as each run's results are copied before the next run.
+    """
 
-    return replay
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    def __call__(self, function: Function, inputs: Tensors) -> Callable[[], Tensors]:
+        """Warm up, record, and return what replays."""
+        device = inputs[0].device
+        with QUIET, torch.cuda.device(device):
+            here = torch.cuda.current_stream(device)
+            aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):
+                for _ in range(WARM_UP):
+                    function(*inputs)
+            here.wait_stream(aside)
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            graph = torch.cuda.CUDAGraph()
+            recording = torch.cuda.graph(
+                graph, pool=self._pool, stream=aside, capture_error_mode="thread_local"
+            )
+            with torch.cuda.stream(here), recording:  # the outer one comes back if recording fails
+                outputs = function(*inputs)
+
+        def replay() -> Tensors:
+            graph.replay()
+            return outputs
+
+        return replay

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from diffinst.structures import ImageBatch
 
 SIZE_DIVISOR = 32  # the stride of p5
+MOST_REDUCTION = 32  # on a GPU: a stronger one needs more memory than a multiprocessor shares
 
 
 def fit_size(
@@ -42,6 +43,9 @@ def resize(
     pixels = image.float()
     if tuple(image.shape[-2:]) == tuple(size):
         return pixels
+    reduction = max(pixels.shape[-2] / size[0], pixels.shape[-1] / size[1])
+    if pixels.is_cuda and reduction > MOST_REDUCTION:
+        return resize(image.cpu(), size).to(image.device)
     pixels = F.interpolate(pixels[None], size=size, mode="bilinear", antialias=True)[0]
     return pixels.clamp(0, 255)
 

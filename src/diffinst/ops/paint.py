@@ -41,26 +41,30 @@ def paint(
         n (height, width) patches on the CPU.
     """
     pieces: list[list[Tensor]] = [[] for _ in windows]
-    for block in _blocks(windows):
+    for block in _blocks(windows, probs.shape[2]):
         flat = _paint_block(probs, block, rows, columns, threshold).cpu()
         parts = torch.split(flat, [h * w for _, _, _, h, w in block])
         for (i, _, _, h, w), part in zip(block, parts, strict=True):
-            pieces[i].append(part.view(h, w))
+            pieces[i].append(part.view(h, w).clone())  # not a view: one may outlive the rest
     return [piece[0] if len(piece) == 1 else torch.cat(piece) for piece in pieces]
 
 
 _Strip: TypeAlias = tuple[int, int, int, int, int]  # map, y0, x0, height, width
 
 
-def _blocks(windows: Sequence[Sequence[int]]) -> Iterator[list[_Strip]]:
-    """Windows, the large ones in strips of rows, in groups of about `PIXELS` pixels."""
+def _blocks(windows: Sequence[Sequence[int]], cells: int) -> Iterator[list[_Strip]]:
+    """Windows, the large ones in strips of rows, in groups of about `PIXELS` pixels.
+
+    Rows are resampled at the width of their map first, `cells`, so they count as at least as wide.
+    """
     block: list[_Strip] = []
     pixels = 0
     for i, (y0, x0, height, width) in enumerate(windows):
-        step = max(1, PIXELS // max(width, 1))
+        across = max(width, cells, 1)
+        step = max(1, PIXELS // across)
         for y in range(0, max(height, 1), step):
             block.append((i, y0 + y, x0, min(step, height - y), width))
-            pixels += block[-1][3] * width
+            pixels += block[-1][3] * across
             if pixels >= PIXELS:
                 yield block
                 block, pixels = [], 0

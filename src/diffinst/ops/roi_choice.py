@@ -45,10 +45,10 @@ def proven(kernel: RoIKernel, device: torch.device, dtype: torch.dtype) -> RoIKe
     plain, fused = FeatureTable(maps), FeatureTable(maps, kernel)
     try:
         wanted, found = (table.pool(boxes, SIZE, SAMPLING) for table in (plain, fused))
+        away = float((wanted.float() - found.float()).abs().max())
     except Exception as error:  # of the compiler or the driver, of many kinds
         _warn(f"{type(error).__name__}: {error}")
         return None
-    away = float((wanted.float() - found.float()).abs().max())
     if not away <= TOLERANCE[dtype]:
         _warn(f"its features are up to {away:.2g} away from the plain ones")
         return None

@@ -1,8 +1,9 @@
 """RoI features on a GPU as one Triton kernel: no tap is ever written to memory.
 
 A program makes one bin of one box: it works out the bin's bilinear samples from the box's corners
-and adds up the rows of the table they blend, in float32. The arithmetic of `roi_align._axis_taps`,
-in its order.
+and adds up the rows of the table they blend, in float32. The arithmetic is that of
+`roi_align._axis_taps`, in its order. Importing this registers the operator `diffinst::pool`, which
+compilers of torch take as it is.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from torch import Tensor
 def _sample(low, high, scale, length, bin, sample, SIZE: tl.constexpr, SAMPLING: tl.constexpr):  # type: ignore[no-untyped-def]
     """First and second cell of a sample along one axis, the second's share, and 1 or 0."""
     start = low * scale - 0.5
-    bin_size = (high * scale - 0.5 - start) / SIZE
-    position = start + bin * bin_size + (sample + 0.5) * bin_size / SAMPLING
+    bin_size = tl.div_rn(high * scale - 0.5 - start, SIZE * 1.0)
+    position = start + bin * bin_size + tl.div_rn((sample + 0.5) * bin_size, SAMPLING * 1.0)
     inside = (position >= -1.0) & (position <= length)
     position = tl.maximum(tl.where(inside, position, 0.0), 0.0)
     first = tl.minimum(position.to(tl.int64), length - 1)
@@ -108,29 +109,31 @@ def pool(
     pooled = table.new_empty(*boxes.shape[:2], size * size, channels)
     if pooled.numel():
         bins = pooled.shape[0] * pooled.shape[1] * pooled.shape[2]
-        _pool[(bins,)](
-            table,
-            boxes.contiguous(),
-            level.contiguous(),
-            heights,
-            widths,
-            starts,
-            scales,
-            pooled,
-            rows,
-            boxes.shape[1],
-            channels,
-            SIZE=size,
-            SAMPLING=sampling,
-            BLOCK=triton.next_power_of_2(channels),
-            num_warps=1,  # a row of 256 channels in one wide load a thread
-        )
+        with torch.cuda.device_of(table):  # type: ignore[no-untyped-call]  # where Triton starts it
+            _pool[(bins,)](
+                table,
+                boxes.contiguous(),
+                level.contiguous(),
+                heights,
+                widths,
+                starts,
+                scales,
+                pooled,
+                rows,
+                boxes.shape[1],
+                channels,
+                SIZE=size,
+                SAMPLING=sampling,
+                BLOCK=triton.next_power_of_2(channels),
+                num_warps=1,  # a row of 256 channels in one wide load a thread
+                enable_fp_fusion=False,  # samples within rounding of the border are to agree
+            )
     return pooled
 
 
 SCHEMA = (
     "(Tensor table, Tensor boxes, Tensor level, Tensor heights, Tensor widths, Tensor starts, "
-    "Tensor scales, int rows, int size, int sampling) -> Tensor"
+    "Tensor scales, SymInt rows, int size, int sampling) -> Tensor"
 )
 pool_on_gpu = torch.library.custom_op(
     "diffinst::pool", pool, mutates_args=(), device_types="cuda", schema=SCHEMA
