@@ -95,7 +95,9 @@ def compare(
         if len(sure) and len(near):
             same += int((iou(sure[:, None], near[None]).amax(1) >= SAME_IOU).sum())
         confident += len(sure)
-    points = {way: scored[way].compute()[0].as_dict("mask")["mask/AP"] for way in WAYS}
+    points: dict[str, float] = {
+        way: scored[way].compute()[0].as_dict("mask")["mask/AP"] for way in WAYS
+    }
     return {**points, "confident": confident, "same": same}
 
 
