@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional as F
 
 from diffinst.inference.limits import Limits, Work, count, measure_limits
+from diffinst.ops import linear
 
 
 def test_operations_by_hand() -> None:
@@ -16,6 +18,19 @@ def test_operations_by_hand() -> None:
         torch.ones(10).exp()  # what is no product is not counted
 
     assert count(run) == Work(2 * 9 * 3 * 4 * 5 * 6, 2 * 7 * 8 * 9)
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+def test_linear_layers_count_whichever_library_computes_them(
+    monkeypatch: pytest.MonkeyPatch, onednn: bool
+) -> None:
+    monkeypatch.setattr(linear, "_tried", lambda: onednn)
+    x, weight = torch.ones(2, 5, 8), torch.ones(9, 8)
+    forward = 2 * 10 * 8 * 9
+    assert count(lambda: linear.linear(x, weight, torch.ones(9))) == Work(0, forward)
+    learning = weight.requires_grad_()
+    both = count(lambda: linear.linear(x, learning, None).sum().backward())
+    assert both == Work(0, 2 * forward)  # the input gets no gradient
 
 
 def test_nothing_is_no_work() -> None:

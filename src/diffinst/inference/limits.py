@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+
+from diffinst.ops.linear import linear
 
 ROUNDS = 5
 COPIED = 2**26  # bytes
@@ -53,9 +57,24 @@ class Work:
     matmul: float
 
 
+def _linear_flops(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
+    """From the shapes of a layer's input and weights."""
+    return 2 * math.prod(x) * weight[0]
+
+
+_PRODUCTS: dict[Any, Any] = {  # that torch does not count
+    operator: _linear_flops
+    for operator in (
+        torch.ops.diffinst.linear,
+        getattr(torch.ops.mkldnn, "_linear_pointwise", None),
+    )
+    if operator is not None
+}
+
+
 def count(run: Callable[[], object]) -> Work:
     """Floating-point operations of a call, counted by shape."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_PRODUCTS) as counter:
         run()
     total = {str(op): flops for op, flops in counter.get_flop_counts().get("Global", {}).items()}
     convolution = sum(f for op, f in total.items() if op.rpartition(".")[2] in CONVOLUTIONS)
@@ -79,7 +98,7 @@ def measure_limits(device: torch.device, dtype: torch.dtype) -> Limits:
     for rows, inner, columns in ((500, 256, 32768), (500, 12544, 256), (2048, 2048, 2048)):
         a = torch.ones(rows, inner, dtype=dtype, device=device)
         b = torch.ones(columns, inner, dtype=dtype, device=device)
-        seconds = _quickest(lambda a=a, b=b: F.linear(a, b), device)  # type: ignore[misc]
+        seconds = _quickest(lambda a=a, b=b: linear(a, b, None), device)  # type: ignore[misc]
         products.append(2 * rows * inner * columns / seconds)
     source = torch.ones(COPIED, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)

@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from diffinst.models.backbone import Backbone, FrozenNormConv2d
 from diffinst.models.decoder import TimeEmbedding
-from diffinst.models.decoder_stage import OutputLinear
+from diffinst.models.linear import OutputLinear
 from diffinst.models.network import DiffusionInstNetwork
 
 Precision = Literal["fp32", "bf16", "auto"]

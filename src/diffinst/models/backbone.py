@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffinst.config import BackboneConfig
+from diffinst.models.linear import Linear
 
 STRIDES = (4, 8, 16, 32)
 
@@ -48,6 +49,9 @@ class Backbone(nn.Module):
             for block in self.body.modules():
                 if isinstance(block, SwinTransformerBlock):
                     block.__class__ = PadFirstSwinBlock
+        for part in self.body.modules():
+            if type(part) is nn.Linear:
+                part.__class__ = Linear
         if config.norm == "frozen":
             fold_frozen_norms(self.body)
         self._freeze(config.freeze_levels)

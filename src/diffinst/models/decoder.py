@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diffinst.config import DecoderConfig
 from diffinst.models.decoder_stage import DecoderStage
+from diffinst.models.linear import Linear
 from diffinst.ops.roi_align import FeatureTable
 from diffinst.structures import StageOutput
 
@@ -33,7 +34,7 @@ class TimeEmbedding(nn.Module):
         super().__init__()
         self.width = width
         self.layers = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, 4 * width)
+            Linear(width, 4 * width), nn.GELU(), Linear(4 * width, 4 * width)
         )
 
     def forward(self, t: Int64[Tensor, "B"]) -> Float[Tensor, "B {4*self.width}"]:

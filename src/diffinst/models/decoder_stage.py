@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffinst.config import DecoderConfig
+from diffinst.models.linear import Linear, OutputLinear
 from diffinst.ops.boxes import apply_deltas
 from diffinst.ops.roi_align import FeatureTable
 from diffinst.structures import StageOutput
@@ -36,10 +37,10 @@ class DynamicConv(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.width, self.dynamic_width = config.width, config.dynamic_width
-        self.parameters_of = nn.Linear(config.width, 2 * config.width * config.dynamic_width)
+        self.parameters_of = Linear(config.width, 2 * config.width * config.dynamic_width)
         self.norm1 = nn.LayerNorm(config.dynamic_width)
         self.norm2 = nn.LayerNorm(config.width)
-        self.out = nn.Linear(config.roi_size**2 * config.width, config.width)
+        self.out = Linear(config.roi_size**2 * config.width, config.width)
         self.norm3 = nn.LayerNorm(config.width)
 
     def forward(
@@ -55,25 +56,14 @@ class DynamicConv(nn.Module):
         return result
 
 
-class OutputLinear(nn.Linear):
-    """A linear layer that computes in its own precision, whatever comes in.
-
-    In a network that runs in bf16 these stay float32: scores would tie and boxes jump otherwise.
-    """
-
-    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch _"]:
-        """(..., D) of any float type to (..., out) of the weights' type."""
-        return super().forward(x.to(self.weight.dtype))
-
-
 class SelfAttention(nn.Module):
     """Multi-head self-attention over the proposals of one picture."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """(B, N, D) to (B, N, D)."""
@@ -100,8 +90,8 @@ class DecoderStage(nn.Module):
         self.rois = RoIFeatures(config)
         self.attention = SelfAttention(width, config.heads)
         self.interaction = DynamicConv(config)
-        self.expand = nn.Linear(width, config.feedforward)
-        self.contract = nn.Linear(config.feedforward, width)
+        self.expand = Linear(width, config.feedforward)
+        self.contract = Linear(config.feedforward, width)
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.norm3 = nn.LayerNorm(width)
@@ -149,5 +139,5 @@ class DecoderStage(nn.Module):
 def _tower(width: int, layers: int) -> nn.Sequential:
     blocks: list[nn.Module] = []
     for _ in range(layers):
-        blocks += [nn.Linear(width, width, bias=False), nn.LayerNorm(width), nn.ReLU(inplace=True)]
+        blocks += [Linear(width, width, bias=False), nn.LayerNorm(width), nn.ReLU(inplace=True)]
     return nn.Sequential(*blocks)
