@@ -37,6 +37,7 @@ from diffinst.inference.benchmark import (
 )
 from diffinst.inference.limits import Work
 from diffinst.inference.predictor import DiffusionInst
+from diffinst.io.allocator import keep_freed_memory
 from diffinst.io.atomic import write_json
 
 matplotlib.use("Agg")
@@ -68,6 +69,7 @@ def growth(*, rounds: int = 5, memory: bool = True, results: Path = RESULTS) -> 
         memory: Peak memory over steps and of a picture of 24 million pixels as well.
         results: Folder of the JSON file.
     """
+    keep_freed_memory()  # as the commands do
     model = DiffusionInst.from_preset("r50-coco")
     points = {
         "steps": {n: replace(BASE, steps=n) for n in STEPS},

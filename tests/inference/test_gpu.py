@@ -73,6 +73,19 @@ def test_pictures_that_travel_ahead_are_the_same(compile_network: bool) -> None:
         torch.testing.assert_close(found.boxes, alone.boxes, rtol=1e-3, atol=0.05)
 
 
+def test_recordings_share_their_memory() -> None:
+    model = DiffusionInst.from_preset("r50-coco", device="cuda")
+    fast = model.optimize("fp32", compile_network=True)
+    pictures = [np.zeros((side, 800, 3), np.uint8) for side in (800, 768, 736)]
+    reserved = []
+    for picture in pictures:
+        for _ in range(3):
+            fast.predict(picture)
+        torch.cuda.empty_cache()
+        reserved.append(torch.cuda.memory_reserved())
+    assert reserved[2] < 1.5 * reserved[0]
+
+
 def test_the_second_gpu_is_as_good() -> None:
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,6 +174,14 @@ def test_pictures_of_extreme_shape(evaluate: str, size: tuple[int, int]) -> None
     assert found.image_size == size and found.masks.shape == (len(found), *size)
     limit = torch.tensor([size[1], size[0]]).repeat(2)
     assert bool(((found.boxes >= 0) & (found.boxes <= limit)).all())
+
+
+def test_another_network_is_used_at_once(path: Path) -> None:
+    model, other = (DiffusionInst.from_preset("tiny", seed=seed) for seed in (0, 1))
+    asked: dict[str, Any] = {"proposals": 8, "threshold": 0.0}
+    model.predict(path, **asked)
+    model.network = other.network
+    assert model.predict(path, **asked) == other.predict(path, **asked)
 
 
 def test_trace_starts_from_the_noise(path: Path) -> None:

@@ -65,6 +65,8 @@ def test_the_one_not_used_for_longest_is_forgotten() -> None:
         tapes.run("double", double, (torch.ones(length),))
     assert (record.count, len(tapes)) == (3, 2)
     tapes.run("double", double, (torch.ones(2),))
+    assert record.count == 3  # as if it had never come
+    tapes.run("double", double, (torch.ones(2),))
     assert record.count == 4
     tapes.clear()
     assert len(tapes) == 0

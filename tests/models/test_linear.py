@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from diffinst.config import BackboneConfig
 from diffinst.models.backbone import Backbone
 from diffinst.models.linear import Linear, OutputLinear
+from diffinst.ops import linear
 
 
-def test_the_same_as_torchs() -> None:
+@pytest.mark.parametrize("onednn", [True, False])
+def test_the_same_as_torchs(monkeypatch: pytest.MonkeyPatch, onednn: bool) -> None:
+    monkeypatch.setattr(linear, "_mkl_holds_back", lambda: onednn)
     torch.manual_seed(0)
     ours = Linear(6, 4)
     theirs = nn.Linear(6, 4)

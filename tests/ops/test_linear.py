@@ -1,11 +1,11 @@
-"""Are oneDNN's products torch's to rounding, with their gradients, and taken only where quicker?"""
+"""Are oneDNN's products torch's to rounding, gradients too, and who takes them?"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffinst.ops import linear as module
-from diffinst.ops.linear import linear, product, quicker
+from diffinst.ops.linear import linear, product
 
 pytestmark = pytest.mark.skipif(not module._available(), reason="torch has no oneDNN here")
 
@@ -27,7 +27,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
         made.append(product(x, weight, bias))
         return made[-1]
 
-    monkeypatch.setattr(module, "_tried", lambda: True)
+    monkeypatch.setattr(module, "_mkl_holds_back", lambda: True)
     monkeypatch.setattr(module, "product", watched)
     return made
 
@@ -58,13 +58,12 @@ def test_values_and_gradients(
     wanted = F.linear(*theirs)
     close(made, wanted)
     slope = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1))
-    for a, b in zip(
-        torch.autograd.grad(made, mine, slope),
-        torch.autograd.grad(wanted, theirs, slope),
-        strict=True,
-    ):
-        close(a, b)
-    assert len(taken) == 1 + 1 + 2  # without gradients, with, and two of its three backward
+    for slopes in (slope, slope[:1, ..., :1].expand(wanted.shape)):  # a sum's have no strides
+        found = torch.autograd.grad(made, mine, slopes, retain_graph=True)
+        expected = torch.autograd.grad(wanted, theirs, slopes, retain_graph=True)
+        for a, b in zip(found, expected, strict=True):
+            close(a, b)
+    assert len(taken) == 1 + 1 + 2 * 2  # without gradients, with, and two products backward
 
 
 @pytest.mark.parametrize("learning", [(0,), (1,), (2,)])
@@ -122,32 +121,50 @@ def test_what_is_left_to_torch(taken: list[Tensor]) -> None:
 
 
 def test_elsewhere_torch_stays(monkeypatch: pytest.MonkeyPatch, taken: list[Tensor]) -> None:
-    monkeypatch.setattr(module, "_tried", lambda: False)
+    monkeypatch.setattr(module, "_mkl_holds_back", lambda: False)
     x, weight, bias = inputs(6, 4, out=3, bias=True)
     assert torch.equal(linear(x, weight, bias), F.linear(x, weight, bias))
     assert taken == []
 
 
-def test_what_is_quicker() -> None:
-    runs = [lambda: time.sleep(0.001), lambda: time.sleep(0.02)]
-    assert quicker(runs[0], runs[1], 0.8) and not quicker(runs[1], runs[0], 0.8)
-    assert not quicker(runs[0], runs[0], 0.1)
+def test_torch_may_be_told_to_do_without_it(taken: list[Tensor]) -> None:
+    with torch.backends.mkldnn.flags(enabled=False):
+        linear(*inputs(6, 4, out=3, bias=True))
+    assert taken == []
 
 
-@pytest.mark.parametrize("fault", ["wrong", "nan", "error", "none"])
-def test_a_product_has_to_be_right(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
-    def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        if fault == "error":
-            raise RuntimeError("built without it")
-        change = {"wrong": 0.1, "nan": float("nan"), "none": 0.0}[fault]
-        return F.linear(x, weight, bias) + change
-
+@pytest.mark.parametrize(
+    ("maker", "capability", "mkl", "quicker"),
+    [
+        ("AuthenticAMD", "AVX512", True, True),
+        ("HygonGenuine", "AVX512_VNNI", True, True),
+        ("AuthenticAMD", "AVX2", True, False),  # MKL uses that
+        ("AuthenticAMD", "AVX512", False, False),
+        ("GenuineIntel", "AVX512", True, False),
+        ("", "AVX512", True, False),
+    ],
+)
+def test_whose_processors_it_is_for(
+    monkeypatch: pytest.MonkeyPatch, maker: str, capability: str, mkl: bool, quicker: bool
+) -> None:
     monkeypatch.undo()  # of the fixture
-    monkeypatch.setattr(module, "product", product)
-    monkeypatch.setattr(module, "quicker", lambda one, other, share: True)
-    module._tried.cache_clear()
-    assert module._tried() == (fault == "none")
-    module._tried.cache_clear()
+    monkeypatch.setattr(module, "processor_maker", lambda: maker)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: mkl)
+    module._mkl_holds_back.cache_clear()
+    assert module._mkl_holds_back() == quicker
+    module._mkl_holds_back.cache_clear()
+
+
+def test_the_maker_of_a_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "CPUINFO", tmp_path / "cpuinfo")
+    windows = "AMD64 Family 25 Model 33 Stepping 0, AuthenticAMD"
+    monkeypatch.setattr("platform.processor", lambda: windows)
+    assert module.processor_maker() == "AuthenticAMD"
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t: avx2\n")
+    assert module.processor_maker() == "GenuineIntel"
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nCPU implementer\t: 0x41\n")  # ARM
+    assert module.processor_maker() == ""
 
 
 COMPILED = """
@@ -156,7 +173,7 @@ from torch import nn
 from diffinst.ops import linear as module
 from diffinst.models.linear import Linear
 
-module._tried = lambda: True
+module._mkl_holds_back = lambda: True
 seen = []
 
 def whole(graph, inputs):
@@ -169,6 +186,9 @@ with torch.no_grad():
     made = torch.compile(layer, backend=whole, fullgraph=True)(x)
 torch.testing.assert_close(made, nn.functional.linear(x, layer.weight, layer.bias))
 assert any("diffinst" in name for name in seen), seen
+made = torch.compile(layer, backend="aot_eager", fullgraph=True)(x)
+made.sum().backward()
+torch.testing.assert_close(layer.weight.grad, x.sum(0).expand(5, 8))
 exported = torch.export.export(layer, (x,)).graph_module.code
 assert "linear" in exported and "mkldnn" not in exported and "diffinst" not in exported, exported
 """

@@ -44,7 +44,8 @@ class Remembered:
         return self.known
 
 
-def test_a_right_and_faster_kernel_is_taken() -> None:
+def test_a_right_and_faster_kernel_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roi_choice, "ROUNDS", 2)
     kernel = Remembered()
     assert proven(kernel, CPU, torch.float32) is kernel
     assert proven(Remembered(wait=1.0), CPU, torch.float32) is None

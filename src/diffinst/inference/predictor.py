@@ -234,7 +234,7 @@ class DiffusionInst:
         batch, output = self.prepare([picture], config.preprocess), picture.shape[:2]
         self.network.eval()
         with torch.inference_mode():
-            noise = self._denoiser.noise([seed], config.sampler)
+            noise = self._runner().noise([seed], config.sampler)
             return trace(self.network, batch, noise, (output[0], output[1]), config)
 
     def prepare(
@@ -243,6 +243,12 @@ class DiffusionInst:
         """RGB uint8 pictures (H, W, 3) to one padded batch on the model's device."""
         (tensors,) = fed([pictures], self.device)
         return _batch(tensors, config or self.config.preprocess)
+
+    def _runner(self) -> Denoiser:
+        """Of the present network: the attribute may be set."""
+        if self._denoiser.network is not self.network:
+            self._denoiser = Denoiser(self.network)
+        return self._denoiser
 
     def _configured(
         self,
@@ -293,7 +299,7 @@ class DiffusionInst:
         self.network.eval()
         with torch.inference_mode():
             batch = _batch(tensors, config.preprocess)
-            pool, features = self._denoiser(batch, [seed] * len(batch), config.sampler)
+            pool, features = self._runner()(batch, [seed] * len(batch), config.sampler)
             found = []
             for i, picture in enumerate(pictures):
                 detections = select(pool, i, config.sampler.nms_iou)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -77,7 +78,9 @@ class Tapes:
             tape = self._tapes.pop(key, None)
             if tape is None:
                 while len(self._tapes) >= self.kept:
-                    del self._tapes[next(iter(self._tapes))]
+                    oldest = next(iter(self._tapes))
+                    del self._tapes[oldest]
+                    self._met.discard(oldest)
                 own = tuple(x.clone() for x in inputs)
                 tape = _Tape(own, self.record(function, own))
             self._tapes[key] = tape
@@ -87,32 +90,39 @@ class Tapes:
 
 
 class GpuRecorder:
-    """Makes CUDA graphs that share one block of memory; see `Record`.
+    """Makes CUDA graphs of one device that share one block of memory; see `Record`.
 
-    They may share it as each run's results are copied before the next run.
+    They may share it as each run's results are copied before the next run. Memory is shared within
+    a stream alone, so all are recorded on the same one.
     """
 
     def __init__(self) -> None:
+        self._aside: torch.cuda.Stream | None = None
         self._pool: Any = None
+        self._alive: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 
     def __call__(self, function: Function, inputs: Tensors) -> Callable[[], Tensors]:
         """Warm up, record, and return what replays."""
         device = inputs[0].device
         with QUIET, torch.cuda.device(device):
             here = torch.cuda.current_stream(device)
-            aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            if self._aside is None:
+                self._aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            aside = self._aside
             aside.wait_stream(here)
             with torch.cuda.stream(aside):
                 for _ in range(WARM_UP):
                     function(*inputs)
             here.wait_stream(aside)
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            if not self._alive:  # a block goes with the last graph in it
+                self._pool = torch.cuda.graph_pool_handle()
             graph = torch.cuda.CUDAGraph()
             recording = torch.cuda.graph(
                 graph, pool=self._pool, stream=aside, capture_error_mode="thread_local"
             )
             with torch.cuda.stream(here), recording:  # the outer one comes back if recording fails
                 outputs = function(*inputs)
+            self._alive.add(graph)
 
         def replay() -> Tensors:
             graph.replay()

@@ -1,15 +1,16 @@
 """Linear layers by the library that is quicker on this processor: oneDNN's products, or torch's.
 
-torch leaves float32 products to MKL, which on processors of other makers than its own uses half of
-what they can do; oneDNN, which torch has for convolutions, uses all of it, and adds the bias on the
-way. Where both are as quick, torch's own stay.
+torch leaves float32 products to MKL, which on processors of other makers than its own does not use
+the widest registers; oneDNN, which torch has for convolutions, does, and adds the bias on the way.
+The choice is one of the machine's, not of a measurement: a run that goes on later, and every
+process of an evaluation, computes alike. Importing this registers the operator `diffinst::linear`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import platform
 from functools import lru_cache
+from pathlib import Path
 from typing import Protocol, no_type_check
 
 import torch
@@ -17,16 +18,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-ROWS, INNER, COLUMNS = 1000, 256, 4096  # of the probe, in the manner of the paper's decoder
-ROUNDS = 5
-WORTH_IT = 0.8  # oneDNN is taken where it needs at most so much of the other's time
-NEAR = 1e-4  # of sums over `INNER` products of N(0, 1)
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def linear(
     x: Float[Tensor, "*batch I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None
 ) -> Float[Tensor, "*batch O"]:
-    """x @ weight^T + bias, as `torch.nn.functional.linear` to rounding.
+    """x @ weight^T + bias, as `torch.nn.functional.linear` to rounding, but differentiable once.
 
     Args:
         x: (..., I).
@@ -43,11 +41,12 @@ def linear(
         or not onednn_is_quicker(x.dtype)
     ):
         return F.linear(x, weight, bias)
-    if torch.compiler.is_compiling():
-        compiled: Tensor = opaque(x, weight, bias)
-        return compiled
     learns = x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
-    if torch.is_grad_enabled() and learns:
+    learns = learns and torch.is_grad_enabled()
+    if torch.compiler.is_compiling():
+        compiled: Tensor = F.linear(x, weight, bias) if learns else opaque(x, weight, bias)
+        return compiled
+    if learns:
         rows: Tensor = _OneDnnLinear.apply(x.flatten(0, -2), weight, bias)
         return rows.view(*x.shape[:-1], weight.shape[0])
     return product(x, weight, bias)
@@ -85,7 +84,7 @@ class _Context(Protocol):
 
 @no_type_check  # at run time, that is: autograd's ctx has its attributes only later
 class _OneDnnLinear(torch.autograd.Function):
-    """(m, I) to (m, O): three products; transposed operands are read where they lie."""
+    """(m, I) to (m, O), and the two products of its backward."""
 
     @staticmethod
     def forward(ctx: _Context, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -105,7 +104,7 @@ class _OneDnnLinear(torch.autograd.Function):
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
-    """gradient^T @ x, made with the longer side in its rows, where that is quicker."""
+    """gradient^T @ x; where it is tall, as the transpose of a wide one, which is made quicker."""
     if gradient.shape[1] > x.shape[1]:
         return product(x.t(), gradient.t()).t()
     return product(gradient.t(), x.t())
@@ -115,14 +114,16 @@ def _weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
 def onednn_is_quicker(dtype: torch.dtype) -> bool:
     """Whether to leave products to oneDNN here.
 
-    In float32 both are tried, once a process. In bfloat16 torch takes oneDNN anyway, where the
-    processor has it, and adds the bias before.
+    In float32 where torch would take MKL and the processor has AVX-512 but is not Intel's. In
+    bfloat16 torch takes oneDNN anyway, where the processor has it, and adds the bias before.
     """
+    if not (torch.backends.mkldnn.enabled and _available()):
+        return False
     match dtype:
         case torch.float32:
-            return _available() and _tried()
+            return _mkl_holds_back()
         case torch.bfloat16:
-            return _available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+            return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
         case _:
             return False
 
@@ -135,27 +136,20 @@ def _available() -> bool:
 
 
 @lru_cache
-def _tried() -> bool:
-    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-        x, weight = torch.randn(ROWS, INNER), torch.randn(COLUMNS, INNER)
-        bias = torch.randn(COLUMNS)
-        try:
-            away = (product(x, weight, bias) - F.linear(x, weight, bias)).abs().max()
-        except RuntimeError:  # built without it
-            return False
-        if not float(away) <= NEAR:
-            return False
-        return quicker(
-            lambda: product(x, weight, bias), lambda: F.linear(x, weight, bias), WORTH_IT
-        )
+def _mkl_holds_back() -> bool:
+    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    maker = processor_maker()
+    mkl = bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
+    return mkl and wide and maker not in ("", "GenuineIntel")
 
 
-def quicker(one: Callable[[], object], other: Callable[[], object], share: float) -> bool:
-    """Whether the first takes at most a share of the second's time, best of rounds in turns."""
-    seconds = [float("inf"), float("inf")]
-    for _ in range(ROUNDS):
-        for i, run in enumerate((one, other)):
-            begin = time.perf_counter()
-            run()
-            seconds[i] = min(seconds[i], time.perf_counter() - begin)
-    return seconds[0] <= share * seconds[1]
+def processor_maker() -> str:
+    """What the processor calls its maker, "AuthenticAMD" for one; empty where that is not known."""
+    try:
+        for line in CPUINFO.read_text("utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "vendor_id":
+                return value.strip()
+    except OSError:  # not Linux
+        return platform.processor().rpartition(",")[2].strip()  # Windows names the maker last
+    return ""
