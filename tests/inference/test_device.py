@@ -47,6 +47,10 @@ def sampler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sampler]:
     network = DiffusionInstNetwork(config.model).eval().requires_grad_(False)
     sampler = Sampler(network, config.sampler)
     with FakeTensorMode(), torch.no_grad():
+        try:
+            torch.empty(1).to("cuda")
+        except RuntimeError:
+            pytest.skip("this version of torch asks the driver even for what it imagines")
         for module in network.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 setattr(module, name, nn.Parameter(on_gpu(parameter), requires_grad=False))

@@ -185,7 +185,8 @@ x = torch.randn(3, 8)
 with torch.no_grad():
     made = torch.compile(layer, backend=whole, fullgraph=True)(x)
 torch.testing.assert_close(made, nn.functional.linear(x, layer.weight, layer.bias))
-assert any("diffinst" in name for name in seen), seen
+told = torch.compile(lambda x: torch.compiler.is_exporting(), backend="eager")(x)
+assert told or any("diffinst" in name for name in seen), seen  # old versions mix them up
 made = torch.compile(layer, backend="aot_eager", fullgraph=True)(x)
 made.sum().backward()
 torch.testing.assert_close(layer.weight.grad, x.sum(0).expand(5, 8))
