@@ -8,7 +8,8 @@ score threshold is zero and it, too, draws 100 masks. On a GPU its masks stay th
 ours end as masks in boxes in the host's memory. Each round runs every contestant once; the
 ratio is taken within a round, and the median over rounds is printed. Training iterations run in a
 process each, one at a time: `diffinst train` tells the C library to keep freed memory, the rival's
-process is left as it is; a second race tells both.
+process is left as it is; a second race tells both. Peers whose package is installed run along
+(`peers.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 import torch
 from cyclopts import App
+from peers import peers
 from torch import Tensor
 from torchvision.models import resnet50
 from torchvision.models.detection import MaskRCNN
@@ -131,13 +133,13 @@ def speed(
         results: Folder of `speed-DEVICE.json` and `.md`.
     """
     place = torch.device(device)
-    entered = prediction(place)
-    seconds = race({RIVAL: rival(place), **ours(place)}, rounds, place)
+    entered, others = prediction(place), peers(SIZE, place)
+    seconds = race({RIVAL: rival(place), **others, **ours(place)}, rounds, place)
     for name, contestant in entered.items():
         seconds[name] = [s / contestant.batch for s in seconds[name]]
     content: dict[str, Any] = {"kind": place.type, "machine": machine(place)}
     content["prediction"] = seconds
-    content["peak_gib"] = {name: memory(name, device) for name in (RIVAL, *entered)}
+    content["peak_gib"] = {name: memory(name, device) for name in (RIVAL, *others, *entered)}
     if training:
         for kind, equal in zip(KINDS[1:], (False, True), strict=True):
             content[kind], peaks = race_training(device, rounds // 2 + 1, all_keep_memory=equal)
@@ -339,6 +341,8 @@ def peak(*, name: str, device: str) -> None:
     place = torch.device(device)
     if name == RIVAL:
         rival(place)()
+    elif name in (others := peers(SIZE, place)):
+        others[name]()
     else:
         keep_freed_memory()  # as the commands do
         contestant = prediction(place)[name]
