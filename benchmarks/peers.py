@@ -6,20 +6,13 @@ pip install transformers  # Apache-2.0
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from diffinst.inference.benchmark import noise_picture
 
-MASK2FORMER = "Mask2Former R50 fp32, 100 queries (transformers)"
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-
-
-def peers(size: tuple[int, int], device: torch.device) -> dict[str, Callable[[], object]]:
-    """A prediction of each, by name, from a picture in memory to full-size masks."""
-    return {MASK2FORMER: mask2former(size, device)} if find_spec("transformers") else {}
 
 
 def mask2former(size: tuple[int, int], device: torch.device) -> Callable[[], Tensor]:
@@ -51,3 +44,7 @@ def mask2former(size: tuple[int, int], device: torch.device) -> Callable[[], Ten
             return logits[0] > 0
 
     return run
+
+
+PEERS = {"Mask2Former R50 fp32, 100 queries (transformers)": mask2former}
+"""Each makes a prediction from the size of a picture and a device; to full-size masks."""

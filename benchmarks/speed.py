@@ -8,12 +8,12 @@ score threshold is zero and it, too, draws 100 masks. On a GPU its masks stay th
 ours end as masks in boxes in the host's memory. Each round runs every contestant once; the
 ratio is taken within a round, and the median over rounds is printed. Training iterations run in a
 process each, one at a time: `diffinst train` tells the C library to keep freed memory, the rival's
-process is left as it is; a second race tells both. Peers whose package is installed run along
-(`peers.py`).
+process is left as it is; a second race tells both. `others` adds peers whose package is installed.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from cyclopts import App
-from peers import peers
+from peers import PEERS
 from torch import Tensor
 from torchvision.models import resnet50
 from torchvision.models.detection import MaskRCNN
@@ -59,7 +59,7 @@ OBJECTS = 10  # of a picture of the training iteration
 PICTURES = {"cpu": 2, "cuda": 16}  # in its batch
 RIVAL = "Mask R-CNN fp32"
 SWIFT = "nano 512 px, 100 proposals, 1 step fp32"  # its goal is pictures a second
-KINDS = ("prediction", "training", "training, rival keeps freed memory too")
+KINDS = ("prediction", "training", "training, rival keeps freed memory too", "prediction, peers")
 Run = Callable[[], object]
 
 
@@ -133,20 +133,39 @@ def speed(
         results: Folder of `speed-DEVICE.json` and `.md`.
     """
     place = torch.device(device)
-    entered, others = prediction(place), peers(SIZE, place)
-    seconds = race({RIVAL: rival(place), **others, **ours(place)}, rounds, place)
+    entered = prediction(place)
+    seconds = race({RIVAL: rival(place), **ours(place)}, rounds, place)
     for name, contestant in entered.items():
         seconds[name] = [s / contestant.batch for s in seconds[name]]
     content: dict[str, Any] = {"kind": place.type, "machine": machine(place)}
     content["prediction"] = seconds
-    content["peak_gib"] = {name: memory(name, device) for name in (RIVAL, *others, *entered)}
+    content["peak_gib"] = {name: memory(name, device) for name in (RIVAL, *entered)}
     if training:
-        for kind, equal in zip(KINDS[1:], (False, True), strict=True):
+        for kind, equal in zip(KINDS[1:3], (False, True), strict=True):
             content[kind], peaks = race_training(device, rounds // 2 + 1, all_keep_memory=equal)
             content[f"peak_gib, {kind}"] = peaks
-    text = table(content)
-    write_json(results / f"speed-{place.type}.json", content)
-    with atomic_path(results / f"speed-{place.type}.md") as temporary:
+    write(content, results)
+
+
+@app.command
+def others(*, rounds: int = 4, device: str = "cpu", results: Path = RESULTS) -> None:
+    """Race the peers of `peers.py` with Mask R-CNN, and add them to the results of `speed`.
+
+    Apart from ours, as the memory that a model leaves behind changes the times of the next.
+    """
+    place = torch.device(device)
+    content = json.loads((results / f"speed-{place.type}.json").read_text("utf-8"))
+    runs = {name: make(SIZE, place) for name, make in PEERS.items()}
+    content[KINDS[-1]] = race({RIVAL: rival(place), **runs}, rounds, place)
+    content[f"peak_gib, {KINDS[-1]}"] = {name: memory(name, device) for name in (RIVAL, *runs)}
+    write(content, results)
+
+
+def write(content: dict[str, Any], results: Path) -> None:
+    """JSON, Markdown, and the terminal."""
+    text, name = table(content), f"speed-{content['kind']}"
+    write_json(results / f"{name}.json", content)
+    with atomic_path(results / f"{name}.md") as temporary:
         Path(temporary).write_text(text, encoding="utf-8")
     print(text)
 
@@ -341,8 +360,8 @@ def peak(*, name: str, device: str) -> None:
     place = torch.device(device)
     if name == RIVAL:
         rival(place)()
-    elif name in (others := peers(SIZE, place)):
-        others[name]()
+    elif name in PEERS:
+        PEERS[name](SIZE, place)()
     else:
         keep_freed_memory()  # as the commands do
         contestant = prediction(place)[name]
