@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffinst.config import DecoderConfig
+from diffinst.models import decoder_stage
 from diffinst.models.decoder_stage import DecoderStage, DynamicConv, SelfAttention
 from diffinst.ops.roi_align import FeatureTable
 from diffinst.structures import StageOutput
@@ -32,6 +34,27 @@ def boxes(count: int) -> Tensor:
 
 
 TIME = torch.linspace(-1, 1, 2 * 64).view(2, 64)
+
+
+def test_dynamic_convolution_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A piece's parameters fit into a block of memory that is used again."""
+    torch.manual_seed(0)
+    layer = DynamicConv(CONFIG).eval()
+    queries, rois = torch.randn(10, 16), torch.randn(10, 9, 16)
+    row = 2 * 16 * 4 * 4  # bytes of a query's parameters
+    sizes: list[int] = []
+    layer.parameters_of.register_forward_hook(lambda _, x, __: sizes.append(len(x[0])))
+    with torch.no_grad():
+        whole = layer(queries, rois)
+        for block, pieces in ((10 * row, [10]), (4 * row, [4, 3, 3]), (1, [1] * 10)):
+            sizes.clear()
+            monkeypatch.setattr(decoder_stage, "REUSED", block)
+            torch.testing.assert_close(layer(queries, rois), whole, rtol=1e-5, atol=1e-6)
+            assert sizes == pieces
+        assert layer(queries[:0], rois[:0]).shape == (0, 16)
+    sizes.clear()
+    layer(queries, rois)
+    assert sizes == [10]  # kept for backward, whole or not
 
 
 def test_self_attention_is_multi_head_attention() -> None:
