@@ -12,7 +12,7 @@ from diffinst.ops.masks import (
     aligned_bilinear,
     enlarge,
     grid_points,
-    linear_taps,
+    grid_to_output,
     map_points,
     map_to_output,
     sample_at,
@@ -114,18 +114,31 @@ def test_sample_binary_by_hand() -> None:
     assert sample_binary(masks[:0], points[:0]).shape == (0, 5)
 
 
-def test_linear_taps_by_hand() -> None:
-    taps = linear_taps(torch.tensor([-3.0, 0.25, 1.0, 9.0]), 3)
-    assert taps.tolist() == [[1, 0, 0], [0.75, 0.25, 0], [0, 1, 0], [0, 0, 1]]
-    assert linear_taps(torch.zeros(0), 3).shape == (0, 3)
-    assert linear_taps(torch.tensor([0.7]), 1).tolist() == [[1]]
+def test_a_grid_reaches_the_output_by_hand() -> None:
+    """Three cells over pixels 1 to 7, two pixels a cell: their centres lie at 2, 4 and 6."""
+    low, high = torch.tensor([1.0]), torch.tensor([7.0])
+    weights = grid_to_output(torch.arange(9), low, high, 3).matrix(0, 9, (0, 3))
+    inside = [[1, 0, 0], [0.75, 0.25, 0], [0.25, 0.75, 0], [0, 0.75, 0.25], [0, 0.25, 0.75]]
+    expected = [[0, 0, 0], *inside, [0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    torch.testing.assert_close(weights, torch.tensor(expected))
+    each = grid_to_output(
+        torch.tensor([1, 1]), torch.tensor([1.0, 5.0]), torch.tensor([7.0, 9.0]), 3
+    )
+    assert each.weight.sum(1).tolist() == [1, 0]  # the second grid begins further right
+    assert grid_to_output(torch.arange(0), low, high, 3).index.shape == (0, 2)
 
 
-@given(st.lists(st.floats(-1000, 1000, width=32), max_size=20), st.integers(1, 30))
-def test_linear_taps_are_shares_of_one(positions: list[float], length: int) -> None:
-    taps = linear_taps(torch.tensor(positions).reshape(-1), length)
-    assert (taps >= 0).all()
-    torch.testing.assert_close(taps.sum(1), torch.ones(len(positions)))
+@given(st.floats(-50, 50, width=32), st.floats(0, 50, width=32), st.integers(1, 30))
+def test_a_grid_gives_shares_of_one_inside_and_none_outside(
+    low: float, length: float, size: int
+) -> None:
+    pixel = torch.arange(-60, 110)
+    ends = torch.tensor([low]), torch.tensor([low]) + length
+    taps = grid_to_output(pixel, *ends, size)
+    assert (taps.weight >= 0).all()
+    inside = (pixel + 0.5 > ends[0]) & (pixel + 0.5 < ends[1])
+    torch.testing.assert_close(taps.weight.sum(1), inside.float())
+    assert ((taps.index >= 0) & (taps.index < size)).all()
 
 
 @settings(max_examples=60)

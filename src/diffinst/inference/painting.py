@@ -11,7 +11,7 @@ from torch import Tensor
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.boxes import clip
 from diffinst.ops.filters import apply_filters, relative_coordinates
-from diffinst.ops.masks import AxisTaps, enlarge, map_points, map_to_output
+from diffinst.ops.masks import AxisTaps, enlarge, grid_to_output, map_points, map_to_output
 from diffinst.ops.paint import paint
 from diffinst.structures import Features
 
@@ -89,8 +89,8 @@ def grid_windows(
     patches = paint(
         probs,
         windows,
-        lambda i, row: _grid_taps(row, y[i, 0], y[i, 1], size),
-        lambda i, column: _grid_taps(column, x[i, 0], x[i, 1], size),
+        lambda i, row: grid_to_output(row, y[i, 0], y[i, 1], size),
+        lambda i, column: grid_to_output(column, x[i, 0], x[i, 1], size),
         threshold,
     )
     return windows, patches
@@ -101,16 +101,3 @@ def _windows(pixels: Tensor) -> list[list[int]]:
     x1, y1, x2, y2 = pixels.long().unbind(1)
     found: list[list[int]] = torch.stack([y1, x1, y2 - y1, x2 - x1], 1).tolist()
     return found
-
-
-def _grid_taps(pixel: Tensor, low: Tensor, high: Tensor, size: int) -> AxisTaps:
-    """Two cells of a grid over [low, high] for each pixel's centre; weightless outside."""
-    centre = pixel + 0.5
-    position = (centre - low) / ((high - low).clamp(min=1e-6) / size) - 0.5
-    position = position.clamp(0, size - 1)
-    first = position.floor()
-    share = position - first
-    covered = (centre > low) & (centre < high)
-    weight = torch.stack([1 - share, share], 1) * covered[:, None]
-    index = torch.stack([first, (first + 1).clamp(max=size - 1)], 1).long()
-    return AxisTaps(index, weight)

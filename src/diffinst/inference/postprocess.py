@@ -15,7 +15,7 @@ from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.boxes import class_nms, clip
 from diffinst.ops.crops import CroppedMasks
 from diffinst.ops.filters import apply_filters, relative_coordinates
-from diffinst.ops.masks import enlarge, linear_taps, map_points, map_to_output
+from diffinst.ops.masks import enlarge, grid_to_output, map_points, map_to_output
 from diffinst.structures import Features
 
 BLOCK = 4096  # columns of a window that are float at once
@@ -189,24 +189,21 @@ def _grid_masks(
     windows, patches = [], []
     for i, (x1, y1, x2, y2) in enumerate(clip(pixels, output).long().tolist()):
         windows.append([y1, x1, y2 - y1, x2 - x1])
-        left, top, right, bottom = areas[i].tolist()
-        rows = _grid_taps(y1, y2, top, bottom, size)
-        columns = _grid_taps(x1, x2, left, right, size)
+        left, top, right, bottom = torch.split(areas[i], 1)
+        rows = _grid_matrix(y1, y2, top, bottom, size)
+        columns = _grid_matrix(x1, x2, left, right, size)
         patch = torch.empty(y2 - y1, x2 - x1, dtype=torch.bool)
-        left = rows @ probs[i]
+        lines = rows @ probs[i]
         for start in range(0, x2 - x1, BLOCK):
-            patch[:, start : start + BLOCK] = left @ columns[start : start + BLOCK].T > threshold
+            patch[:, start : start + BLOCK] = lines @ columns[start : start + BLOCK].T > threshold
         patches.append(patch)
     return _crops(windows, patches, output)
 
 
-def _grid_taps(start: int, stop: int, low: float, high: float, size: int) -> Tensor:
-    """(stop - start, size) weights of grid cells over [low, high] at pixel centres; 0 outside."""
-    centres = torch.arange(start, stop, dtype=torch.float32) + 0.5
-    cell = max(high - low, 1e-6) / size
-    taps = linear_taps((centres - low) / cell - 0.5, size)
-    covered = (centres > low) & (centres < high)
-    return taps * covered[:, None]
+def _grid_matrix(start: int, stop: int, low: Tensor, high: Tensor, size: int) -> Tensor:
+    """(stop - start, size) weights of grid cells over [low, high] at pixels; low, high: (1,)."""
+    taps = grid_to_output(torch.arange(start, stop), low, high, size)
+    return taps.matrix(0, stop - start, (0, size))
 
 
 def _crops(

@@ -130,17 +130,6 @@ def sample_binary(
     return (masks.flatten(1).gather(1, flat) & inside).float()
 
 
-def linear_taps(positions: Float[Tensor, "p"], length: int) -> Float[Tensor, "p {length}"]:
-    """Interpolation matrix (p, length): row i blends the two cells around positions[i], clamped."""
-    positions = positions.clamp(0, length - 1)
-    low = positions.floor().long()
-    high = (low + 1).clamp(max=length - 1)
-    fraction = (positions - low).unsqueeze(-1)
-    matrix = positions.new_zeros(len(positions), length)
-    matrix.scatter_add_(1, low.unsqueeze(-1), 1 - fraction)
-    return matrix.scatter_add_(1, high.unsqueeze(-1), fraction)
-
-
 @dataclass(frozen=True)
 class AxisTaps:
     """A linear operator along one axis as a few cells and weights per output pixel.
@@ -163,6 +152,34 @@ class AxisTaps:
         first, last = cells
         dense = self.weight.new_zeros(stop - start, last - first)
         return dense.scatter_add_(1, self.index[start:stop] - first, self.weight[start:stop])
+
+
+def grid_to_output(
+    pixel: Int64[Tensor, "p"],
+    low: Float32[Tensor, "#p"],
+    high: Float32[Tensor, "#p"],
+    size: int,
+) -> AxisTaps:
+    """From a grid's axis over [low, high] to pixels of the output, two cells a pixel.
+
+    Args:
+        pixel: (p,) rows or columns of the output.
+        low: (p,), or (1,) for all of them, in pixels of the output.
+        high: As `low`.
+        size: Cells of the grid.
+
+    Returns:
+        Taps that are weightless where a pixel's centre lies outside.
+    """
+    centre = pixel + 0.5
+    position = (centre - low) / ((high - low).clamp(min=1e-6) / size) - 0.5
+    position = position.clamp(0, size - 1)
+    first = position.floor()
+    share = position - first
+    covered = (centre > low) & (centre < high)
+    weight = torch.stack([1 - share, share], 1) * covered[:, None]
+    index = torch.stack([first, (first + 1).clamp(max=size - 1)], 1).long()
+    return AxisTaps(index, weight)
 
 
 def map_to_output(

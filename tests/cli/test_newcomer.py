@@ -12,31 +12,12 @@ from pathlib import Path
 import pytest
 
 from diffinst import __version__
-from diffinst.cli import main
 from diffinst.config import Config
 from diffinst.data.synthetic import make_shapes
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 Run = Callable[..., tuple[int, str, str]]
 QUICK = ("--preset", "tiny", "--no-pretrained", "--train.iterations", 3, "--train.warmup", 1)
-
-
-@pytest.fixture
-def diffinst(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line in this process: exit code, stdout, stderr."""
-
-    def run(*tokens: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["diffinst", *map(str, tokens)])
-        code: object = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        assert isinstance(code, int)
-        return code, captured.out, captured.err
-
-    return run
 
 
 def one_line(text: str) -> str:
