@@ -239,7 +239,7 @@ class Run:
 
     def time(self) -> Json:
         """Seconds a picture and peak memory, in turns on the same pictures."""
-        from diffinst.data.load import load_split
+        from diffinst.datasets.load import load_split
 
         records = load_split(self.data, "val").records
         stride = max(1, len(records) // TIMED_PICTURES)
@@ -285,7 +285,7 @@ def score(
     *, data: Path, model: Path, out: Path, sampling: tuple[str, ...], single_class: bool = False
 ) -> None:
     """Metrics of a model of ours on val, by steps and proposals ("4x500")."""
-    from diffinst.data.load import load_split
+    from diffinst.datasets.load import load_split
     from diffinst.evaluation.evaluator import evaluate
     from diffinst.inference.predictor import DiffusionInst
 

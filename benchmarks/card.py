@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from cyclopts import App
 
-from diffinst.data.load import load_split
+from diffinst.datasets.load import load_split
 from diffinst.evaluation.evaluator import evaluate
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import write_json

@@ -26,7 +26,10 @@ import numpy as np
 import torch
 from cyclopts import App
 
-from diffinst.inference.benchmark import (
+from diffinst.inference.predictor import DiffusionInst
+from diffinst.io.atomic import write_json
+from diffinst.kernels.memory import keep_freed_memory
+from diffinst.measure.benchmark import (
     Measurement,
     Workload,
     machine,
@@ -35,10 +38,7 @@ from diffinst.inference.benchmark import (
     ready,
     with_memory,
 )
-from diffinst.inference.limits import Work
-from diffinst.inference.predictor import DiffusionInst
-from diffinst.io.allocator import keep_freed_memory
-from diffinst.io.atomic import write_json
+from diffinst.measure.limits import Work
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

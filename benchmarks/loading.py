@@ -19,11 +19,11 @@ import torch
 from cyclopts import App, Parameter
 
 from diffinst.config import Config
-from diffinst.data.load import load_split
-from diffinst.data.loader import train_loader
-from diffinst.data.split import Split
-from diffinst.inference.benchmark import machine
+from diffinst.datasets.load import load_split
+from diffinst.datasets.split import Split
 from diffinst.io.atomic import atomic_path, write_json
+from diffinst.measure.benchmark import machine
+from diffinst.training.loader import train_loader
 
 app = App()
 RESULTS = Path(__file__).parent / "results"

@@ -5,7 +5,7 @@
 
 Heads, pyramid, proposals and losses are torchvision's own; the backbone is the same timm network
 with the same weights and folded frozen BatchNorm, and the training windows come from the same
-stream (`diffinst.data.loader`) in the same order. Convolutions run in bf16, boxes and losses in
+stream (`diffinst.training.loader`) in the same order. Convolutions run in bf16, boxes and losses in
 float32.
 """
 
@@ -31,15 +31,15 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from diffinst.config import IMAGENET_MEAN, IMAGENET_STD, Config
-from diffinst.data.load import load_split
-from diffinst.data.loader import TrainBatch, train_loader
-from diffinst.data.split import Split
+from diffinst.datasets.load import load_split
+from diffinst.datasets.split import Split
 from diffinst.evaluation.average_precision import coco_metrics
 from diffinst.evaluation.evaluator import finite
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.images import read_image
 from diffinst.models.backbone import Backbone
 from diffinst.ops.images import fit_size, resize
+from diffinst.training.loader import TrainBatch, train_loader
 
 app = App()
 WEIGHTS, SETTINGS = "peer.safetensors", "peer.json"

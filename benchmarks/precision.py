@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from cyclopts import App
 
-from diffinst.data.load import load_split
-from diffinst.data.records import ImageRecord
-from diffinst.data.split import Split
+from diffinst.acceleration.optimize import Precision
+from diffinst.datasets.load import load_split
+from diffinst.datasets.records import ImageRecord
+from diffinst.datasets.split import Split
 from diffinst.evaluation.evaluator import Evaluator
-from diffinst.inference.benchmark import machine
-from diffinst.inference.optimize import Precision
-from diffinst.inference.parity import CONFIDENT, NEAR, SAME_IOU
+from diffinst.export.parity import CONFIDENT, NEAR, SAME_IOU
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import atomic_path, write_json
+from diffinst.measure.benchmark import machine
 from diffinst.ops.boxes import iou
 
 app = App()

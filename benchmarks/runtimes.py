@@ -24,19 +24,19 @@ import numpy as np
 import torch
 from cyclopts import App
 
-from diffinst.data.load import load_split
-from diffinst.data.records import ImageRecord
-from diffinst.data.split import Split
+from diffinst.datasets.load import load_split
+from diffinst.datasets.records import ImageRecord
+from diffinst.datasets.split import Split
 from diffinst.evaluation.evaluator import Evaluator
-from diffinst.inference.benchmark import machine
-from diffinst.inference.export import Format, export, load, read_about
-from diffinst.inference.fixed import exported_inputs, fitted
-from diffinst.inference.instances import Instances
-from diffinst.inference.parity import common, from_candidates, same_settings
+from diffinst.export.files import Format, export, load, read_about
+from diffinst.export.parity import common, from_candidates, same_settings
+from diffinst.export.unrolled import exported_inputs, fitted
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.images import read_image
+from diffinst.measure.benchmark import machine
 from diffinst.ops.images import fit_size
+from diffinst.results.instances import Instances
 
 app = App()
 RESULTS = Path(__file__).parent / "results"

@@ -33,8 +33,12 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops.misc import FrozenBatchNorm2d
 from turns import Server
 
+from diffinst.acceleration.optimize import Precision
 from diffinst.config import Config
-from diffinst.inference.benchmark import (
+from diffinst.inference.predictor import DiffusionInst
+from diffinst.io.atomic import atomic_path, write_json
+from diffinst.kernels.memory import keep_freed_memory
+from diffinst.measure.benchmark import (
     Workload,
     machine,
     noise_picture,
@@ -42,11 +46,7 @@ from diffinst.inference.benchmark import (
     predict,
     ready,
 )
-from diffinst.inference.limits import count
-from diffinst.inference.optimize import Precision
-from diffinst.inference.predictor import DiffusionInst
-from diffinst.io.allocator import keep_freed_memory
-from diffinst.io.atomic import atomic_path, write_json
+from diffinst.measure.limits import count
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.structures import ImageBatch, Targets
 from diffinst.training.criterion import Criterion

@@ -14,8 +14,8 @@ from PIL import Image
 from skimage import data
 
 from diffinst import DiffusionInst
-from diffinst.inference.batch import predict_folder
 from diffinst.inference.film import denoising_strip
+from diffinst.inference.folder import predict_folder
 
 OUT = Path("runs/demo")
 STEPS = 4

@@ -14,10 +14,10 @@ PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 # Shapes and dtypes in the signatures of these modules are checked at every call, in tests only. It
 # has to be said before anything imports them. As for mypy, an int will do where a float is due.
-# Kernels are read by their compiler, which knows no checks.
 OPS = sorted(path.stem for path in (PROJECT_ROOT / "src" / "diffinst" / "ops").glob("*.py"))
 TYPECHECKED = (
-    *(f"diffinst.ops.{name}" for name in OPS if not name.endswith(("_kernel", "__init__"))),
+    *(f"diffinst.ops.{name}" for name in OPS if name != "__init__"),
+    "diffinst.kernels.linear",
     "diffinst.diffusion",
     "diffinst.models",
     "diffinst.training.matcher",

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from diffinst.cli import app, main
-from diffinst.data.synthetic import make_shapes
+from diffinst.datasets.synthetic import make_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -14,7 +14,7 @@ from PIL import Image
 from skimage import data
 
 from diffinst import DiffusionInst
-from diffinst.checkpoint import locate, shipped_names
+from diffinst.weights.store import locate, shipped_names
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 25_000_000  # bytes

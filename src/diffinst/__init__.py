@@ -17,13 +17,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "Config": "diffinst.config",
     "DiffusionInst": "diffinst.inference.predictor",
-    "Instances": "diffinst.inference.instances",
+    "Instances": "diffinst.results.instances",
 }
 
 if TYPE_CHECKING:
     from diffinst.config import Config
-    from diffinst.inference.instances import Instances
     from diffinst.inference.predictor import DiffusionInst
+    from diffinst.results.instances import Instances
 else:  # hidden from type checkers: a module with __getattr__ has every name, typos included
 
     def __getattr__(name: str) -> object:

@@ -11,21 +11,25 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / PACKAGE
 
 # Highest first; those on one line are siblings and never import each other.
 LAYERS = (
+    {"__main__"},
     {"cli"},
     {"training"},
-    {"evaluation"},
-    {"inference", "data"},
-    {"checkpoint"},
-    {"convert"},
-    {"models", "diffusion"},
+    {"evaluation", "export", "measure"},
+    {"inference"},
+    {"acceleration"},
+    {"weights"},
+    {"models", "diffusion", "results"},
+    {"kernels"},
     {"ops"},
+    {"download"},
+    {"datasets"},
     {"io"},
     {"structures"},
     {"config"},
 )
 DEPTH = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 FACE = ""  # diffinst/__init__.py, above all layers
-FILE_FOLDERS = {"presets", "weights"}  # read as files: nothing imports them, they import nothing
+FILE_FOLDERS = {"presets"}  # read as files: nothing imports them, they import nothing
 
 
 def layer_of(module: str) -> str:

@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from diffinst.data.load import load_split
-from diffinst.data.synthetic import make_shapes
+from diffinst.datasets.load import load_split
+from diffinst.datasets.synthetic import make_shapes
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from diffinst import DiffusionInst
-from diffinst.data.load import load_split
-from diffinst.data.synthetic import make_shapes
+from diffinst.datasets.load import load_split
+from diffinst.datasets.synthetic import make_shapes
 
 
 @pytest.fixture(scope="module")

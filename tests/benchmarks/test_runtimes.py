@@ -10,9 +10,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from diffinst.data.load import load_split
-from diffinst.data.synthetic import make_shapes
-from diffinst.inference.parity import common
+from diffinst.datasets.load import load_split
+from diffinst.datasets.synthetic import make_shapes
+from diffinst.export.parity import common
 from diffinst.inference.predictor import DiffusionInst
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diffinst.cli import main
-from diffinst.data.synthetic import make_shapes
+from diffinst.datasets.synthetic import make_shapes
 from diffinst.inference.predictor import DiffusionInst
 
 Run = Callable[..., tuple[int, str, str]]

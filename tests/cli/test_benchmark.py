@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from diffinst.acceleration import optimize
 from diffinst.cli.benchmark import benchmark
-from diffinst.inference import optimize
 
 
 def test_every_combination_is_measured_once(

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from diffinst.cli.doctor import doctor, plural
-from diffinst.data.doctor.catalogue import CATALOGUE
-from diffinst.data.synthetic import make_shapes
+from diffinst.datasets.doctor.catalogue import CATALOGUE
+from diffinst.datasets.synthetic import make_shapes
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -20,10 +20,10 @@ from cyclopts import App
 from PIL import Image
 
 from diffinst.cli.download import download
-from diffinst.data import sources
-from diffinst.data.load import load_split
-from diffinst.io.archive import ArchiveError
-from diffinst.io.download import DownloadError
+from diffinst.datasets.load import load_split
+from diffinst.download import sources
+from diffinst.download.archive import ArchiveError
+from diffinst.download.fetch import DownloadError
 from diffinst.io.lock import alone_in
 
 COCO = {

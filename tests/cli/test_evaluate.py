@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from diffinst import checkpoint
 from diffinst.config import Config
-from diffinst.data.synthetic import make_shapes
+from diffinst.datasets.synthetic import make_shapes
 from diffinst.models.network import DiffusionInstNetwork
+from diffinst.weights import store
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 Run = Callable[..., tuple[int, str, str]]
@@ -66,7 +66,7 @@ def test_eval_goes_on_past_a_broken_picture(diffinst: Run, model: Path, tmp_path
 def test_eval_of_one_class(diffinst: Run, shapes: Path, tmp_path: Path) -> None:
     only = Config.from_preset("tiny").updated(model={"num_classes": 1, "class_names": ["object"]})
     network = DiffusionInstNetwork(only.model)
-    folder = checkpoint.save(network, only, tmp_path / "one")
+    folder = store.save(network, only, tmp_path / "one")
     flags = ("--data", shapes, "--model", folder, *QUICK_EVAL)
     code, _, err = diffinst("eval", *flags)
     assert code == 1 and "has 3 classes" in err and "evaluate with --single-class" in err

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffinst import checkpoint
 from diffinst.config import Config, preset_names
 from diffinst.models.network import DiffusionInstNetwork
+from diffinst.weights import store
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 Run = Callable[..., tuple[int, str, str]]
@@ -52,7 +52,7 @@ def test_convert_then_info(diffinst: Run, tmp_path: Path) -> None:
     out = tmp_path / "converted"
     code, _, err = diffinst("convert", tmp_path / "model_final.pth", "--out", out)
     assert code == 0 and f"next: diffinst info {out}" in err
-    state = checkpoint.load(out)[0].state_dict()
+    state = store.load(out)[0].state_dict()
     assert all(torch.equal(state[key], value) for key, value in network.state_dict().items())
     code, text, _ = diffinst("info", out)
     assert code == 0 and "classes     4: class 0, class 1" in text and "resnet18" in text

@@ -13,7 +13,7 @@ import pytest
 
 from diffinst import __version__
 from diffinst.config import Config
-from diffinst.data.synthetic import make_shapes
+from diffinst.datasets.synthetic import make_shapes
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 Run = Callable[..., tuple[int, str, str]]

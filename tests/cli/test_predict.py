@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffinst.inference import compilation
-
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 Run = Callable[..., tuple[int, str, str]]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffinst import checkpoint
 from diffinst.cli import main
 from diffinst.config import Config
-from diffinst.data.synthetic import make_shapes
+from diffinst.datasets.synthetic import make_shapes
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.training.criterion import Criterion
+from diffinst.weights import store
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 Run = Callable[..., tuple[int, str]]
@@ -65,7 +65,7 @@ def test_the_plan_is_said_before_training(train: Run, data: Path, tmp_path: Path
 def test_all_classes_as_one(train: Run, tmp_path: Path) -> None:
     code, err = train("--out", tmp_path / "run", *TINY, "--single-class")
     assert code == 0 and "classes  1: object (2)" in err
-    _, config = checkpoint.load(tmp_path / "run")
+    _, config = store.load(tmp_path / "run")
     assert config.model.class_names == ("object",) and config.train.single_class
     assert err.rstrip().endswith(f"--model {tmp_path / 'run' / 'best'} --single-class")
 
@@ -75,7 +75,7 @@ def test_overfitting(train: Run, tmp_path: Path) -> None:
     assert code == 0
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert plan["train"] == plan["val"] and plan["train"].startswith("1 pictures")
-    _, config = checkpoint.load(tmp_path / "run")
+    _, config = store.load(tmp_path / "run")
     assert config.augment.flip == 0 and config.augment.short_sides == (48,)
 
 
@@ -99,19 +99,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.manual_seed(0)
     network = DiffusionInstNetwork(config.model)
-    return checkpoint.save(network, config, tmp_path_factory.mktemp("model"))
+    return store.save(network, config, tmp_path_factory.mktemp("model"))
 
 
 def test_from_trained_weights(train: Run, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     code, err = train("--from", model, "--out", out, *QUICK)
     assert code == 0 and "lr       1e-09" in err
-    network, config = checkpoint.load(out)
+    network, config = store.load(out)
     # its settings, too, but for the classes and the flags
     assert config.model.class_names == ("disc", "box", "triangle")
     assert (config.model.decoder.width, config.model.decoder.stages) == (16, 1)
     assert (config.sampler.proposals, config.train.seed, config.train.proposals) == (17, 5, 6)
-    old = checkpoint.load(model)[0]
+    old = store.load(model)[0]
     for name, value in old.fpn.named_parameters():
         torch.testing.assert_close(network.fpn.get_parameter(name), value, rtol=0, atol=1e-6)
     rows = (n.decoder.stages[0].class_logits.weight for n in (network, old))
@@ -124,7 +124,7 @@ def test_from_trained_weights_with_the_settings_of_a_preset(
 ) -> None:
     code, _ = train("--from", model, "--out", tmp_path / "run", *TINY)
     assert code == 0
-    _, config = checkpoint.load(tmp_path / "run")
+    _, config = store.load(tmp_path / "run")
     tiny = Config.from_preset("tiny")
     assert (config.model.decoder.width, config.model.decoder.stages) == (16, 1)
     assert (config.sampler, config.train.seed, config.train.lr) == (

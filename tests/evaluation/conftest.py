@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffinst.data.load import load_split
-from diffinst.data.split import Split
-from diffinst.data.synthetic import make_shapes
+from diffinst.datasets.load import load_split
+from diffinst.datasets.split import Split
+from diffinst.datasets.synthetic import make_shapes
 from diffinst.evaluation.run import Source
 from diffinst.inference.predictor import DiffusionInst
 

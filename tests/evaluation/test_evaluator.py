@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from diffinst.config import ConfigError
-from diffinst.data.load import load_split
-from diffinst.data.segmentation import rasterize
-from diffinst.data.split import ImageRecord, Split
-from diffinst.data.synthetic import make_shapes
+from diffinst.datasets.load import load_split
+from diffinst.datasets.segmentation import rasterize
+from diffinst.datasets.split import ImageRecord, Split
+from diffinst.datasets.synthetic import make_shapes
 from diffinst.evaluation.evaluator import Evaluator, evaluate, finite
-from diffinst.inference.instances import Instances
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.ops.crops import CroppedMasks
+from diffinst.results.crops import CroppedMasks
+from diffinst.results.instances import Instances
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from diffinst.data.records import Annotation, ImageRecord
-from diffinst.data.split import Split
+from diffinst.datasets.records import Annotation, ImageRecord
+from diffinst.datasets.split import Split
 from diffinst.evaluation.average_precision import coco_metrics
 from diffinst.evaluation.matching import THRESHOLDS, match
-from diffinst.inference.instances import CocoResult
+from diffinst.results.instances import CocoResult
 
 SIDE = 100
 Box = tuple[int, int, int, int]  # x, y, width, height

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from diffinst.data.split import Split
+from diffinst.datasets.split import Split
 from diffinst.evaluation.evaluator import Report, report
 from diffinst.evaluation.outputs import class_rows, write_csv, write_outputs
 from diffinst.evaluation.prediction import Prediction, Request
-from diffinst.inference.instances import CocoResult
+from diffinst.results.instances import CocoResult
 
 ASKED = Request(steps=4, proposals=50, max_detections=100, seed=7, category_ids=(1, 2, 3))
 

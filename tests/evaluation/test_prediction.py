@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from diffinst.config import Config, ConfigError
-from diffinst.data.split import Split
+from diffinst.datasets.split import Split
 from diffinst.evaluation.prediction import (
     Options,
     category_ids,

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffinst.data.split import Split
+from diffinst.datasets.split import Split
 from diffinst.evaluation.evaluator import Report, evaluate
 from diffinst.evaluation.prediction import Options
 from diffinst.evaluation.run import Source, run

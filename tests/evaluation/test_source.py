@@ -11,7 +11,6 @@ import pytest
 
 from diffinst import DiffusionInst
 from diffinst.evaluation.source import Source
-from diffinst.inference import compilation
 
 
 def test_another_precision_is_another_model(source: Source) -> None:

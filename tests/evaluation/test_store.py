@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffinst.data.split import Split
+from diffinst.datasets.split import Split
 from diffinst.evaluation.prediction import Options, Prediction, request
 from diffinst.evaluation.run import Source
 from diffinst.evaluation.store import Settings, Store, describe
-from diffinst.inference.instances import CocoResult
 from diffinst.inference.predictor import DiffusionInst
+from diffinst.results.instances import CocoResult
 
 SETTINGS: Settings = {"model": "a" * 64, "steps": 1, "seed": 0}
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from diffinst.data.split import Split
+from diffinst.datasets.split import Split
 from diffinst.evaluation.submission import write_submission
-from diffinst.inference.instances import CocoResult
+from diffinst.results.instances import CocoResult
 
 
 def results(image_id: int, count: int) -> list[CocoResult]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diffinst.config import ConfigError
-from diffinst.data.split import Split
+from diffinst.datasets.split import Split
 from diffinst.evaluation.outputs import class_rows
 from diffinst.evaluation.prediction import Options
 from diffinst.evaluation.run import Source, run

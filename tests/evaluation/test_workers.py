@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from diffinst.data.split import Split
+from diffinst.datasets.split import Split
 from diffinst.evaluation.prediction import Options, request
 from diffinst.evaluation.run import Source, run
 from diffinst.evaluation.store import Store, describe

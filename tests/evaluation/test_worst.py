@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffinst.data.records import ImageRecord
-from diffinst.data.segmentation import compressed
-from diffinst.data.split import Split
+from diffinst.datasets.records import ImageRecord
+from diffinst.datasets.segmentation import compressed
+from diffinst.datasets.split import Split
 from diffinst.evaluation.worst import (
     FALSE,
     IGNORED,
@@ -23,7 +23,7 @@ from diffinst.evaluation.worst import (
     score_threshold,
     write_worst,
 )
-from diffinst.inference.instances import CocoResult
+from diffinst.results.instances import CocoResult
 
 
 def truth(record: ImageRecord, split: Split, score: float = 0.9) -> list[CocoResult]:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffinst.config import Config
-from diffinst.convert import convert_official
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.images import pad_batch
 from diffinst.structures import ImageBatch
+from diffinst.weights.convert import convert_official
 
 
 @dataclass(frozen=True)

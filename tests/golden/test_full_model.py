@@ -13,10 +13,10 @@ from torch import Tensor
 
 from diffinst.config import PostprocessConfig, SamplerConfig
 from diffinst.diffusion.signal import Corruption
-from diffinst.inference.instances import Instances
 from diffinst.inference.postprocess import draw, select
 from diffinst.inference.sampler import Noise, Sampler, SampleStep, pool_steps
 from diffinst.models.network import Encoded
+from diffinst.results.instances import Instances
 from diffinst.structures import Targets
 from diffinst.training.criterion import Criterion
 from diffinst.training.matcher import FREE

@@ -27,7 +27,6 @@ from diffinst.config import (
     MatcherConfig,
     PostprocessConfig,
 )
-from diffinst.convert import STAGE_RENAMES
 from diffinst.diffusion.ddim import ddim_step, time_pairs
 from diffinst.diffusion.schedule import Schedule, cosine_schedule
 from diffinst.diffusion.signal import Corruption, corrupt, from_signal, kept_objects
@@ -41,6 +40,7 @@ from diffinst.ops.roi_align import FeatureTable, assign_levels
 from diffinst.structures import Features, StageOutput, Targets
 from diffinst.training.criterion import Criterion, Match, PackedTargets
 from diffinst.training.matcher import FREE, dynamic_k_match, matching_cost
+from diffinst.weights.convert import STAGE_RENAMES
 
 pytestmark = pytest.mark.golden
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from diffinst.acceleration.record import Function, Tensors
 from diffinst.config import Config, SamplerConfig
 from diffinst.inference.denoising import Denoiser
-from diffinst.inference.replay import Function, Tensors
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.structures import ImageBatch
 

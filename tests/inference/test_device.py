@@ -86,7 +86,7 @@ def test_nothing_crosses_between_devices_from_pixels_to_candidates(
 def test_the_roi_kernel_is_known_to_compilers(sampler: Sampler) -> None:
     """Its shape, that is; it would run on a GPU alone."""
     pytest.importorskip("triton", reason="no Triton for this platform")
-    from diffinst.ops.roi_kernel import pool_on_gpu
+    from diffinst.kernels.roi_triton import pool_on_gpu
 
     pixels, scale, _ = inputs()
     pyramid = sampler.network.encode_normalized(pixels, SIZES, scale).features.pyramid

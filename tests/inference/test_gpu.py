@@ -11,16 +11,16 @@ import torch
 from skimage import data
 
 from diffinst import DiffusionInst
+from diffinst.acceleration.optimize import Precision
 from diffinst.config import Config
-from diffinst.data.load import load_split
-from diffinst.data.loader import TrainStream, collate
-from diffinst.data.synthetic import make_shapes
-from diffinst.inference.optimize import Precision
+from diffinst.datasets.load import load_split
+from diffinst.datasets.synthetic import make_shapes
+from diffinst.kernels.choice import TOLERANCE, roi_kernel
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.boxes import iou
 from diffinst.ops.roi_align import FeatureTable
-from diffinst.ops.roi_choice import TOLERANCE, roi_kernel
 from diffinst.training.criterion import Criterion, Match
+from diffinst.training.loader import TrainStream, collate
 from diffinst.training.step import TrainingStep
 
 pytestmark = pytest.mark.gpu
@@ -103,7 +103,7 @@ def test_the_second_gpu_is_as_good() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_roi_kernel_equals_the_weighted_gather(dtype: torch.dtype) -> None:
     pytest.importorskip("triton", reason="no Triton for this platform")
-    from diffinst.ops.roi_kernel import pool_on_gpu
+    from diffinst.kernels.roi_triton import pool_on_gpu
 
     device = torch.device("cuda")
     maps = [torch.randn(2, 256, s, s, device=device, dtype=dtype) for s in (64, 32, 16, 8)]

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from diffinst.config import Config, PostprocessConfig
 from diffinst.inference import painting, postprocess
-from diffinst.inference.instances import Instances
 from diffinst.inference.postprocess import Detections, draw, select
 from diffinst.inference.sampler import Pool
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops import paint
 from diffinst.ops.filters import apply_filters, relative_coordinates
 from diffinst.ops.masks import aligned_bilinear, map_points
+from diffinst.results.instances import Instances
 from diffinst.structures import Features
 
 Evaluate = Literal["map", "grid"]

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffinst.config import Config, ConfigError, preset_names
-from diffinst.data.synthetic import make_shapes
+from diffinst.datasets.synthetic import make_shapes
 from diffinst.diffusion.signal import from_signal
-from diffinst.inference.instances import Instances
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.sampler import Noise
 from diffinst.io.images import ImageReadError, read_image
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.boxes import clip
 from diffinst.ops.images import fit_size
+from diffinst.results.instances import Instances
 from diffinst.structures import size_scale
 
 Picture = NDArray[np.uint8]

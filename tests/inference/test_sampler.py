@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffinst.config import Config, ConfigError, DiffusionConfig, SamplerConfig
-from diffinst.data.synthetic import make_shapes
+from diffinst.datasets.synthetic import make_shapes
 from diffinst.diffusion.ddim import ddim_step, time_pairs
 from diffinst.diffusion.schedule import cosine_schedule
 from diffinst.diffusion.signal import from_signal, to_signal

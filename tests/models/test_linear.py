@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from diffinst.config import BackboneConfig
+from diffinst.kernels import linear
 from diffinst.models.backbone import Backbone
 from diffinst.models.linear import Linear, OutputLinear
-from diffinst.ops import linear
 
 
 @pytest.mark.parametrize("onednn", [True, False])

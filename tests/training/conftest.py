@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffinst.config import Config
-from diffinst.data.synthetic import make_shapes
+from diffinst.datasets.synthetic import make_shapes
 from diffinst.training.fit import fit
 
 Settings = Callable[..., Config]

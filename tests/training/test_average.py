@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diffinst import checkpoint
 from diffinst.config import Config
 from diffinst.training.module import BEST, DiffusionInstModule
+from diffinst.weights import store
 
 Settings = Callable[..., Config]
 Runner = Callable[..., Path]
@@ -91,13 +91,13 @@ def test_the_average_is_what_is_scored(seen: Seen) -> None:
 
 
 def test_the_best_model_is_the_average_that_was_scored(seen: Seen) -> None:
-    best = load_file(seen.out / BEST / checkpoint.WEIGHTS_FILE)
+    best = load_file(seen.out / BEST / store.WEIGHTS_FILE)
     when = json.loads((seen.out / BEST / "metrics.json").read_text())["iteration"]
     torch.testing.assert_close(best, seen.scored[when], rtol=0, atol=0)
-    checkpoint.load(seen.out / BEST)
+    store.load(seen.out / BEST)
 
 
 def test_the_run_ends_with_the_average(seen: Seen) -> None:
-    final = load_file(seen.out / checkpoint.WEIGHTS_FILE)
+    final = load_file(seen.out / store.WEIGHTS_FILE)
     torch.testing.assert_close(final, averages(seen)[-1], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(final, seen.scored[ITERATIONS], rtol=0, atol=0)

@@ -15,18 +15,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffinst import checkpoint
 from diffinst.config import Config, ConfigError
-from diffinst.data.load import load_split
-from diffinst.data.segmentation import DatasetError
-from diffinst.data.split import class_counts
-from diffinst.data.synthetic import make_shapes
+from diffinst.datasets.load import load_split
+from diffinst.datasets.segmentation import DatasetError
+from diffinst.datasets.split import class_counts
+from diffinst.datasets.synthetic import make_shapes
 from diffinst.structures import ImageBatch, Targets
 from diffinst.training.criterion import Criterion
 from diffinst.training.fit import best_model, fit, without_augmentation
 from diffinst.training.module import DiffusionInstModule
 from diffinst.training.step import TrainingStep
 from diffinst.training.stream import StreamData
+from diffinst.weights import store
 
 ITERATIONS = 8
 
@@ -108,7 +108,7 @@ def cut_off(
 
 
 def test_a_run_leaves_a_model_and_its_records(data: Path, finished: Path) -> None:
-    network, saved = checkpoint.load(finished)
+    network, saved = store.load(finished)
     assert saved.model.class_names == load_split(data, "train").classes
     assert saved.train.iterations == ITERATIONS and network.config == saved.model
     assert Config.from_file(finished / "run.json").criterion == saved.criterion
@@ -134,10 +134,10 @@ def test_a_run_that_was_cut_off_goes_on_exactly(
     # early and late: less, then more than half of the stream is behind the checkpoint
     chosen = config(ema=0.9, eval_every=5)
     cut_off(data, tmp_path, chosen, steps, monkeypatch)
-    assert not (tmp_path / checkpoint.WEIGHTS_FILE).exists()
+    assert not (tmp_path / store.WEIGHTS_FILE).exists()
     run(data, tmp_path, chosen, resume=True)
     assert losses(tmp_path) == losses(finished)  # rows from before the cut are there, too
-    whole, resumed = (load_file(f / checkpoint.WEIGHTS_FILE) for f in (finished, tmp_path))
+    whole, resumed = (load_file(f / store.WEIGHTS_FILE) for f in (finished, tmp_path))
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
@@ -151,19 +151,19 @@ def test_the_average_is_saved_also_by_a_run_resumed_at_its_end(
         def die(*_: object) -> None:
             raise Cut
 
-        patch.setattr(checkpoint, "save", die)
+        patch.setattr(store, "save", die)
         with pytest.raises(Cut):
             run(data, tmp_path, chosen)
     run(data, tmp_path, chosen, resume=True)
-    whole, resumed = (load_file(f / checkpoint.WEIGHTS_FILE) for f in (finished, tmp_path))
+    whole, resumed = (load_file(f / store.WEIGHTS_FILE) for f in (finished, tmp_path))
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 
 def test_a_run_is_not_overwritten(data: Path, finished: Path) -> None:
-    before = (finished / checkpoint.WEIGHTS_FILE).read_bytes()
+    before = (finished / store.WEIGHTS_FILE).read_bytes()
     with pytest.raises(FileExistsError, match="already holds a run; use --resume or another --out"):
         run(data, finished, config())
-    assert (finished / checkpoint.WEIGHTS_FILE).read_bytes() == before
+    assert (finished / store.WEIGHTS_FILE).read_bytes() == before
 
 
 def test_nothing_to_resume(data: Path, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_without_val_there_is_a_model_but_no_metrics(
     with caplog.at_level(logging.WARNING, logger="diffinst"):
         out = run(data, tmp_path / "out", config(iterations=2))
     assert "has no split 'val': training without evaluation" in caplog.text
-    checkpoint.load(out)
+    store.load(out)
     assert sorted(losses(out)) == [0, 1]
     assert not (out / "metrics.json").exists() and not (out / "val_predictions").exists()
 
@@ -343,7 +343,7 @@ def test_a_run_that_gets_no_better_stops(
     # the first evaluation is the best, two more are not better
     scores = [r["val/mask/AP"] for r in rows(tmp_path) if r.get("val/mask/AP")]
     assert len(batches) == 3 and len(scores) == 3 and len(set(scores)) == 1
-    checkpoint.load(tmp_path)
+    store.load(tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["val/mask/AP"] == float(scores[0])
     best = json.loads((tmp_path / "best" / "metrics.json").read_text())
     assert best["iteration"] == 1 and best["mask/AP"] == float(scores[0])
@@ -411,14 +411,14 @@ def test_nothing_annotated_to_evaluate_on(data: Path, tmp_path: Path) -> None:
     run(bare, tmp_path / "out", config(iterations=2, eval_every=1, loggers=["csv"]))
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["val/mask/AP"] is None
     assert best_model(tmp_path / "out") is None
-    checkpoint.load(tmp_path / "out")
+    store.load(tmp_path / "out")
 
 
 def test_all_classes_as_one(
     data: Path, tmp_path: Path, batches: list[tuple[ImageBatch, list[Targets]]]
 ) -> None:
     run(data, tmp_path, config(iterations=1, single_class=True, loggers=["csv"]))
-    _, saved = checkpoint.load(tmp_path)
+    _, saved = store.load(tmp_path)
     assert saved.model.class_names == ("object",) and saved.model.num_classes == 1
     labels = torch.cat([t.labels for _, targets in batches for t in targets])
     assert len(labels) > 1 and not labels.any()
@@ -501,7 +501,7 @@ def test_the_scaling_rule_is_applied_once(
     assert given.train == chosen.train and given.train.scaling == "linear"
     run(data, tmp_path, given, resume=True)
     assert Config.from_file(tmp_path / "run.json").train == chosen.train
-    _, saved = checkpoint.load(tmp_path)
+    _, saved = store.load(tmp_path)
     assert (saved.train.scaling, saved.train.lr, saved.train.iterations) == ("none", 2e-4, 2)
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert plan["lr"] == (
@@ -549,10 +549,10 @@ def test_a_run_that_stopped_early_stays_stopped(data: Path, tmp_path: Path) -> N
     chosen = config(eval_every=1, patience=2, lr=1e-12)  # no better AP than the first
     run(data, tmp_path, chosen)
     assert max(losses(tmp_path)) == 2  # evaluated after steps 0, 1 and 2
-    weights = load_file(tmp_path / checkpoint.WEIGHTS_FILE)
+    weights = load_file(tmp_path / store.WEIGHTS_FILE)
     run(data, tmp_path, chosen, resume=True)
     assert max(losses(tmp_path)) <= 2
-    again = load_file(tmp_path / checkpoint.WEIGHTS_FILE)
+    again = load_file(tmp_path / store.WEIGHTS_FILE)
     assert all(torch.equal(weights[k], again[k]) for k in weights)
 
 

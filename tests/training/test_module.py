@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from diffinst import checkpoint
 from diffinst.config import Config, TrainConfig
-from diffinst.data.load import load_split
-from diffinst.data.loader import TrainBatch, TrainStream
+from diffinst.datasets.load import load_split
 from diffinst.training.fit import CHECKPOINTS
+from diffinst.training.loader import TrainBatch, TrainStream
 from diffinst.training.module import DiffusionInstModule
 from diffinst.training.optimizer import freeze, lr_factor, parameter_groups
+from diffinst.weights import store
 
 Settings = Callable[..., Config]
 Runner = Callable[..., Path]
@@ -125,7 +125,7 @@ def test_a_frozen_part_is_saved_as_it_came(
 ) -> None:
     chosen = quick(freeze=["mask_branch", "backbone"], lr=1e-2)
     before: dict[str, Tensor] = {}
-    after = load_file(watched(trained, chosen, tmp_path, first=before) / checkpoint.WEIGHTS_FILE)
+    after = load_file(watched(trained, chosen, tmp_path, first=before) / store.WEIGHTS_FILE)
     for name, value in after.items():
         still = name.startswith(("mask_branch", "backbone"))
         assert not still or torch.equal(value, before[name]), name
@@ -211,7 +211,7 @@ def test_a_step_without_a_finite_loss_changes_nothing(
         assert f"image ids {ids}" in caplog.text
     # the stream went on to its end, and every iteration is in the log
     assert {i: v == "nan" for i, v in losses(out).items()} == {0: True, 1: False, 2: True, 3: False}
-    network, _ = checkpoint.load(out)
+    network, _ = store.load(out)
     assert all(bool(value.isfinite().all()) for value in network.state_dict().values())
 
 
@@ -225,7 +225,7 @@ def test_a_run_with_skipped_steps_goes_on_exactly(
         watched(trained, chosen, out, broken=broken, cut=3)
     watched(trained, chosen, out, broken=broken, resume=True)
     assert losses(out) == losses(whole) and len(losses(out)) == 5
-    weights, same = (load_file(f / checkpoint.WEIGHTS_FILE) for f in (whole, out))
+    weights, same = (load_file(f / store.WEIGHTS_FILE) for f in (whole, out))
     assert all(torch.equal(value, same[name]) for name, value in weights.items())
 
 
@@ -238,4 +238,4 @@ def test_many_bad_steps_in_a_row_are_an_error_that_says_what_to_do(
         watched(trained, chosen, tmp_path, broken=[0, 2, 3])  # a good step starts anew
     assert "train.precision 32" in str(caught.value) and "diffinst doctor" in str(caught.value)
     assert (tmp_path / CHECKPOINTS / "last.ckpt").is_file()
-    assert not (tmp_path / checkpoint.WEIGHTS_FILE).exists()
+    assert not (tmp_path / store.WEIGHTS_FILE).exists()

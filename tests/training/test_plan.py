@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from diffinst.config import Config
-from diffinst.data.load import load_split
-from diffinst.data.records import Annotation, ImageRecord
-from diffinst.data.split import Split
+from diffinst.datasets.load import load_split
+from diffinst.datasets.records import Annotation, ImageRecord
+from diffinst.datasets.split import Split
 from diffinst.training.module import DiffusionInstModule
 from diffinst.training.plan import GIB, Cost, _duration, describe, rehearse
 

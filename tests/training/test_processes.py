@@ -17,14 +17,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffinst import checkpoint
 from diffinst.config import Config
-from diffinst.data.synthetic import make_shapes
+from diffinst.datasets.synthetic import make_shapes
 from diffinst.training.fit import fit
+from diffinst.weights import store
 
 STEPS = 20
 SEEDS = (2, 0, 4)  # the next is tried where a near tie parted the curves
-COMMAND = (sys.executable, "-m", "diffinst.cli", "train")
+COMMAND = (sys.executable, "-m", "diffinst", "train")
 SAME = {"rtol": 0.0, "atol": 2e-5}  # weights move by up to STEPS * lr = 4e-4
 
 
@@ -71,7 +71,7 @@ def assert_same(one: Path, other: Path) -> None:
     assert first.keys() == second.keys() == set(range(STEPS))
     for step, terms in first.items():
         assert second[step] == pytest.approx(terms, rel=1e-4, abs=1e-4), f"step {step}"
-    weights, others = (load_file(f / checkpoint.WEIGHTS_FILE) for f in (one, other))
+    weights, others = (load_file(f / store.WEIGHTS_FILE) for f in (one, other))
     for name, value in weights.items():
         torch.testing.assert_close(others[name], value, msg=lambda m, n=name: f"{n}: {m}", **SAME)
 
@@ -198,7 +198,7 @@ def test_a_run_killed_again_and_again_ends_like_one_that_was_not(
     assert torn > 0  # at least once in the middle of a write
     subprocess.run(resume(data, out), env=environment(), check=True, timeout=300)
     assert losses(out) == losses(whole)
-    weights, others = (load_file(f / checkpoint.WEIGHTS_FILE) for f in (whole, out))
+    weights, others = (load_file(f / store.WEIGHTS_FILE) for f in (whole, out))
     assert all(torch.equal(weights[k], others[k]) for k in weights)
 
 

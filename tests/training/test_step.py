@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from diffinst.config import Config
-from diffinst.data.load import load_split
-from diffinst.data.loader import collate, transform_targets
-from diffinst.data.split import Split
-from diffinst.data.synthetic import make_shapes
+from diffinst.datasets.load import load_split
+from diffinst.datasets.split import Split
+from diffinst.datasets.synthetic import make_shapes
 from diffinst.diffusion.signal import Corruption
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.images import read_image
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.structures import ImageBatch, Targets
 from diffinst.training.criterion import Criterion
+from diffinst.training.loader import collate, transform_targets
 from diffinst.training.step import TrainingStep, fixed_statistics, running_statistics
 
 CONFIG = Config.from_preset("tiny")

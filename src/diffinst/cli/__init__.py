@@ -16,7 +16,7 @@ from diffinst.cli.models import convert, info
 from diffinst.cli.predict import predict
 from diffinst.cli.terminal import console
 from diffinst.cli.train import train
-from diffinst.io.allocator import keep_freed_memory
+from diffinst.kernels.memory import keep_freed_memory
 
 app = App(
     name="diffinst",

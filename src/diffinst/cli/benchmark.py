@@ -13,8 +13,8 @@ from diffinst.cli.tables import print_benchmark
 from diffinst.cli.terminal import say
 
 if TYPE_CHECKING:
-    from diffinst.inference.benchmark import Measurement
     from diffinst.inference.predictor import DiffusionInst
+    from diffinst.measure.benchmark import Measurement
 
 Several = Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=())]
 Precisions = Annotated[
@@ -72,10 +72,10 @@ def benchmark(
     """
     import torch
 
-    from diffinst.inference import benchmark as bench
-    from diffinst.inference.limits import measure_limits
-    from diffinst.inference.optimize import resolved
+    from diffinst.acceleration.optimize import resolved
     from diffinst.io.atomic import write_json
+    from diffinst.measure import benchmark as bench
+    from diffinst.measure.limits import measure_limits
 
     if rounds < 1:
         raise ValueError(f"--rounds {rounds}: give a number from 1")

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as mask_utils
 
-from diffinst.data.doctor.examine import Report
-from diffinst.data.doctor.geometry import Box, mask_box
-from diffinst.data.doctor.samples import Drawn, Sample, one_per_finding, spread
-from diffinst.inference.drawing import INK
-from diffinst.inference.instances import Instances
-from diffinst.inference.visualize import PAPER, contact_sheet, overlay
+from diffinst.datasets.doctor.examine import Report
+from diffinst.datasets.doctor.geometry import Box, mask_box
+from diffinst.datasets.doctor.samples import Drawn, Sample, one_per_finding, spread
 from diffinst.io.atomic import atomic_path
 from diffinst.io.images import ImageReadError, read_image
-from diffinst.ops.crops import CroppedMasks
+from diffinst.results.crops import CroppedMasks
+from diffinst.results.instances import Instances
+from diffinst.results.render.marks import INK
+from diffinst.results.render.overlay import PAPER, contact_sheet, overlay
 
 TILE_WIDTH = 400
 NAME_SIZE = 22  # pixels, on a picture of twice the width of a tile

@@ -17,8 +17,8 @@ from rich.text import Text
 from diffinst.cli.terminal import say
 
 if TYPE_CHECKING:  # they bring torch along, which other commands need not wait for
-    from diffinst.data.doctor.findings import Finding
-    from diffinst.data.doctor.summary import Summary
+    from diffinst.datasets.doctor.findings import Finding
+    from diffinst.datasets.doctor.summary import Summary
 
 page = Console(highlight=False)  # the report is what the command is for: stdout
 MAX_WIDTH = 100
@@ -61,9 +61,9 @@ def doctor(
         Print the report as JSON to stdout instead of text.
     """
     from diffinst.cli.contact_sheet import write_sheet
-    from diffinst.data.doctor import repair
-    from diffinst.data.doctor.examine import examine
-    from diffinst.inference.batch import progress_bar
+    from diffinst.datasets.doctor import repair
+    from diffinst.datasets.doctor.examine import examine
+    from diffinst.inference.folder import progress_bar
     from diffinst.io.atomic import write_json
 
     if samples < 0:
@@ -124,7 +124,7 @@ def print_summaries(summaries: tuple[Summary, ...]) -> None:
 
 
 def _rows(summaries: tuple[Summary, ...]) -> list[tuple[str, list[str]]]:
-    from diffinst.data.doctor.summary import SIDE_STEPS
+    from diffinst.datasets.doctor.summary import SIDE_STEPS
 
     sides = [f"objects of {low} to {high} px" for low, high in pairwise((0, *SIDE_STEPS))]
     sides.append(f"objects of {SIDE_STEPS[-1]} px or more")

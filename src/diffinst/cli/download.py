@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from diffinst.cli.terminal import console, say
 
 if TYPE_CHECKING:
-    from diffinst.data.sources import Step
+    from diffinst.download.sources import Step
 
 
 def download(
@@ -47,7 +47,7 @@ def download(
     dry_run
         Say what would be fetched, and stop.
     """
-    from diffinst.data.sources import ARCHIVES, plan
+    from diffinst.download.sources import ARCHIVES, plan
     from diffinst.io.disk import check_space, free_space, readable
     from diffinst.io.lock import alone_in
 
@@ -78,9 +78,9 @@ def download(
 
 
 def _fetch(step: Step) -> None:
+    from diffinst.download.fetch import fetch
+    from diffinst.download.partial import checksum_of
     from diffinst.io.disk import readable
-    from diffinst.io.download import fetch
-    from diffinst.io.partial import checksum_of
 
     archive = step.archive
     size = None if archive.checksum is None else archive.size
@@ -96,8 +96,8 @@ def _fetch(step: Step) -> None:
 
 
 def _unpack(step: Step, out: Path) -> None:
-    from diffinst.data import nuclei
-    from diffinst.io.archive import unpack
+    from diffinst.download import nuclei
+    from diffinst.download.archive import unpack
 
     for part in step.parts:
         with _bar(f"unpacking {part.targets[0]}", in_bytes=part.member is not None) as advance:

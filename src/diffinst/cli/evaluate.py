@@ -15,7 +15,7 @@ from diffinst.cli.tables import print_classes, print_metrics, print_sweep
 from diffinst.cli.terminal import say
 
 if TYPE_CHECKING:
-    from diffinst.data.split import Split
+    from diffinst.datasets.split import Split
     from diffinst.evaluation.evaluator import Report
     from diffinst.evaluation.prediction import Options
     from diffinst.evaluation.run import Source
@@ -94,11 +94,11 @@ def evaluate(
     """
     import torch
 
-    from diffinst.data.load import load_split
+    from diffinst.acceleration.optimize import resolved
+    from diffinst.datasets.load import load_split
     from diffinst.evaluation.prediction import Options
     from diffinst.evaluation.run import Source, run
-    from diffinst.inference.batch import progress_bar
-    from diffinst.inference.optimize import resolved
+    from diffinst.inference.folder import progress_bar
 
     sweeping = bool(sweep_steps or sweep_proposals)
     if sweeping and submission:
@@ -156,7 +156,7 @@ def _sweep(
     device: str | None,
 ) -> None:
     from diffinst.evaluation.sweep import sweep, write_sweep_curves
-    from diffinst.inference.batch import progress_bar
+    from diffinst.inference.folder import progress_bar
 
     with progress_bar("evaluating") as advance:
         cells = sweep(

@@ -56,8 +56,8 @@ def export(
     limit
         Compare on at most so many.
     """
-    from diffinst.inference.export import export as write
-    from diffinst.inference.parity import compare
+    from diffinst.export.files import export as write
+    from diffinst.export.parity import compare
     from diffinst.inference.predictor import DiffusionInst
     from diffinst.io.images import list_images
 

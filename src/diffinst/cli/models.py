@@ -18,22 +18,22 @@ def convert(file: Path, /, *, out: Path) -> None:
     out
         Folder for config.json and model.safetensors, or for backbone.safetensors.
     """
-    from diffinst import checkpoint
-    from diffinst.convert import convert as run
     from diffinst.models.network import DiffusionInstNetwork
+    from diffinst.weights import store
+    from diffinst.weights.convert import convert as run
 
     converted = run(file)
     if converted.config is None:
         path = out / "backbone.safetensors"
-        checkpoint.write_tensors(path, converted.tensors)
+        store.write_tensors(path, converted.tensors)
         say(
             f"backbone weights for timm's {converted.backbone}: {path}\n"
             f"use: --model.backbone.name {converted.backbone} --model.backbone.weights-file {path}"
         )
         return
     network = DiffusionInstNetwork(converted.config.model)
-    checkpoint.fill(network, converted.tensors, source=str(file))
-    checkpoint.save(network, converted.config, out)
+    store.fill(network, converted.tensors, source=str(file))
+    store.save(network, converted.config, out)
     say(f"model folder: {out}\nnext: diffinst info {out}")
 
 
@@ -47,16 +47,16 @@ def info(model: str, /) -> None:
     """
     import yaml
 
-    from diffinst import checkpoint
     from diffinst.models.network import DiffusionInstNetwork
+    from diffinst.weights import store
 
     if model in preset_names() and not Path(model).exists():
         chosen = Config.from_preset(model)
         network = DiffusionInstNetwork(chosen.model)
         print(f"preset {model}, fresh weights")
     else:
-        network, chosen = checkpoint.load(model)
-        print(f"model {checkpoint.locate(model)}")
+        network, chosen = store.load(model)
+        print(f"model {store.locate(model)}")
     parameters = sum(p.numel() for p in network.parameters())
     print(f"parameters  {parameters / 1e6:.2f} M")
     print(f"classes     {chosen.model.num_classes}: {', '.join(chosen.model.names[:10])}")

@@ -59,7 +59,7 @@ def predict(
         Compile the network at the first picture of each size, which takes up to a minute: for
         thousands of pictures of a few sizes.
     """
-    from diffinst.inference.batch import predict_folder
+    from diffinst.inference.folder import predict_folder
     from diffinst.inference.predictor import DiffusionInst
 
     loaded = DiffusionInst.from_pretrained(model, device=usable_device(device))

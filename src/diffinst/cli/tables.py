@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from diffinst.evaluation.evaluator import Report
     from diffinst.evaluation.outputs import ClassRow
     from diffinst.evaluation.sweep import Cell
-    from diffinst.inference.benchmark import Measurement
+    from diffinst.measure.benchmark import Measurement
 
 MAX_CLASSES = 40  # shown; of more, the best and the worst half of these
 _PIPED_WIDTH = 120

@@ -66,8 +66,8 @@ def train(
     """
     from pytorch_lightning.utilities import rank_zero_only
 
-    from diffinst.training.finetune import Origin
     from diffinst.training.fit import RUN_FILE, best_model, fit
+    from diffinst.weights.transfer import Origin
 
     if preset and config:
         raise ValueError("--preset and --config both say where to start; give one of them")

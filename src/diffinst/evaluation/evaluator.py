@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from diffinst.data.split import ImageRecord, Split
+from diffinst.datasets.split import ImageRecord, Split
 from diffinst.evaluation.average_precision import Metrics, coco_metrics
 from diffinst.evaluation.lvis import MAX_DETECTIONS, lvis_metrics
 from diffinst.evaluation.prediction import (
@@ -19,9 +19,9 @@ from diffinst.evaluation.prediction import (
     request,
 )
 from diffinst.evaluation.tables import IouType
-from diffinst.inference.instances import CocoResult, Instances
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.images import ImageReadError
+from diffinst.results.instances import CocoResult, Instances
 
 __all__ = ["Evaluator", "Report", "category_ids", "evaluate", "finite", "report"]
 

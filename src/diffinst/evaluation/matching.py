@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from diffinst.data.records import ImageRecord
-from diffinst.data.segmentation import compressed
-from diffinst.data.split import Split
-from diffinst.inference.instances import CocoResult
+from diffinst.datasets.records import ImageRecord
+from diffinst.datasets.segmentation import compressed
+from diffinst.datasets.split import Split
+from diffinst.results.instances import CocoResult
 
 THRESHOLDS: NDArray[np.float64] = np.arange(10, 20) / 20  # IoU 0.50, 0.55, ..., 0.95
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffinst.data.split import Split
+from diffinst.datasets.split import Split
 from diffinst.evaluation.accumulate import IOU_50
 from diffinst.evaluation.average_precision import Metrics
 from diffinst.evaluation.curves import draw_precision_recall

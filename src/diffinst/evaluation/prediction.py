@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from diffinst.config import Config
-from diffinst.data.split import ImageRecord, Split
+from diffinst.datasets.split import ImageRecord, Split
 from diffinst.evaluation.lvis import MAX_DETECTIONS
-from diffinst.inference.instances import CocoResult, Instances
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.images import ImageReadError
+from diffinst.results.instances import CocoResult, Instances
 
 
 @dataclass(frozen=True)

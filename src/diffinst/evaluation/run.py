@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from diffinst.data.split import ImageRecord, Split
+from diffinst.datasets.split import ImageRecord, Split
 from diffinst.evaluation.evaluator import Report, evaluate_records, report
 from diffinst.evaluation.prediction import Options, Request, predict_record, request
 from diffinst.evaluation.source import Source

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from diffinst import checkpoint
-from diffinst.checkpoint import CONFIG_FILE, WEIGHTS_FILE, CheckpointError
-from diffinst.inference.optimize import Precision
+from diffinst.acceleration.optimize import Precision
 from diffinst.inference.predictor import DiffusionInst
+from diffinst.weights import store
+from diffinst.weights.store import CONFIG_FILE, WEIGHTS_FILE, CheckpointError
 
 _PARTS = ("model", "preprocess", "sampler", "postprocess")  # of the config, that predictions use
 
@@ -53,7 +53,7 @@ class Source:
         Raises:
             CheckpointError: Nothing there, not usable, or written meanwhile; says why.
         """
-        folder = checkpoint.locate(name)
+        folder = store.locate(name)
         before = _marks(folder)
         digest = _digest(folder)
         model = DiffusionInst.from_pretrained(folder, device=device)

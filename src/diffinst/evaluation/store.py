@@ -18,7 +18,7 @@ from typing import IO
 
 import torch
 
-from diffinst.data.split import ImageRecord, Split
+from diffinst.datasets.split import ImageRecord, Split
 from diffinst.evaluation.prediction import Prediction, Request
 from diffinst.evaluation.source import Source
 from diffinst.io.atomic import write_json

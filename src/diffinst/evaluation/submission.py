@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffinst.data.split import Split
+from diffinst.datasets.split import Split
 from diffinst.evaluation.evaluator import COCO_MAX_DETECTIONS
 from diffinst.evaluation.lvis import MAX_DETECTIONS as LVIS_MAX_DETECTIONS
 from diffinst.evaluation.results import write_results
-from diffinst.inference.instances import CocoResult
 from diffinst.io.atomic import atomic_path
+from diffinst.results.instances import CocoResult
 
 SCORE_DIGITS = 5
 _PREFIXES = ("image_info_", "instances_")  # of annotation files

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from diffinst.data.split import Split
+from diffinst.datasets.split import Split
 from diffinst.evaluation.curves import draw_sweep
 from diffinst.evaluation.evaluator import Report
 from diffinst.evaluation.outputs import ClassRow, class_rows, write_csv

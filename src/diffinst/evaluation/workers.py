@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from diffinst.data.split import ImageRecord
+from diffinst.acceleration.optimize import Precision
+from diffinst.datasets.split import ImageRecord
 from diffinst.evaluation.prediction import Request, predict_record
 from diffinst.evaluation.source import Source
 from diffinst.evaluation.store import Shard
-from diffinst.inference.optimize import Precision
 from diffinst.io.images import ImageReadError
 
 Origin = tuple[Path, Precision | None, bool, str, str]

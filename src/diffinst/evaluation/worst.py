@@ -10,16 +10,16 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from diffinst.data.records import ImageRecord
-from diffinst.data.segmentation import RLE, Segmentation, rasterize
-from diffinst.data.split import Split
+from diffinst.datasets.records import ImageRecord
+from diffinst.datasets.segmentation import RLE, Segmentation, rasterize
+from diffinst.datasets.split import Split
 from diffinst.evaluation.matching import Match, match
-from diffinst.inference.drawing import Color, paint_masks
-from diffinst.inference.instances import CocoResult, Instances
-from diffinst.inference.visualize import contact_sheet
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.images import ImageReadError, read_image
-from diffinst.ops.crops import CroppedMasks
+from diffinst.results.crops import CroppedMasks
+from diffinst.results.instances import CocoResult, Instances
+from diffinst.results.render.marks import Color, paint_masks
+from diffinst.results.render.overlay import contact_sheet
 
 USUAL_THRESHOLD = 0.3
 """Score from which on predictions count for a model that itself keeps all (threshold 0)."""

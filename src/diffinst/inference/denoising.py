@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from diffinst.acceleration.record import Record, Tapes
 from diffinst.config import SamplerConfig
-from diffinst.inference.replay import Record, Tapes
 from diffinst.inference.sampler import Noise, Pool, Sampler, pool_steps
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.structures import Features, ImageBatch

@@ -9,9 +9,9 @@ from PIL import Image
 
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.trace import TracePoint
-from diffinst.inference.visualize import Frame, film_strip
 from diffinst.io.atomic import atomic_path
 from diffinst.io.images import ImageSource, read_image
+from diffinst.results.render.overlay import Frame, film_strip
 
 
 def strip_frames(

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from diffinst.config import PostprocessConfig
-from diffinst.inference.instances import Instances
 from diffinst.inference.painting import grid_windows, map_windows
 from diffinst.inference.sampler import Pool
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.boxes import class_nms, clip
-from diffinst.ops.crops import CroppedMasks
 from diffinst.ops.filters import apply_filters, relative_coordinates
 from diffinst.ops.masks import enlarge, grid_to_output, map_points, map_to_output
+from diffinst.results.crops import CroppedMasks
+from diffinst.results.instances import Instances
 from diffinst.structures import Features
 
 BLOCK = 4096  # columns of a window that are float at once

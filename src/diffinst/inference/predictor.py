@@ -13,22 +13,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffinst import checkpoint
+from diffinst.acceleration.compile import compile_parts
+from diffinst.acceleration.feed import fed
+from diffinst.acceleration.optimize import Precision, optimized, resolved
+from diffinst.acceleration.record import GpuRecorder
 from diffinst.config import Config, PreprocessConfig
-from diffinst.inference.compilation import compile_parts
+from diffinst.inference.advice import advice
 from diffinst.inference.denoising import Denoiser
-from diffinst.inference.feeding import fed
-from diffinst.inference.instances import Instances
-from diffinst.inference.memory import advice
-from diffinst.inference.optimize import Precision, optimized, resolved
 from diffinst.inference.postprocess import draw, select
-from diffinst.inference.replay import GpuRecorder
 from diffinst.inference.trace import TracePoint, trace
 from diffinst.io.images import ImageSource, read_image
-from diffinst.io.memory import explained
+from diffinst.io.out_of_memory import explained
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.images import SIZE_DIVISOR, fit_size, pad_batch, resize
+from diffinst.results.instances import Instances
 from diffinst.structures import ImageBatch
+from diffinst.weights import store
 
 MAX_BATCH = {"cuda": 32}  # pictures that go through the network at once
 
@@ -69,7 +69,7 @@ class DiffusionInst:
         Example:
             >>> model = DiffusionInst.from_pretrained("nano-nuclei")  # doctest: +SKIP
         """
-        network, config = checkpoint.load(source)
+        network, config = store.load(source)
         return cls(network.to(device), config)
 
     @classmethod
@@ -100,7 +100,7 @@ class DiffusionInst:
         """
         if self.precision is not None:
             raise ValueError("an optimized model only predicts; save the one it was made from")
-        return checkpoint.save(self.network, self.config, folder, dtype=dtype)
+        return store.save(self.network, self.config, folder, dtype=dtype)
 
     def optimize(
         self, precision: Precision = "auto", *, compile_network: bool = False

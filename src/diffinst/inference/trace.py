@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diffinst.config import Config
-from diffinst.inference.instances import Instances
 from diffinst.inference.postprocess import draw, select
 from diffinst.inference.sampler import Noise, Pool, Sampler, SampleStep, pool_step
 from diffinst.models.network import DiffusionInstNetwork, Encoded
+from diffinst.results.instances import Instances
 from diffinst.structures import ImageBatch
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffinst.ops.linear import linear
+from diffinst.kernels.linear import linear
 
 
 class Linear(nn.Linear):

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from diffinst.config import ModelConfig
+from diffinst.kernels.choice import roi_kernel
 from diffinst.models.backbone import Backbone
 from diffinst.models.decoder import Decoder
 from diffinst.models.fpn import FeaturePyramid
@@ -16,7 +17,6 @@ from diffinst.models.mask_branch import MaskBranch
 from diffinst.ops.filters import FilterLayout, apply_filters, relative_coordinates
 from diffinst.ops.masks import enlarge, grid_points, map_points, sample_at
 from diffinst.ops.roi_align import FeatureTable
-from diffinst.ops.roi_choice import roi_kernel
 from diffinst.structures import Features, ImageBatch, StageOutput
 
 

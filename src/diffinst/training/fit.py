@@ -15,22 +15,22 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from diffinst import checkpoint
 from diffinst.config import Config, ConfigError
-from diffinst.data.layouts import find_splits
-from diffinst.data.load import check_trainable, load_split
-from diffinst.data.loader import pictures_each
-from diffinst.data.segmentation import DatasetError
-from diffinst.data.split import Split, class_counts
+from diffinst.datasets.layouts import find_splits
+from diffinst.datasets.load import check_trainable, load_split
+from diffinst.datasets.segmentation import DatasetError
+from diffinst.datasets.split import Split, class_counts
 from diffinst.evaluation.evaluator import finite
 from diffinst.io.atomic import write_json
-from diffinst.io.memory import explained
+from diffinst.io.out_of_memory import explained
 from diffinst.training import plan
-from diffinst.training.finetune import Origin
-from diffinst.training.memory import advice
+from diffinst.training.advice import advice
+from diffinst.training.loader import pictures_each
 from diffinst.training.module import BEST, DiffusionInstModule
 from diffinst.training.stream import StreamData
 from diffinst.training.trainer import CHECKPOINTS, LAST, make_trainer
+from diffinst.weights import store
+from diffinst.weights.transfer import Origin
 
 logger = logging.getLogger(__name__)
 RUN_FILE = "run.json"
@@ -103,7 +103,7 @@ def fit(
             raise FileNotFoundError(
                 f"{last} does not exist: nothing to resume; leave --resume away"
             )
-        if not resume and (last.is_file() or (out / checkpoint.WEIGHTS_FILE).is_file()):
+        if not resume and (last.is_file() or (out / store.WEIGHTS_FILE).is_file()):
             raise FileExistsError(f"{out} already holds a run; use --resume or another --out")
         pictures_each(config.train, devices * nodes)  # refuse before anything is written
         train_split, val_split = splits(data, config)
@@ -164,7 +164,7 @@ def fit(
                     write_json(out / PLAN_FILE, lines)
             _train(trainer, module, StreamData(train_split, val_split, config), out, last, resume)
         if fast_dev_run and trainer.is_global_zero:
-            checkpoint.load(out)
+            store.load(out)
         return out
 
 
@@ -246,7 +246,7 @@ def _train(
         logger.warning("interrupted at iteration %d; %s", module.iteration, how)
         raise
     if trainer.is_global_zero:
-        checkpoint.save(module.network, module.config, out)
+        store.save(module.network, module.config, out)
     if stream.val is not None and module.evaluated_at != module.iteration:
         trainer.validate(module, datamodule=stream, verbose=False)
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
@@ -337,4 +337,4 @@ def _disk_named(out: Path, last: Path) -> Iterator[None]:
 def best_model(out: Path) -> Path | None:
     """Folder of the model with the best AP on val, if the run evaluated one."""
     folder = out / BEST
-    return folder if (folder / checkpoint.WEIGHTS_FILE).is_file() else None
+    return folder if (folder / store.WEIGHTS_FILE).is_file() else None

@@ -16,21 +16,21 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from diffinst import checkpoint
 from diffinst.config import Config
-from diffinst.data.loader import TrainBatch
-from diffinst.data.split import ImageRecord, Split
+from diffinst.datasets.split import ImageRecord, Split
 from diffinst.evaluation.evaluator import Evaluator, finite
 from diffinst.evaluation.prediction import check_size
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.inference.visualize import contact_sheet, overlay
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.images import ImageReadError
 from diffinst.models.network import DiffusionInstNetwork
+from diffinst.results.render.overlay import contact_sheet, overlay
 from diffinst.training.criterion import Criterion, Match
+from diffinst.training.loader import TrainBatch
 from diffinst.training.optimizer import freeze, lr_factor, parameter_groups
 from diffinst.training.recompute import recompute_activations
 from diffinst.training.step import TrainingStep, running_statistics
+from diffinst.weights import store
 
 SHEET_PICTURES = 6
 SHEET_SCORE = 0.3
@@ -272,7 +272,7 @@ class DiffusionInstModule(pl.LightningModule):
             self._save_sheet(self.out / "val_predictions" / f"iteration_{self.iteration:07d}.png")
             if mask.ap > self.best:
                 folder = self.out / BEST
-                checkpoint.save(self.network, self.config, folder)
+                store.save(self.network, self.config, folder)
                 scores = {"iteration": self.iteration, **finite(values)}
                 write_json(folder / "metrics.json", scores)
         self.best = max(self.best, mask.ap)

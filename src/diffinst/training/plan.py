@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from diffinst.config import Config
-from diffinst.data.loader import TrainBatch, TrainStream, collate
-from diffinst.data.split import Split, class_counts
+from diffinst.datasets.split import Split, class_counts
+from diffinst.training.loader import TrainBatch, TrainStream, collate
 from diffinst.training.module import DiffusionInstModule
 
 TRIAL_PICTURES = 2

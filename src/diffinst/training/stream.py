@@ -6,8 +6,8 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
 
 from diffinst.config import Config
-from diffinst.data.loader import Share, TrainBatch, train_loader
-from diffinst.data.split import ImageRecord, Split
+from diffinst.datasets.split import ImageRecord, Split
+from diffinst.training.loader import Share, TrainBatch, train_loader
 from diffinst.training.module import DiffusionInstModule
 
 

@@ -1,7 +1,0 @@
-"""`python -m diffinst.cli`: the command line where no `diffinst` script is on the path."""
-
-from __future__ import annotations
-
-from diffinst.cli import main
-
-main()

@@ -1,0 +1,148 @@
+"""What is a finding, and where are findings noted while a dataset is examined?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from diffinst.datasets.doctor.catalogue import CATALOGUE
+from diffinst.datasets.doctor.kind import Severity
+
+KEPT_PLACES = 20  # of each finding: enough to look at, and a report stays readable
+SEVERITIES: tuple[Severity, ...] = ("breaks", "spoils", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something was found; whatever is not known stays empty.
+
+    Attributes:
+        image_id: As in the file.
+        file_name: Of the picture (or of the file in question).
+        annotation_id: As in the file.
+        detail: What is special about this place.
+    """
+
+    image_id: int | None = None
+    file_name: str = ""
+    annotation_id: int | None = None
+    detail: str = ""
+
+    def __str__(self) -> str:
+        parts = []
+        if self.annotation_id is not None:
+            parts.append(f"annotation {self.annotation_id}")
+        if self.image_id is not None:
+            parts.append(f"image {self.image_id}" + f" ({self.file_name})" * bool(self.file_name))
+        elif self.file_name:
+            parts.append(self.file_name)
+        where = ", ".join(parts)
+        return ": ".join(text for text in (where, self.detail) if text)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One kind of thing found in one split.
+
+    Attributes:
+        severity: "breaks" (training stops or cannot start), "spoils" (it runs and gets worse) or
+            "note" (worth knowing).
+        code: Short name, see `catalogue`.
+        split: Where; empty: in the dataset as a whole.
+        what: What is wrong and what it leads to.
+        count: How many things are concerned.
+        unit: What is counted, singular.
+        places: The first few.
+        advice: What to do.
+        repair: What `--fix` does about it; empty: nothing.
+        left: How many of them `--fix` leaves as they are.
+    """
+
+    severity: Severity
+    code: str
+    split: str
+    what: str
+    count: int
+    unit: str
+    places: tuple[Place, ...]
+    advice: str
+    repair: str
+    left: int
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return {**asdict(self), "places": [asdict(place) for place in self.places]}
+
+
+@dataclass
+class Notebook:
+    """Collects findings: one per code and split, with all the places it was seen at."""
+
+    _pages: dict[tuple[str, str], _Page] = field(default_factory=dict)
+
+    def add(self, code: str, split: str, place: Place, *, repaired: bool = True) -> None:
+        """Note one more place; `repaired=False` where `--fix` cannot do its usual repair."""
+        page = self._pages.setdefault((code, split), _Page())
+        page.count += 1
+        page.unrepaired += not repaired
+        if len(page.places) < KEPT_PLACES:
+            page.places.append(place)
+
+    def tell(
+        self,
+        code: str,
+        split: str,
+        what: str,
+        *,
+        count: int,
+        places: Sequence[Place] = (),
+        advice: str = "",
+    ) -> None:
+        """Note something in words of its own, with all its places at once."""
+        kept = list(places[:KEPT_PLACES])
+        self._pages[code, split] = _Page(count, 0, kept, what, advice)
+
+    def has(self, code: str, split: str) -> bool:
+        """Whether it was noted of a split."""
+        return (code, split) in self._pages
+
+    def breaks(self, split: str) -> bool:
+        """Whether something that stops training was noted of a split."""
+        return any(
+            CATALOGUE[code].severity == "breaks" for code, where in self._pages if where == split
+        )
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Worst first, then in the order of the catalogue."""
+        order = list(CATALOGUE)
+        found = [self._finding(code, split, page) for (code, split), page in self._pages.items()]
+        found.sort(key=lambda one: (SEVERITIES.index(one.severity), order.index(one.code)))
+        return tuple(found)
+
+    def _finding(self, code: str, split: str, page: _Page) -> Finding:
+        kind = CATALOGUE[code]
+        left = page.unrepaired if kind.repair else page.count
+        repair = "" if left == page.count else kind.repair
+        if repair and left:
+            repair += f" ({left} of them stay as they are)"
+        return Finding(
+            severity=kind.severity,
+            code=code,
+            split=split,
+            what=page.what or kind.what,
+            count=page.count,
+            unit=kind.unit,
+            places=tuple(page.places),
+            advice=page.advice or kind.advice,
+            repair=repair,
+            left=left,
+        )
+
+
+@dataclass
+class _Page:
+    count: int = 0
+    unrepaired: int = 0
+    places: list[Place] = field(default_factory=list)
+    what: str = ""
+    advice: str = ""

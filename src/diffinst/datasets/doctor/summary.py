@@ -1,0 +1,184 @@
+"""How many pictures, objects and classes are there, how large, and what does that ask for?"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as mask_utils
+
+from diffinst.config import PostprocessConfig, TrainConfig
+from diffinst.datasets.doctor.findings import Notebook, Place
+from diffinst.datasets.doctor.tables import Tables
+
+SIDE_STEPS = (8, 16, 32, 96)  # pixels; the last two part COCO's small, medium and large
+FEW = 10  # objects of a class
+UNEVEN = 100  # times as many objects of one class as of another
+SMALL_SHARE = 0.25  # of the objects, from which on advice is due
+NANO_PROPOSALS = 300  # presets/nano.yaml
+NANO_LONG_SIDE = 1333
+USUAL_PROPOSALS = TrainConfig().proposals
+USUAL_DETECTIONS = PostprocessConfig().max_detections
+COMFORTABLE_SIDE = 40  # pixels of the network input: the shipped nuclei model's median object
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One split in numbers, of what can be used for training.
+
+    Attributes:
+        split: Its name.
+        pictures: How many.
+        objects: How many, crowds aside.
+        classes: How many have objects, and of how many.
+        per_picture: Objects on a picture: median, most.
+        sides: Of objects, the root of the box area in pixels: 5, 50 and 95 % are smaller.
+        side_shares: Of objects, by side: below each of `SIDE_STEPS`, and above the last.
+        sizes: Of pictures (height, width): smallest, most frequent, largest by area.
+        class_counts: Objects by class name, in the order of their ids.
+    """
+
+    split: str
+    pictures: int
+    objects: int
+    classes: tuple[int, int]
+    per_picture: tuple[float, int]
+    sides: tuple[float, float, float]
+    side_shares: tuple[float, ...]
+    sizes: tuple[tuple[int, int], ...]
+    class_counts: dict[str, int]
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def summarise(tables: Tables) -> Summary:
+    """Count what is kept of a split."""
+    counts = [sum(not t.crowd for t in p.kept_things) for p in tables.kept]
+    sides = object_sides(tables)
+    things = [t for p in tables.kept for t in p.kept_things if not t.crowd]
+    by_class = Counter(tables.classes[t.category_id] for t in things)
+    sizes = Counter(p.size for p in tables.kept if p.size is not None)
+    ordered = sorted(sizes, key=lambda size: size[0] * size[1])
+    low, middle, high = np.percentile(sides, (5, 50, 95)) if len(sides) else (0.0, 0.0, 0.0)
+    places = np.searchsorted(SIDE_STEPS, sides, side="right")
+    shares = np.bincount(places, minlength=len(SIDE_STEPS) + 1) / max(len(sides), 1)
+    return Summary(
+        split=tables.name,
+        pictures=len(counts),
+        objects=sum(counts),
+        classes=(len(by_class), len(tables.classes)),
+        per_picture=(float(np.median(counts)) if counts else 0.0, max(counts, default=0)),
+        sides=(float(low), float(middle), float(high)),
+        side_shares=tuple(float(share) for share in shares),
+        sizes=(ordered[0], sizes.most_common(1)[0][0], ordered[-1]) if ordered else (),
+        class_counts={name: by_class[name] for name in tables.classes.values()},
+    )
+
+
+def object_sides(tables: Tables) -> npt.NDArray[np.float64]:
+    """Root of the area of each object's box, in pixels."""
+    masks = [t.mask for p in tables.kept for t in p.kept_things if t.mask and not t.crowd]
+    if not masks:
+        return np.zeros(0)
+    boxes = np.asarray(mask_utils.toBbox(masks), dtype=np.float64)
+    sides: npt.NDArray[np.float64] = np.sqrt(boxes[:, 2] * boxes[:, 3])
+    return sides
+
+
+def advise(tables: Tables, summary: Summary, notes: Notebook) -> None:
+    """Note what is no defect but asks for other settings, or for a look."""
+    for picture in tables.kept:
+        if not picture.kept_things:
+            notes.add("no-objects", tables.name, picture.place())
+        for thing in picture.kept_things:
+            if thing.crowd:
+                notes.add("crowd", tables.name, picture.place_of(thing))
+    _advise_crowded(tables, summary, notes)
+    if tables.name == "train":
+        if not summary.pictures:
+            notes.add("no-pictures", tables.name, Place(file_name=str(tables.files.annotations)))
+        elif not summary.objects:
+            notes.add("no-objects-at-all", tables.name, Place())
+        _advise_small(summary, notes)
+        _advise_classes(summary, notes)
+
+
+def _advise_crowded(tables: Tables, summary: Summary, notes: Notebook) -> None:
+    counts = [(sum(not t.crowd for t in p.kept_things), p) for p in tables.kept]
+    crowded = [(count, p) for count, p in counts if count > USUAL_DETECTIONS]
+    if not crowded:
+        return
+    crowded.sort(key=lambda pair: -pair[0])
+    most = summary.per_picture[1]
+    above = [sum(n > limit for n, _ in counts) for limit in (NANO_PROPOSALS, USUAL_PROPOSALS)]
+    what = (
+        f"{_pictures(len(crowded))} more than {USUAL_DETECTIONS} objects, "
+        f"{above[0]} more than {NANO_PROPOSALS}, {above[1]} more than {USUAL_PROPOSALS}; the "
+        f"fullest has {most}. Usual settings keep {USUAL_DETECTIONS} detections a picture and "
+        f"start from {NANO_PROPOSALS} (nano) or {USUAL_PROPOSALS} boxes: what exceeds that cannot "
+        "be found."
+    )
+    proposals = max(NANO_PROPOSALS, math.ceil(1.25 * most / 100) * 100)
+    advice = (
+        f"For training: --train.proposals {proposals} --sampler.proposals {proposals} "
+        f"--postprocess.max-detections {math.ceil(most / 100) * 100}; for a trained model: "
+        f"--proposals {proposals} --max-detections {math.ceil(most / 100) * 100}."
+    )
+    places = [picture.place(f"{count} objects") for count, picture in crowded]
+    count = len(places)
+    notes.tell("many-objects", tables.name, what, count=count, places=places, advice=advice)
+
+
+def _advise_small(summary: Summary, notes: Notebook) -> None:
+    small = sum(summary.side_shares[:2])
+    if small < SMALL_SHARE:
+        return
+    middle = summary.sides[1]
+    zoom = min(4.0, max(1.5, round(2 * COMFORTABLE_SIDE / middle) / 2))
+    what = (
+        f"{small:.0%} of the objects are smaller than {SIDE_STEPS[1]} pixels "
+        f"({summary.side_shares[0]:.0%} smaller than {SIDE_STEPS[0]}), half are smaller than "
+        f"{middle:.0f}. The network sees a picture on a grid of 4 pixels."
+    )
+    long_side = math.ceil(zoom * max(summary.sizes[1]) / 32) * 32
+    longer = f" --preprocess.long-side {long_side}" if long_side > NANO_LONG_SIDE else ""
+    advice = (
+        f"Enlarge the pictures; with the preset 'nano': --preprocess.zoom {zoom:g}{longer} "
+        f"--augment.zoom {0.75 * zoom:g} {1.25 * zoom:g}, and let the noise boxes be small: "
+        f"--model.diffusion.size-pixels {math.ceil(3 * zoom * middle / 32) * 32} (about three "
+        "times the usual side after enlarging)."
+    )
+    count = round(small * summary.objects)
+    notes.tell("small-objects", summary.split, what, count=count, advice=advice)
+
+
+def _advise_classes(summary: Summary, notes: Notebook) -> None:
+    filled = {name: count for name, count in summary.class_counts.items() if count}
+    for name, count in filled.items():
+        if count < FEW:
+            notes.add("few-objects", summary.split, Place(detail=f"'{name}': {count}"))
+    if not filled:
+        return
+    least, most = min(filled, key=filled.__getitem__), max(filled, key=filled.__getitem__)
+    if filled[most] >= UNEVEN * filled[least]:
+        rare = [name for name, count in filled.items() if UNEVEN * count <= filled[most]]
+        what = (
+            f"'{most}' has {filled[most]} objects, '{least}' {filled[least]}: the model will be "
+            f"better at the frequent classes. These have {UNEVEN} times fewer than '{most}':"
+        )
+        places = [Place(detail=f"'{name}': {filled[name]}") for name in _rarest(rare, filled)]
+        notes.tell("imbalance", summary.split, what, count=len(rare), places=places)
+
+
+def _rarest(names: Sequence[str], counts: dict[str, int]) -> list[str]:
+    return sorted(names, key=counts.__getitem__)
+
+
+def _pictures(count: int) -> str:
+    return f"{count} picture has" if count == 1 else f"{count} pictures have"

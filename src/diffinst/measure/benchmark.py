@@ -1,0 +1,237 @@
+"""What does a prediction cost? Time in all and by part, distance to the machine's limit, memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from diffinst.acceleration.optimize import Precision
+from diffinst.inference.postprocess import draw, select
+from diffinst.inference.predictor import DiffusionInst
+from diffinst.inference.sampler import Noise, Sampler, pool_steps
+from diffinst.io.images import read_image
+from diffinst.kernels.memory import keep_freed_memory
+from diffinst.measure.limits import Limits, Work, count
+from diffinst.measure.stopwatch import Stopwatch
+from diffinst.results.instances import Instances
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is measured.
+
+    Attributes:
+        size: (height, width) of the picture, which the network sees at this size.
+        steps: Denoising steps.
+        proposals: Boxes to start from.
+        detections: Instances kept, as full-size masks.
+        batch: Pictures at once.
+        precision: As in `DiffusionInst.optimize`.
+        compiled: Whether the network is compiled.
+    """
+
+    size: tuple[int, int] = (800, 1216)
+    steps: int = 1
+    proposals: int = 500
+    detections: int = 100
+    batch: int = 1
+    precision: Precision = "fp32"
+    compiled: bool = False
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What it cost, of one call of `predict` and all masks at full size.
+
+    Attributes:
+        workload: What was measured.
+        seconds: Of each round.
+        parts: Seconds by part, medians of rounds of their own; empty if the network is compiled,
+            as kernels then reach across parts.
+        work: Floating-point operations.
+        floor: Seconds that the work takes at the machine's peaks.
+        peak_gib: Largest memory of a process that only does this (GPU memory on a GPU).
+        idle_gib: The same before the first prediction: libraries, and loading the weights.
+    """
+
+    workload: Workload
+    seconds: tuple[float, ...]
+    parts: dict[str, float]
+    work: Work
+    floor: float
+    peak_gib: float | None = None
+    idle_gib: float | None = None
+
+    @property
+    def median(self) -> float:
+        """Median seconds of a call."""
+        return statistics.median(self.seconds)
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain JSON values."""
+        return {**asdict(self), "median": self.median}
+
+
+def noise_picture(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
+    """(height, width, 3) RGB, colourful at every scale; what it shows costs no time either way."""
+    generator = np.random.default_rng(seed)
+    small = generator.integers(0, 256, (max(1, size[0] // 16), max(1, size[1] // 16), 3), np.uint8)
+    smooth = Image.fromarray(small).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return np.array(smooth)
+
+
+def ready(model: DiffusionInst, workload: Workload) -> DiffusionInst:
+    """The model made ready for a workload: precision, and no resizing."""
+    config = model.config.updated(
+        preprocess={"short_side": None, "zoom": 1.0, "long_side": max(workload.size)},
+        sampler={"steps": workload.steps, "proposals": workload.proposals},
+        postprocess={"threshold": 0.0, "max_detections": workload.detections},
+    )
+    return DiffusionInst(model.network, config).optimize(
+        workload.precision, compile_network=workload.compiled
+    )
+
+
+def predict(model: DiffusionInst, pictures: Sequence[NDArray[np.uint8]]) -> list[Instances]:
+    """What is timed: predictions with all masks painted at full size."""
+    found = model.predict(list(pictures))
+    for instances in found:
+        _ = instances.masks
+    return found
+
+
+def measure(
+    model: DiffusionInst, workload: Workload, limits: Limits, rounds: int = 5
+) -> Measurement:
+    """Time a workload: one call to warm up, then rounds in all, then rounds by part.
+
+    Args:
+        model: Any; it is made ready by `ready`.
+        workload: What to do.
+        limits: The machine's peaks at the workload's precision.
+        rounds: How often; medians are reported.
+    """
+    fast = ready(model, workload)
+    pictures = [noise_picture(workload.size, i) for i in range(workload.batch)]
+    if workload.compiled:
+        torch.compiler.reset()  # kernels of other workloads would change this one's
+        predict(fast, pictures)
+    plain = ready(model, replace(workload, compiled=False)) if workload.compiled else fast
+    work = count(lambda: predict(plain, pictures))  # warms up, too
+    clock = Stopwatch(fast.device)
+    seconds = []
+    for _ in range(rounds):
+        begin = clock.now()
+        predict(fast, pictures)
+        seconds.append(clock.now() - begin)
+    parts = [] if workload.compiled else [_parts(fast, pictures) for _ in range(rounds)]
+    names = parts[0] if parts else ()
+    medians = {name: statistics.median(p[name] for p in parts) for name in names}
+    return Measurement(workload, tuple(seconds), medians, work, limits.floor(work))
+
+
+def _parts(model: DiffusionInst, pictures: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
+    """What `predict` does, in its pieces."""
+    clock, config, network = Stopwatch(model.device), model.config, model.network
+    with tempfile.TemporaryDirectory(prefix="diffinst-benchmark-") as folder:
+        for i, picture in enumerate(pictures):
+            Image.fromarray(picture).save(Path(folder) / f"{i}.jpg")
+        with clock.part("load"):
+            loaded = [read_image(Path(folder) / f"{i}.jpg") for i in range(len(pictures))]
+    with torch.inference_mode(), clock.watching(network):
+        with clock.part("preprocess"):
+            batch = model.prepare(loaded)
+        with clock.part("table of the pyramid"):
+            encoded = network.encode(batch)
+        with clock.part("sampler"):
+            noise = Noise.draw([0] * len(batch), config.sampler, config.model.diffusion)
+            sampler = Sampler(network, config.sampler)
+            pool = pool_steps(list(sampler.run(encoded, noise.to(model.device))))
+        for i, picture in enumerate(loaded):
+            with clock.part("suppression"):
+                detections = select(pool, i, config.sampler.nms_iou)
+            with clock.part("masks in boxes"):
+                size = (picture.shape[0], picture.shape[1])
+                args = (encoded.features, i, size, network, config.postprocess)
+                instances = draw(detections, *args)
+            with clock.part("full-size masks"):
+                _ = instances.masks
+    return clock.seconds
+
+
+def with_memory(model: DiffusionInst, measurement: Measurement) -> Measurement:
+    """The measurement with the peak memory of a process that does nothing else."""
+    here, there = multiprocessing.get_context("spawn").Pipe()
+    with tempfile.TemporaryDirectory(prefix="diffinst-benchmark-") as folder:
+        model.save_pretrained(folder)
+        arguments = (there, folder, str(model.device), measurement.workload)
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=_remember, args=arguments, daemon=True)
+        process.start()
+        there.close()
+        try:
+            idle, peak = here.recv()
+        except EOFError:
+            raise MemoryError(
+                f"the process that measures memory ended (exit code {process.exitcode}): perhaps "
+                f"{measurement.workload} needs more than there is; lower size, batch or proposals"
+            ) from None
+        finally:
+            process.join()
+    return replace(measurement, idle_gib=idle, peak_gib=peak)
+
+
+def _remember(answer: Connection, folder: str, device: str, workload: Workload) -> None:
+    keep_freed_memory()  # as the commands do
+    model = ready(DiffusionInst.from_pretrained(folder, device=device), workload)
+    pictures = [noise_picture(workload.size, i) for i in range(workload.batch)]
+    idle = peak_gib(model.device)
+    predict(model, pictures)
+    answer.send((idle, peak_gib(model.device)))
+
+
+def peak_gib(device: torch.device) -> float:
+    """Largest memory so far: of this process, or allocated on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / GIB
+    status = Path("/proc/self/status")
+    if status.is_file():  # rusage would count what the parent held when it started this process
+        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / GIB
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes or KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
+
+
+def machine(device: torch.device) -> dict[str, object]:
+    """What it was measured on."""
+    named = platform.processor() or platform.machine()
+    if device.type == "cuda":
+        named = torch.cuda.get_device_name(device)
+    else:
+        info = Path("/proc/cpuinfo")
+        if info.is_file():
+            lines = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+            named = lines[0].partition(":")[2].strip() if lines else named
+    return {
+        "device": named,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "when": time.strftime("%Y-%m-%d"),
+    }

@@ -1,0 +1,1 @@
+"""What a prediction holds and how it looks."""

@@ -1,0 +1,174 @@
+"""How is one instance drawn? Colours, fills, contours, boxes and labels, each in its own window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from diffinst.results.instances import Instances
+
+Color: TypeAlias = tuple[int, int, int]
+Box: TypeAlias = tuple[float, float, float, float]
+
+# Bright hues of similar weight; neighbours in this list are far apart on the colour circle.
+PALETTE: tuple[Color, ...] = (
+    (41, 182, 255),
+    (255, 138, 31),
+    (64, 224, 96),
+    (255, 64, 160),
+    (255, 224, 51),
+    (138, 99, 255),
+    (30, 230, 200),
+    (255, 77, 66),
+    (176, 240, 48),
+    (224, 90, 255),
+    (74, 120, 255),
+    (255, 150, 170),
+)
+LABEL_HEIGHT_SHARE = 0.4  # a label may cover this much of the height of its instance
+LABELLED_AREA_SHARE = 0.5  # with less of the objects' area labelled, a picture stays without
+INK: Color = (28, 32, 38)
+
+
+def check_image(image: NDArray[np.uint8], image_size: tuple[int, int]) -> None:
+    """Refuses what is not the picture of a result.
+
+    Args:
+        image: must be uint8 (H, W, 3), RGB.
+        image_size: (H, W) of the picture that the result belongs to.
+
+    Raises:
+        ValueError: dtype or shape are others.
+    """
+    if image.dtype != np.uint8 or image.shape != (*image_size, 3):
+        raise ValueError(
+            f"the picture is {image.dtype} of shape {image.shape}, but the instances belong to one "
+            f"of (height, width) {image_size}; give that picture, RGB, uint8 {(*image_size, 3)}"
+        )
+
+
+def instance_colors(instances: Instances) -> list[Color]:
+    """Chooses a colour per instance: the one whose nearest use in the picture is farthest away.
+
+    Instances choose by descending score, so the same result always has the same colours.
+
+    Returns:
+        One RGB colour of `PALETTE` per instance, in the order of `instances`.
+    """
+    centers = (instances.boxes[:, :2] + instances.boxes[:, 2:]).numpy() / 2  # (n, 2)
+    chosen = np.full(len(instances), -1)
+    for i in instances.scores.argsort(descending=True, stable=True).tolist():
+        nearest_use = np.full(len(PALETTE), np.inf)
+        done = chosen >= 0
+        distances = np.linalg.norm(centers[done] - centers[i], axis=1)
+        np.minimum.at(nearest_use, chosen[done], distances)
+        chosen[i] = nearest_use.argmax()
+    return [PALETTE[color] for color in chosen.tolist()]
+
+
+def paint_masks(
+    image: NDArray[np.uint8],
+    instances: Instances,
+    colors: Sequence[Color],
+    alpha: float,
+    line: float,
+) -> Image.Image:
+    """Fills and outlines the masks, larger ones first; an upper fill hides what is below it."""
+    canvas = image.copy()
+    placed = list(instances.mask_crops.placed())
+    for i in instances.mask_crops.area().argsort(descending=True, stable=True).tolist():
+        (y, x), mask = placed[i]
+        if not mask.any():
+            continue
+        color = np.array(colors[i], dtype=np.float32)
+        inside = (slice(y, y + mask.shape[0]), slice(x, x + mask.shape[1]))
+        canvas[inside][mask] = np.rint((1 - alpha) * image[inside][mask] + alpha * color)
+        opacity = contour(mask, line)
+        margin = (opacity.shape[0] - mask.shape[0]) // 2
+        top, left = max(0, y - margin), max(0, x - margin)
+        near = (slice(top, y + mask.shape[0] + margin), slice(left, x + mask.shape[1] + margin))
+        under = canvas[near]
+        opacity = opacity[top - y + margin :, left - x + margin :]
+        opacity = opacity[: under.shape[0], : under.shape[1], None]
+        canvas[near] = np.rint((1 - opacity) * under + opacity * color)
+    return Image.fromarray(canvas)
+
+
+def contour(mask: NDArray[np.bool_], line: float) -> NDArray[np.float32]:
+    """Opacity in [0, 1] of a smooth line along the edge of a mask (h, w).
+
+    A straight edge blurred by a Gaussian has the value Phi(d / sigma) at the signed distance d, so
+    the inverse of Phi turns the blurred mask into distances, free of the pixels' stairs.
+
+    Returns:
+        (h + 2m, w + 2m), the mask's window with a margin of m pixels on each side.
+    """
+    sigma = max(1.0, line / 2)
+    margin = math.ceil(3 * sigma)
+    offsets = torch.arange(-margin, margin + 1, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    soft = torch.from_numpy(mask).float()[None, None]  # (1, 1, h, w)
+    soft = F.conv2d(F.pad(soft, (2 * margin, 2 * margin, 0, 0)), kernel.view(1, 1, 1, -1))
+    soft = F.conv2d(F.pad(soft, (0, 0, 2 * margin, 2 * margin)), kernel.view(1, 1, -1, 1))
+    soft = (soft / soft.amax())[0, 0].clamp(0, 1)  # dots thinner than the blur keep an outline
+    distance = sigma * torch.special.ndtri(soft.float())
+    opacity: NDArray[np.float32] = (line / 2 + 0.5 - distance.abs()).clamp(0, 1).numpy()
+    return opacity
+
+
+def draw_boxes(
+    picture: Image.Image,
+    boxes: Sequence[Box],
+    colors: Sequence[Color],
+    width: int,
+    opacity: float = 1.0,
+) -> None:
+    """Draws boxes xyxy (far edges outside the last pixel), the first on top."""
+    draw = ImageDraw.Draw(picture, "RGBA")
+    for (x0, y0, x1, y1), color in reversed(list(zip(boxes, colors, strict=True))):
+        left, top = round(x0), round(y0)
+        right, bottom = max(left, round(x1) - 1), max(top, round(y1) - 1)
+        ink = (*color, round(255 * opacity))
+        draw.rectangle((left, top, right, bottom), outline=ink, width=width)
+
+
+def draw_labels(
+    picture: Image.Image, instances: Instances, colors: Sequence[Color], font_size: int
+) -> None:
+    """Writes class and score at the top of each instance, by the rule told in `overlay`."""
+    font = ImageFont.load_default(size=font_size)
+    draw = ImageDraw.Draw(picture)
+    tight, area = instances.mask_crops.tight_boxes(), instances.mask_crops.area()
+    outlines = torch.where(area[:, None] > 0, tight, instances.boxes).tolist()
+    pad = max(2, font_size // 5)
+    height = font_size + 2 * pad
+    chips: dict[int, tuple[Box, str]] = {}
+    for i in instances.scores.argsort(descending=True, stable=True).tolist():
+        name = instances.class_names[int(instances.labels[i])]
+        text = f"{name} {float(instances.scores[i]):.2f}"
+        width = math.ceil(font.getlength(text)) + 2 * pad
+        x0, y0, x1, y1 = outlines[i]
+        left, top = round((x0 + x1 - width) / 2), round(y0)
+        chip = (left, top, left + width, top + height)
+        fits = width <= x1 - x0 and height <= LABEL_HEIGHT_SHARE * (y1 - y0)
+        if fits and not any(_touch(chip, other) for other, _ in chips.values()):
+            chips[i] = (chip, text)
+    if area[list(chips)].sum() < LABELLED_AREA_SHARE * area.sum():
+        return
+    for i, (chip, text) in chips.items():
+        draw.rounded_rectangle(chip, radius=pad, fill=colors[i])
+        middle = ((chip[0] + chip[2]) / 2, (chip[1] + chip[3]) / 2)
+        draw.text(middle, text, fill=INK, font=font, anchor="mm")
+
+
+def _touch(a: Box, b: Box) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]

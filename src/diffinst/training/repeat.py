@@ -1,0 +1,43 @@
+"""How often is a picture to be shown so that rare classes are seen?"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from diffinst.datasets.split import Split, labels_by_picture
+
+
+def repeat_factors(split: Split, threshold: float) -> npt.NDArray[np.float64]:
+    """How many times as often as usual each picture is to be shown.
+
+    LVIS paper, Appendix B: f_c is the share of pictures that hold class c,
+    r_c = max(1, sqrt(threshold / f_c)) its factor, and r_i = max over the classes of picture i the
+    factor of that picture (1 without objects).
+
+    Args:
+        split: Annotated pictures.
+        threshold: Share below which a class is rare; the paper's is 0.001. 0: every factor is 1.
+
+    Returns:
+        (n,), at least 1 each.
+
+    Raises:
+        ValueError: The threshold is no share of the pictures.
+
+    Example:
+        >>> from diffinst.datasets.load import load_split
+        >>> from diffinst.datasets.synthetic import make_shapes
+        >>> repeat_factors(load_split(make_shapes("shapes"), "train"), 0.001).tolist()
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold}, allowed is 0 to 1, a share of the pictures")
+    pictures, labels = labels_by_picture(split)
+    share = np.bincount(labels, minlength=len(split.classes)) / max(len(split.records), 1)
+    present = share > 0
+    factors = np.ones(len(share))
+    factors[present] = np.maximum(1, np.sqrt(threshold / share[present]))
+    of_pictures = np.ones(len(split.records))
+    np.maximum.at(of_pictures, pictures, factors[labels])
+    return of_pictures

@@ -1,0 +1,1 @@
+"""Trained weights: saving, loading, converting, starting from them."""

@@ -1,0 +1,103 @@
+"""Lists come out entry by entry, however the text is cut; breaks are named with their place."""
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from diffinst.datasets import json_stream
+from diffinst.datasets.json_stream import entries
+from diffinst.datasets.segmentation import DatasetError
+
+
+def read(path: Path, content: str | bytes, *tables: str) -> list[tuple[str, int, object]]:
+    file = path / "file.json"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return list(entries(file, tables or ("a", "b"), "it looks so"))
+
+
+def test_tables_in_any_order_among_other_content(tmp_path: Path) -> None:
+    text = '{"info": {"a": [9]}, "b": [{"x": "]"}, 2.5], "rest": [1, [2, "["]], "n": null, "a": []}'
+    assert read(tmp_path, text) == [
+        ("b", -1, None),
+        ("b", 0, {"x": "]"}),
+        ("b", 1, 2.5),
+        ("a", -1, None),
+    ]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64, 1000])
+def test_where_reading_stops_plays_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    values = [-1.5e-10, 12345678901234567890, 'ä\\" \n', True, None, {"k": [[0.1, 2]]}, [], ""]
+    for indent in (None, 1):
+        text = json.dumps({"c": values, "a": values, "b": [7]}, indent=indent)
+        found = [entry for _, position, entry in read(tmp_path, text) if position >= 0]
+        assert found == [*values, 7]
+
+
+def test_nan_is_read_so_that_its_place_can_be_named(tmp_path: Path) -> None:
+    ((_, _, _), (_, _, value)) = read(tmp_path, '{"a": [-Infinity]}')
+    assert value == float("-inf")
+
+
+def test_byte_order_mark_and_space(tmp_path: Path) -> None:
+    assert read(tmp_path, b'\xef\xbb\xbf \n{ "a" : [ 1 , 2 ] } \n') == [
+        ("a", -1, None),
+        ("a", 0, 1),
+        ("a", 1, 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "EOF while parsing a value at line 1 column 0"),
+        ("  \n ", "EOF while parsing a value at line 2 column 1"),
+        ('{"a": [1, 2', "EOF while parsing a value at line 1 column 11"),
+        ('{"a": [\n{"x": 1}, {"y', "Unterminated string starting at line 2 column 11"),
+        ('{"a": [1 2]}', "expected ',' at line 1 column 9"),
+        ('{"a": [1,]}', "trailing comma at line 1 column 9"),
+        ('{"a": [1],}', "trailing comma at line 1 column 10"),
+        ('{"a" [1]}', "expected ':' at line 1 column 5"),
+        ('{"a": [x]}', "Expecting value at line 1 column 7"),
+        ('{"a": [{"x": 1,}]}', "at line 1 column 1[45]"),
+        ("{1: [2]}", "a key is no text at line 1 column 2"),
+        ('{"a": []} {', "more text after the end at line 1 column 10"),
+        (b'{"a": ["\xff"]}', "no UTF-8: .*can't decode byte 0xff"),
+        ('{"a": [' + "[" * 100_000, "recursion"),
+    ],
+)
+def test_breaks_are_named(tmp_path: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(DatasetError, match=rf"file\.json: broken JSON \(.*{message}.*\); copy or"):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ["[]", "5", '"text"'])
+def test_something_else_than_an_object(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DatasetError, match="should be an object; it looks so"):
+        read(tmp_path, text)
+    with pytest.raises(DatasetError, match="'b': Input should be a valid array; it looks so"):
+        read(tmp_path, '{"a": [], "b": {}}')
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"none\.json: cannot be read \(No such file"):
+        list(entries(tmp_path / "none.json", ("a",), ""))
+    with pytest.raises(DatasetError, match=r"cannot be read \(Is a directory\)"):
+        list(entries(tmp_path, ("a",), ""))
+
+
+def test_an_early_break_is_found_without_reading_on(tmp_path: Path) -> None:
+    """8 MB after the break: more than two chunks of them are never held."""
+    file = tmp_path / "file.json"
+    file.write_text('{"a": [oops, ' + "1, " * 2_700_000 + "1]}")
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match="Expecting value at line 1 column 7"):
+        list(entries(file, ("a",), ""))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5_000_000

@@ -1,0 +1,187 @@
+"""Do exported files compute what the model computes, and are bad requests refused?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from skimage import data
+
+from diffinst import DiffusionInst
+from diffinst.config import Config, ConfigError
+from diffinst.export import files as exporting
+from diffinst.export.files import Format, export, load, read_about
+from diffinst.export.parity import compare, to_instances
+from diffinst.export.unrolled import FixedModel, exported_inputs
+from diffinst.models.network import DiffusionInstNetwork
+from diffinst.ops.boxes import class_nms
+
+pytestmark = pytest.mark.usefixtures("unchecked_shapes")
+SIZE = (90, 120)  # neither is a multiple of 32
+
+
+@pytest.fixture(scope="module")
+def coins() -> NDArray[np.uint8]:
+    return np.ascontiguousarray(data.coins()[:180, :240])
+
+
+@pytest.fixture(scope="module")
+def nuclei() -> DiffusionInst:
+    return DiffusionInst.from_pretrained("nano-nuclei")
+
+
+def random_model(evaluate: str) -> DiffusionInst:
+    """Scores that differ, so that the best few are the same ones everywhere."""
+    filters = {"evaluate": evaluate, "coordinates": evaluate == "grid"}
+    config = Config.from_preset("tiny").updated(
+        model={"filters": filters}, postprocess={"max_detections": 6, "threshold": 0.0}
+    )
+    torch.manual_seed(1)
+    network = DiffusionInstNetwork(config.model).eval()
+    for stage in network.decoder.stages:
+        torch.nn.init.normal_(stage.class_logits.weight, std=0.5)  # type: ignore[arg-type]
+        torch.nn.init.zeros_(stage.class_logits.bias)  # type: ignore[arg-type]
+    return DiffusionInst(network, config)
+
+
+@pytest.mark.parametrize("evaluate", ["map", "grid"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_fixed_function_is_what_predict_does(evaluate: str, steps: int) -> None:
+    model = random_model(evaluate)
+    config = model.config.updated(
+        sampler={"steps": steps, "proposals": 9},
+        preprocess={"short_side": None, "zoom": 1.0, "long_side": 200},
+    )
+    model = DiffusionInst(model.network, config)
+    picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    wanted = model.predict(picture)
+    fixed = FixedModel(model.network, config, SIZE, postprocess=True)
+    inputs = exported_inputs(picture.transpose(2, 0, 1), config)
+    with torch.inference_mode():
+        outputs = fixed(*map(torch.from_numpy, inputs.values()))
+    assert [len(value) for value in outputs] == [6] * 4
+    boxes, scores, labels, masks = (value[outputs[1] >= 0] for value in outputs)
+    assert len(wanted) == len(boxes) >= 4
+    torch.testing.assert_close(scores, wanted.scores)
+    torch.testing.assert_close(boxes, wanted.boxes, rtol=1e-4, atol=1e-3)
+    assert torch.equal(labels, wanted.labels)
+    assert float((masks.bool() != wanted.masks).float().mean()) < 1e-3
+
+
+@pytest.mark.parametrize("to", get_args(Format))
+def test_an_exported_model_finds_the_same_instances(
+    to: Format, coins: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    model = random_model("map" if to == "onnx" else "grid")
+    out = export(model, tmp_path / "out", to, (96, 128), steps=2, proposals=20)
+    about = read_about(out)
+    assert (about.format, about.size, about.steps, about.proposals) == (to, (96, 128), 2, 20)
+    assert about.inputs["renoise"] == (1, 1, 20, 4) and about.class_names[0] == "class 0"
+    assert {p.name for p in out.iterdir()} == {*exporting.FILES[to], "export.json"}
+    found = compare(model, out, [coins, coins[:100].copy()])
+    assert found.pictures == 2 and found.instances > 5
+    assert found.same == found.instances and found.extra == 0
+    assert f"{found.same} of {found.instances} confident" in str(found)
+
+
+def test_postprocessing_can_be_left_to_the_caller(
+    nuclei: DiffusionInst, coins: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    out = export(nuclei, tmp_path, "onnx", (192, 256), steps=1, proposals=60, postprocess=False)
+    assert read_about(out).outputs[-2:] == ("filters", "mask_features")
+    found = compare(nuclei, out, [coins])
+    assert found.same == found.instances > 3 and found.extra == 0
+
+
+def test_a_thousand_classes_are_kept_apart_as_exactly_as_in_float64() -> None:
+    config = Config.from_preset("tiny").updated(model={"num_classes": 1203})
+    fixed = FixedModel(DiffusionInstNetwork(config.model), config, (800, 1216), postprocess=True)
+    generator = torch.Generator().manual_seed(0)
+    low = torch.rand(400, 2, generator=generator) * 8 + 1100  # many overlaps, a few pixels large
+    boxes = torch.cat([low, low + 2 + torch.rand(400, 2, generator=generator)], 1)
+    scores = torch.rand(400, generator=generator)
+    for labels in (
+        torch.full((400,), 1202),
+        torch.randint(1190, 1203, (400,), generator=generator),
+    ):
+        kept = fixed._survivors(fixed._classes_apart(boxes, labels), scores)
+        wanted = class_nms(boxes, scores, labels, fixed.nms_iou)
+        differ = set(kept.nonzero()[:, 0].tolist()) ^ set(wanted.tolist())
+        assert len(wanted) < 390 and len(differ) <= 0.1 * len(wanted)
+
+
+def test_eight_bits_find_nearly_the_same(
+    nuclei: DiffusionInst, coins: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    asked = {"steps": 1, "proposals": 60}
+    out = export(nuclei, tmp_path, "openvino", (192, 256), calibration=[coins], **asked)  # type: ignore[arg-type]
+    assert read_about(out).int8
+    assert "i8" in (out / "model.xml").read_text()
+    found = compare(nuclei, out, [coins])
+    assert found.same >= 0.6 * found.instances > 3 and found.extra <= 0.4 * found.instances
+
+
+def test_early_stop_is_refused(tmp_path: Path) -> None:
+    config = Config.from_preset("tiny").updated(sampler={"early_stop": 0.9})
+    model = DiffusionInst(DiffusionInstNetwork(config.model), config)
+    with pytest.raises(ConfigError, match="early_stop cannot be exported"):
+        export(model, tmp_path / "out", "onnx", (64, 64), steps=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_parity_notices_another_model(coins: NDArray[np.uint8], tmp_path: Path) -> None:
+    model = random_model("grid")
+    out = export(model, tmp_path, "torch-export", (96, 128), steps=1, proposals=20)
+    assert compare(model, out, [coins]).same > 3
+    for stage in model.network.decoder.stages:
+        stage.filters.bias.data += 3  # type: ignore[operator, union-attr]
+    found = compare(model, out, [coins])
+    assert found.same < found.instances and found.extra > 0
+
+
+def test_nothing_seen_is_an_empty_result(tmp_path: Path) -> None:
+    model = random_model("grid")
+    out = export(model, tmp_path, "torch-export", (64, 64), steps=1, proposals=5)
+    about, run = read_about(out), load(out)
+    inputs = {name: np.zeros(shape, np.float32) for name, shape in about.inputs.items()}
+    found = to_instances(run(**inputs), about, model)
+    assert len(found) == 1  # five equal boxes
+    boxes, scores, labels, masks = run(**inputs)
+    empty = to_instances([boxes, scores * 0 - 1, labels, masks], about, model)
+    assert len(empty) == 0 and empty.image_size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"to": "tflite"}, ValueError, "--to tflite: there are torch-export, onnx, openvino"),
+        ({"size": (0, 5)}, ValueError, "at least 1"),
+        ({"steps": 1001}, ConfigError, "sampler.steps is 1001"),
+        ({"proposals": 0}, ConfigError, "proposals"),
+        ({"calibration": ["a.png"]}, ValueError, "--int8 is for openvino; onnx gets float32"),
+    ],
+)
+def test_bad_requests_are_refused(
+    wrong: dict[str, object], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    model = DiffusionInst.from_preset("tiny")
+    asked = {"to": "onnx", "size": (64, 64), **wrong}
+    with pytest.raises(error, match=message):
+        export(model, tmp_path / "out", **asked)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ValueError, match=r"onnx needs the package onnxscript: pip install"):
+        export(DiffusionInst.from_preset("tiny"), tmp_path / "out", "onnx", (64, 64), proposals=10)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="write the folder with `diffinst export`"):
+        load(tmp_path)

@@ -1,0 +1,120 @@
+"""Does a folder come out complete: no name twice, nothing lost to a broken picture?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffinst.inference.folder import predict_folder, progress_bar
+from diffinst.inference.predictor import DiffusionInst
+from diffinst.io.images import ImageReadError
+
+
+@pytest.fixture(scope="module")
+def model() -> DiffusionInst:
+    return DiffusionInst.from_preset("tiny")
+
+
+def write_picture(path: Path, seed: int, size: tuple[int, int] = (24, 32)) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_every_picture_has_its_own_files(model: DiffusionInst, tmp_path: Path) -> None:
+    # The same stem in two folders and under two suffixes; "a-2" is the name of a picture too.
+    names = ["x/a.png", "x/b/a.png", "y/a.jpg", "y/a-2.png", "y/A.png"]
+    for seed, name in enumerate(names):
+        write_picture(tmp_path / "in" / name, seed, size=(20 + seed, 30))
+    summary = predict_folder(model, [tmp_path / "in"], tmp_path / "out", proposals=5)
+    assert (summary.pictures, summary.failed) == (5, ())
+    for kind in ("overlays", "masks"):
+        written = sorted(p.name for p in (tmp_path / "out" / kind).iterdir())
+        assert len({name.casefold() for name in written}) == 5
+        heights = {Image.open(tmp_path / "out" / kind / name).height for name in written}
+        assert heights == {20, 21, 22, 23, 24}
+    own = Image.open(tmp_path / "out" / "masks" / "a-2.png")
+    assert own.height == 23  # who is called so keeps the name
+
+
+def test_results_and_index_belong_together(model: DiffusionInst, tmp_path: Path) -> None:
+    files = [write_picture(tmp_path / f"{name}.png", i) for i, name in enumerate("pq")]
+    summary = predict_folder(model, files, tmp_path / "out", proposals=5, threshold=0)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    index = json.loads((tmp_path / "out" / "index.json").read_text())
+    assert summary.instances == len(results) > 0
+    assert [entry["file_name"] for entry in index["images"]] == [str(file) for file in files]
+    assert index["images"][0] == {"id": 1, "file_name": str(files[0]), "height": 24, "width": 32}
+    assert [c["name"] for c in index["categories"]] == list(model.class_names)
+    for number, file in enumerate(files, start=1):
+        expected = model.predict(file, proposals=5, threshold=0).to_coco(number)
+        assert [r for r in results if r["image_id"] == number] == expected
+    label_map = np.asarray(Image.open(tmp_path / "out" / "masks" / "p.png"))
+    assert (label_map.dtype, label_map.shape) == (np.uint16, (24, 32))
+
+
+def test_broken_pictures_are_reported_and_the_others_done(
+    model: DiffusionInst, tmp_path: Path
+) -> None:
+    good = [write_picture(tmp_path / f"{name}.png", i) for i, name in enumerate("ac")]
+    broken = tmp_path / "b.png"
+    broken.write_bytes(good[0].read_bytes()[:200])
+    summary = predict_folder(model, [tmp_path], tmp_path / "out", proposals=5)
+    assert summary.pictures == 2 and len(summary.failed) == 1
+    assert str(broken) in summary.failed[0]
+    assert sorted(p.stem for p in (tmp_path / "out" / "masks").iterdir()) == ["a", "c"]
+    index = json.loads((tmp_path / "out" / "index.json").read_text())
+    assert [entry["id"] for entry in index["images"]] == [1, 3]
+
+
+def test_values_reach_the_model(model: DiffusionInst, tmp_path: Path) -> None:
+    file = write_picture(tmp_path / "a.png", 0)
+    assert predict_folder(model, [file], tmp_path / "out", max_detections=2).instances == 2
+    nothing = predict_folder(model, [file], tmp_path / "out", threshold=1.0)
+    assert nothing.instances == 0
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == []
+
+
+def test_an_empty_folder_is_an_error(model: DiffusionInst, tmp_path: Path) -> None:
+    with pytest.raises(ImageReadError, match="no pictures in"):
+        predict_folder(model, [tmp_path], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_bar_leaves_stdout_to_results(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("working") as advance:
+        advance(1, 2)
+        advance(2, 2)
+    captured = capsys.readouterr()
+    assert captured.out == "" and "2/2" in captured.err
+
+
+def test_a_second_run_does_not_read_its_own_pictures(model: DiffusionInst, tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", 0)
+    for _ in range(2):  # results go into the folder that is read
+        assert predict_folder(model, [tmp_path], tmp_path / "out", threshold=0.0).pictures == 1
+
+
+def test_what_is_done_stays_when_the_run_is_stopped(
+    model: DiffusionInst, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        write_picture(tmp_path / "in" / f"{name}.png", 0)
+    predict = model.predict
+
+    def stopped_at_b(path: Path, **options: object) -> object:
+        if path.stem == "b":
+            raise KeyboardInterrupt
+        return predict(path, **options)
+
+    monkeypatch.setattr(model, "predict", stopped_at_b)
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(model, [tmp_path / "in"], tmp_path / "out", threshold=0.0)
+    index = json.loads((tmp_path / "out" / "index.json").read_text())
+    assert [Path(image["file_name"]).name for image in index["images"]] == ["a.png"]
+    assert json.loads((tmp_path / "out" / "results.json").read_text())
