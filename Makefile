@@ -27,7 +27,7 @@ $(VENV):
 	    "make setup PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-demo: setup  ## segment a picture with the weights that ship with the package
+demo: setup  ## segment an image with the weights that ship with the package
 	$(BIN)/python examples/demo.py
 
 test: setup  ## run the tests but the slow ones (offline, CPU, under 10 minutes)

@@ -7,7 +7,7 @@ For each seed, `diffinst train` and `benchmarks/peer.py train` run in alternatio
 while the other works, a slice of seconds each, so that other load on the machine hits both alike.
 Learning-rate schedules need the number of iterations in advance: both are timed first, in
 alternation as well, and iterations = budget / seconds an iteration. Then both are scored by the
-same evaluator, and timed in turns on the same pictures, a process each.
+same evaluator, and timed in turns on the same images, a process each.
 
 A finished run leaves a JSON file and is not run again; so does each finished part of a run, in its
 run folder. The table is made from these files.
@@ -39,14 +39,14 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 Side = Literal["nano", "mask-rcnn"]
 SIDES: tuple[Side, ...] = ("nano", "mask-rcnn")
-TIMED_PICTURES, TIMED_ROUNDS = 10, 3
+TIMED_IMAGES, TIMED_ROUNDS = 10, 3
 SETTLED = 10  # the first iterations are not timed
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Contest:
-    """What is set for a dataset, as one would on looking at its pictures.
+    """What is set for a dataset, as one would on looking at its images.
 
     Attributes:
         ours: Fields of the `nano` configuration; those of the data (windows, zoom, detections
@@ -238,12 +238,12 @@ class Run:
         return values
 
     def time(self) -> Json:
-        """Seconds a picture and peak memory, in turns on the same pictures."""
+        """Seconds an image and peak memory, in turns on the same images."""
         from diffinst.datasets.load import load_split
 
         records = load_split(self.data, "val").records
-        stride = max(1, len(records) // TIMED_PICTURES)
-        paths = [str(records[i * stride].path) for i in range(min(TIMED_PICTURES, len(records)))]
+        stride = max(1, len(records) // TIMED_IMAGES)
+        paths = [str(records[i * stride].path) for i in range(min(TIMED_IMAGES, len(records)))]
         kinds = (*self.contest.sampling, "mask-rcnn")
         servers: dict[str, Server] = {}
         for kind in kinds:
@@ -302,7 +302,7 @@ def score(
 
 @app.command
 def serve(*, kind: str, model: Path, detections: int) -> None:
-    """Predict each picture named on stdin, print the seconds; an empty line: print peak GiB."""
+    """Predict each image named on stdin, print the seconds; an empty line: print peak GiB."""
     if kind != "mask-rcnn":
         from diffinst.inference.predictor import DiffusionInst
 
@@ -347,7 +347,7 @@ def machine() -> Json:
 @app.command
 def table(*, results: Path = RESULTS) -> None:
     """Write and print `accuracy.md` from the JSON files."""
-    columns = "data|model|seed|mask AP|AP50|s a picture|peak GiB|iterations|training s|CPU s|GiB"
+    columns = "data|model|seed|mask AP|AP50|s an image|peak GiB|iterations|training s|CPU s|GiB"
     names = columns.split("|")
     rows = [names, ["---"] * len(names)]
     for file in sorted(results.glob("accuracy-*-seed*.json")):

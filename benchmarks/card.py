@@ -3,7 +3,7 @@
     python benchmarks/card.py --data DATA --model nano-nuclei --out results.json
 
 Each row is what `diffinst eval --data DATA --model MODEL --steps S --proposals P` prints; times
-include reading, preprocessing, post-processing and RLE-ready masks, one picture at a time.
+include reading, preprocessing, post-processing and RLE-ready masks, one image at a time.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Does the cost of a prediction grow as it should? Steps, proposals, instances kept, picture size.
+"""Does the cost of a prediction grow as it should? Steps, proposals, instances kept, image size.
 
     python benchmarks/growth.py
     python benchmarks/growth.py plot
 
-ResNet-50 on one picture of 800 x 1216, as in `speed.py`, masks in boxes. Each round runs every
+ResNet-50 on one image of 800 x 1216, as in `speed.py`, masks in boxes. Each round runs every
 point once, so that other load on the machine hits all alike; medians are plotted, with
 least-squares lines. The slope over steps is compared with one pass of the decoder, timed in the
 same rounds.
@@ -33,7 +33,7 @@ from diffinst.measure.benchmark import (
     Measurement,
     Workload,
     machine,
-    noise_picture,
+    noise_image,
     peak_gib,
     ready,
     with_memory,
@@ -66,7 +66,7 @@ def growth(*, rounds: int = 5, memory: bool = True, results: Path = RESULTS) -> 
 
     Args:
         rounds: Turns of each point, after one to warm up.
-        memory: Peak memory over steps and of a picture of 24 million pixels as well.
+        memory: Peak memory over steps and of an image of 24 million pixels as well.
         results: Folder of the JSON file.
     """
     keep_freed_memory()  # as the commands do
@@ -76,12 +76,12 @@ def growth(*, rounds: int = 5, memory: bool = True, results: Path = RESULTS) -> 
         "proposals": {n: replace(BASE, proposals=n) for n in PROPOSALS},
         "kept": {n: replace(BASE, detections=n) for n in KEPT},
     }
-    picture = noise_picture(BASE.size)
+    image = noise_image(BASE.size)
     runs: dict[tuple[str, int], Run] = {}
     for axis, workloads in points.items():
         for n, workload in workloads.items():
             fast = ready(model, workload)
-            runs[axis, n] = lambda fast=fast: fast.predict(picture)  # type: ignore[misc]
+            runs[axis, n] = lambda fast=fast: fast.predict(image)  # type: ignore[misc]
     runs["decoder pass", 0] = decoder_pass(ready(model, BASE))
     seconds = race(runs, rounds)
     content: dict[str, Any] = {
@@ -100,7 +100,7 @@ def decoder_pass(model: DiffusionInst) -> Run:
     """One pass through all stages with the base number of proposals."""
     network = model.network
     with torch.inference_mode():
-        encoded = network.encode(model.prepare([noise_picture(BASE.size)]))
+        encoded = network.encode(model.prepare([noise_image(BASE.size)]))
     generator = torch.Generator().manual_seed(0)
     limit = torch.tensor([BASE.size[1], BASE.size[0]])
     low = torch.rand(1, BASE.proposals, 2, generator=generator) * limit * 0.7
@@ -134,7 +134,7 @@ def peak(model: DiffusionInst, workload: Workload) -> float:
 
 
 def large() -> dict[str, dict[str, float]]:
-    """Seconds and peak GiB of a huge picture, by size of the network input and kind of masks."""
+    """Seconds and peak GiB of a huge image, by size of the network input and kind of masks."""
     found = {}
     for side in LARGE_SIDES:
         for painted in (False, True):
@@ -149,13 +149,13 @@ def large() -> dict[str, dict[str, float]]:
 
 @app.command
 def huge(*, long_side: int, painted: bool = False) -> None:
-    """Predict a picture of 4000 x 6000 pixels in 4 steps; print seconds and peak GiB as JSON."""
+    """Predict an image of 4000 x 6000 pixels in 4 steps; print seconds and peak GiB as JSON."""
     model = DiffusionInst.from_preset("r50-coco")
     sides = {"short_side": None, "zoom": 1.0, "long_side": long_side}
     model = DiffusionInst(model.network, model.config.updated(preprocess=sides)).optimize("fp32")
-    picture = noise_picture(LARGE)
+    image = noise_image(LARGE)
     begin = time.perf_counter()
-    found = model.predict(picture, steps=4, threshold=0.0)
+    found = model.predict(image, steps=4, threshold=0.0)
     if painted:
         _ = found.masks
     seconds = time.perf_counter() - begin
@@ -179,7 +179,7 @@ def plot(*, results: Path = RESULTS, out: Path = PLOT) -> None:
         axis.set(xlabel=label, xlim=(0, None), ylim=(0, None))
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("seconds a picture")
+    axes[0].set_ylabel("seconds an image")
     print(f"decoder pass: {statistics.median(content['decoder_pass']):.3f} s")
     print({key: content.get(key) for key in ("peak_gib", "large")})
     figure.savefig(out, dpi=110)

@@ -1,8 +1,8 @@
-"""Does data loading keep up with training? Pictures a second, decoded, augmented and rasterised.
+"""Does data loading keep up with training? Images a second, decoded, augmented and rasterised.
 
     python benchmarks/loading.py --data DATA DATA  # folders like shared nuclei and coco_mini
 
-Workers have one thread each, as in training, and nothing else runs. Beside it the pictures a second
+Workers have one thread each, as in training, and nothing else runs. Beside it the images a second
 that one training iteration takes on this machine, from the results of `speed.py`.
 """
 
@@ -46,7 +46,7 @@ def loading(
     Args:
         data: COCO-format folders; train is read.
         workers: Numbers of worker processes; 0: the training process itself.
-        batches: Of two pictures, after one that is not counted.
+        batches: Of two images, after one that is not counted.
         rounds: How often; the median is printed.
         results: Folder of the files.
     """
@@ -68,7 +68,7 @@ def loading(
 
 
 def rate(split: Split, preset: str, workers: int, batches: int) -> float:
-    """Pictures a second of the training stream."""
+    """Images a second of the training stream."""
     train = {"batch_size": BATCH, "iterations": batches + 1, "workers": workers}
     train |= {"scaling": "none", "milestones": ()}
     config = Config.from_preset(preset).updated(
@@ -82,7 +82,7 @@ def rate(split: Split, preset: str, workers: int, batches: int) -> float:
 
 
 def needed(results: Path) -> float | None:
-    """Pictures a second that R50 learns from on this machine in bf16; None: not measured."""
+    """Images a second that R50 learns from on this machine in bf16; None: not measured."""
     file = results / "speed-cpu.json"
     if not file.is_file():
         return None
@@ -92,14 +92,14 @@ def needed(results: Path) -> float | None:
 
 def table(rows: list[dict[str, Any]], consumed: float | None) -> str:
     """Markdown, a line a measurement."""
-    lines = ["| data | preset | workers | pictures a second | range |", "|" + "---|" * 5]
+    lines = ["| data | preset | workers | images a second | range |", "|" + "---|" * 5]
     for row in rows:
         rates = row["rates"]
         cells = [row["data"], row["preset"], str(row["workers"])]
         cells += [f"{statistics.median(rates):.1f}", f"{min(rates):.1f}-{max(rates):.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
     if consumed is not None:
-        lines.append(f"\nTraining R50 in bf16 takes {consumed:.2f} pictures a second here.")
+        lines.append(f"\nTraining R50 in bf16 takes {consumed:.2f} images a second here.")
     return "\n".join(lines) + "\n"
 
 

@@ -54,8 +54,8 @@ class Peer:
     Attributes:
         anchors: Side of the smallest anchor in pixels of the network input; it doubles by level.
         width: Channels of pyramid and heads' input.
-        regions: RoIs a picture in training, a quarter of them objects.
-        detections: At most so many per picture.
+        regions: RoIs an image in training, a quarter of them objects.
+        detections: At most so many per image.
         score: Detections below it are dropped.
         bf16: Convolutions and linear layers under autocast.
         lr, backbone_lr_factor, weight_decay, warmup, clip_norm: AdamW with warm-up and cosine.
@@ -117,7 +117,7 @@ def _float(value: Any) -> Any:
 
 
 def build(peer: Peer, config: Config, *, pretrained: bool) -> MaskRCNN:
-    """The detector; pictures come in at their final size."""
+    """The detector; images come in at their final size."""
     encoder: nn.Module = Encoder(Backbone(config.model.backbone, pretrained=pretrained), peer.width)
     sizes = tuple((peer.anchors * 2**i,) for i in range(LEVELS))
     model = MaskRCNN(
@@ -203,8 +203,8 @@ def with_data(config: Config, split: Split, iterations: int) -> Config:
 
 
 def inputs(batch: TrainBatch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """As torchvision's detectors want them: pictures in [0, 1] without padding, labels from 1."""
-    pictures = [
+    """As torchvision's detectors want them: images in [0, 1] without padding, labels from 1."""
+    images = [
         batch.images.pixels[i, :, :h, :w].float() / 255
         for i, (h, w) in enumerate(batch.images.sizes)
     ]
@@ -212,7 +212,7 @@ def inputs(batch: TrainBatch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
         {"boxes": t.boxes, "labels": t.labels + 1, "masks": t.masks.to(torch.uint8)}
         for t in batch.targets
     ]
-    return pictures, targets
+    return images, targets
 
 
 def optimiser(
@@ -240,7 +240,7 @@ def optimiser(
 
 
 class Predictor:
-    """A trained peer: one picture in, COCO results out.
+    """A trained peer: one image in, COCO results out.
 
     Args:
         folder: Run folder.
@@ -256,8 +256,8 @@ class Predictor:
     @torch.inference_mode()
     def predict(self, path: Path) -> dict[str, Tensor]:
         """Boxes, labels (from 0), scores and full-size boolean masks (n, H, W)."""
-        picture = read_image(path)
-        shape = (picture.shape[0], picture.shape[1])
+        image = read_image(path)
+        shape = (image.shape[0], image.shape[1])
         preprocess = self.config.preprocess
         size = fit_size(
             shape,
@@ -265,7 +265,7 @@ class Predictor:
             zoom=preprocess.zoom,
             long_side=preprocess.long_side,
         )
-        pixels = resize(torch.from_numpy(picture).permute(2, 0, 1), size).float() / 255
+        pixels = resize(torch.from_numpy(image).permute(2, 0, 1), size).float() / 255
         images, _ = self.model.transform([pixels])
         features = self.model.backbone(images.tensors)
         proposals, _ = self.model.rpn(images, features)
@@ -286,7 +286,7 @@ def evaluate(
     model: Path,
     out: Path,
     single_class: bool = False,
-    pictures: int | None = None,
+    images: int | None = None,
 ) -> None:
     """Mask and box AP on val.
 
@@ -295,11 +295,11 @@ def evaluate(
         model: Run folder of `train`.
         out: JSON file.
         single_class: Take all classes as one.
-        pictures: Only the first so many.
+        images: Only the first so many.
     """
     split = load_split(data, "val", single_class=single_class)
     predictor = Predictor(model)
-    count = len(split.records) if pictures is None else min(pictures, len(split.records))
+    count = len(split.records) if images is None else min(images, len(split.records))
     records = [split.records[i] for i in range(count)]
     results: list[dict[str, object]] = []
     seconds = 0.0
@@ -326,7 +326,7 @@ def evaluate(
 def to_coco(
     found: dict[str, Tensor], image_id: int, category_ids: tuple[int, ...]
 ) -> list[dict[str, object]]:
-    """COCO results of one picture, masks as RLE."""
+    """COCO results of one image, masks as RLE."""
     rows: list[dict[str, object]] = []
     for box, label, score, mask in zip(
         *(found[k] for k in ("boxes", "labels", "scores", "masks")), strict=True

@@ -1,4 +1,4 @@
-"""What does bf16 cost in accuracy? Mask AP against float32 on the same pictures and noise.
+"""What does bf16 cost in accuracy? Mask AP against float32 on the same images and noise.
 
     python benchmarks/precision.py --data DATA  # a COCO-format folder like shared nuclei
 
@@ -51,7 +51,7 @@ def precision(
         model: Name or folder of the weights.
         steps: Denoising steps.
         seeds: Of the noise.
-        limit: Score on at most so many pictures.
+        limit: Score on at most so many images.
         results: Folder of the files.
     """
     loaded, split = DiffusionInst.from_pretrained(model), load_split(data, "val")
@@ -63,7 +63,7 @@ def precision(
             row = compare(exact, rounded, split, records, count, seed)
             rows.append({"steps": count, "seed": seed, **row})
             print(rows[-1], flush=True)
-    content = {"machine": machine(torch.device("cpu")), "model": model, "pictures": len(records)}
+    content = {"machine": machine(torch.device("cpu")), "model": model, "images": len(records)}
     write_json(results / "precision.json", {**content, "rows": rows})
     text = table(rows)
     with atomic_path(results / "precision.md") as temporary:

@@ -4,9 +4,9 @@
     python benchmarks/runtimes.py table
 
 PyTorch in float32, bf16 and compiled, ONNX Runtime, OpenVINO in float32 and int8, one step, on the
-val pictures of the most common size. Accuracy: mask AP, and the share of float32's confident
+val images of the most common size. Accuracy: mask AP, and the share of float32's confident
 instances found again (mask IoU >= 0.95, same class). Speed: each round runs every contestant once
-on one picture, from the file to masks in boxes; ratios to PyTorch float32 are taken within a round.
+on one image, from the file to masks in boxes; ratios to PyTorch float32 are taken within a round.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from diffinst.results.instances import Instances
 app = App()
 RESULTS = Path(__file__).parent / "results"
 BASE = "PyTorch fp32"
-CALIBRATION = 64  # pictures
+CALIBRATION = 64  # images
 Predict = Callable[[Path], Instances]
 
 
@@ -62,9 +62,9 @@ def runtimes(
         data: COCO-format folder; train calibrates int8, val is scored.
         model: Name or folder of the weights.
         proposals: Boxes to start from.
-        max_detections: Kept on a picture.
-        rounds: Pictures that are timed.
-        limit: Score on at most so many pictures.
+        max_detections: Kept on an image.
+        rounds: Images that are timed.
+        limit: Score on at most so many images.
         results: Folder of the files.
     """
     loaded = DiffusionInst.from_pretrained(model)
@@ -78,9 +78,9 @@ def runtimes(
     records = of_size(split, size)[:limit]
     seen = of_size(load_split(data, "train"), size)[:CALIBRATION]
     if not seen:
-        raise ValueError(f"{data}: train has no picture of {size} to calibrate int8 on")
+        raise ValueError(f"{data}: train has no image of {size} to calibrate int8 on")
     content: dict[str, Any] = {"machine": machine(torch.device("cpu")), "model": model}
-    content |= {"size": size, "pictures": len(records), "proposals": proposals, "rows": {}}
+    content |= {"size": size, "images": len(records), "proposals": proposals, "rows": {}}
     with tempfile.TemporaryDirectory(prefix="diffinst-runtimes-") as folder:
         ways = contestants(loaded, Path(folder), size, [r.path for r in seen])
         expected = {r.id: ways[BASE](r.path) for r in records}
@@ -94,14 +94,14 @@ def runtimes(
 
 
 def of_size(split: Split, size: tuple[int, int]) -> list[ImageRecord]:
-    """Pictures of (height, width)."""
+    """Images of (height, width)."""
     return [r for r in split.records if (r.height, r.width) == size]
 
 
 def contestants(
     model: DiffusionInst, folder: Path, size: tuple[int, int], seen: Sequence[Path]
 ) -> dict[str, Predict]:
-    """From a file to instances, by name; all see the picture at the same size."""
+    """From a file to instances, by name; all see the image at the same size."""
     made: dict[str, Predict] = {
         BASE: model.optimize("fp32").predict,
         "PyTorch bf16": model.optimize("bf16").predict,
@@ -127,9 +127,9 @@ def exported(
     like = same_settings(model, about)
 
     def predict(path: Path) -> Instances:
-        picture = read_image(path)
-        outputs = run(**exported_inputs(fitted(picture, about.size), like.config))
-        return from_candidates(outputs, about, like, (picture.shape[0], picture.shape[1]))
+        image = read_image(path)
+        outputs = run(**exported_inputs(fitted(image, about.size), like.config))
+        return from_candidates(outputs, about, like, (image.shape[0], image.shape[1]))
 
     return predict
 
@@ -141,7 +141,7 @@ def accuracy(
     expected: dict[int, Instances],
     threshold: float,
 ) -> dict[str, Any]:
-    """AP on the pictures, and how many confident instances are those expected."""
+    """AP on the images, and how many confident instances are those expected."""
     limit = max(len(found) for found in expected.values())
     evaluator, counts = Evaluator(split, max(limit, 1)), np.zeros(3, dtype=int)
     for record in records:
@@ -173,9 +173,9 @@ def table(*, results: Path = RESULTS) -> None:
     where, (height, width) = content["machine"], content["size"]
     lines = [
         f"{where['device']}, {where['threads']} threads, torch {where['torch']}; "
-        f"{content['model']}, {content['pictures']} pictures of {height} x {width}, 1 step, "
+        f"{content['model']}, {content['images']} images of {height} x {width}, 1 step, "
         f"{content['proposals']} proposals\n",
-        "| runtime | mask AP | AP50 | same instances | s a picture | ratio | range |",
+        "| runtime | mask AP | AP50 | same instances | s an image | ratio | range |",
         "|---|---|---|---|---|---|---|",
     ]
     base = content["rows"][BASE]["seconds"]

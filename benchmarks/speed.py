@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py  # or: make bench; --no-training leaves the slow half away
 
-The rival is torchvision's Mask R-CNN R50-FPN in float32. One picture of 800 x 1216, nothing is
+The rival is torchvision's Mask R-CNN R50-FPN in float32. One image of 800 x 1216, nothing is
 resized, up to 100 instances painted at full size; weights are random on both sides, so the rival's
 score threshold is zero and it, too, draws 100 masks. On a GPU its masks stay there at full size,
 ours end as masks in boxes in the host's memory. Each round runs every contestant once; the
@@ -41,7 +41,7 @@ from diffinst.kernels.memory import keep_freed_memory
 from diffinst.measure.benchmark import (
     Workload,
     machine,
-    noise_picture,
+    noise_image,
     peak_gib,
     predict,
     ready,
@@ -55,10 +55,10 @@ from diffinst.training.step import TrainingStep
 app = App()
 RESULTS = Path(__file__).parent / "results"
 SIZE = (800, 1216)
-OBJECTS = 10  # of a picture of the training iteration
-PICTURES = {"cpu": 2, "cuda": 16}  # in its batch
+OBJECTS = 10  # of an image of the training iteration
+IMAGES = {"cpu": 2, "cuda": 16}  # in its batch
 RIVAL = "Mask R-CNN fp32"
-SWIFT = "nano 512 px, 100 proposals, 1 step fp32"  # its goal is pictures a second
+SWIFT = "nano 512 px, 100 proposals, 1 step fp32"  # its goal is images a second
 KINDS = ("prediction", "training", "training, rival keeps freed memory too", "prediction, peers")
 Run = Callable[[], object]
 
@@ -72,9 +72,9 @@ class Contestant:
         steps: Denoising steps; 0: a training iteration.
         target: Time as a multiple of the rival's; None: none.
         memory: Peak memory as a multiple of the rival's; None: none.
-        batch: Pictures at once; seconds are of one.
+        batch: Images at once; seconds are of one.
         compiled: Whether the network is compiled.
-        rate: Pictures a second that are aimed at; None: none.
+        rate: Images a second that are aimed at; None: none.
     """
 
     precision: Precision
@@ -245,11 +245,11 @@ def now(device: torch.device) -> float:
 def rival(device: torch.device) -> Run:
     """A prediction of Mask R-CNN."""
     model = build_rival(device).eval()
-    picture = torch.from_numpy(noise_picture(SIZE)).permute(2, 0, 1).to(device)
+    image = torch.from_numpy(noise_image(SIZE)).permute(2, 0, 1).to(device)
 
     def run() -> Tensor:
         with torch.inference_mode():
-            found = model([picture.float() / 255])[0]
+            found = model([image.float() / 255])[0]
             masks: Tensor = found["masks"][:, 0] >= 0.5
         assert len(masks) == 100
         return masks
@@ -272,12 +272,12 @@ def ours(device: torch.device) -> dict[str, Run]:
     """Our predictions by name."""
     model = DiffusionInst.from_preset("r50-coco", device=device)
     small = DiffusionInst.from_preset("nano", device=device)
-    picture, little = noise_picture(SIZE), [noise_picture((512, 512))]
+    image, little = noise_image(SIZE), [noise_image((512, 512))]
     finish = predict if device.type == "cpu" else DiffusionInst.predict
     made: dict[str, Run] = {}
     for name, contestant in prediction(device).items():
-        fast, pictures = ready(model, contestant.workload()), [picture] * contestant.batch
-        made[name] = lambda fast=fast, pictures=pictures: finish(fast, pictures)  # type: ignore[misc]
+        fast, images = ready(model, contestant.workload()), [image] * contestant.batch
+        made[name] = lambda fast=fast, images=images: finish(fast, images)  # type: ignore[misc]
     swift = ready(small, Workload((512, 512), 1, 100))
     made[SWIFT] = lambda: finish(swift, little)
     return made
@@ -302,7 +302,7 @@ def train_rival(device: torch.device) -> Run:
     """A training iteration of Mask R-CNN."""
     model = build_rival(device).train()
     optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-5)
-    picture = torch.from_numpy(noise_picture(SIZE)).permute(2, 0, 1).to(device).float() / 255
+    image = torch.from_numpy(noise_image(SIZE)).permute(2, 0, 1).to(device).float() / 255
     wanted = objects().to(device)
     target = {
         "boxes": wanted.boxes,
@@ -310,11 +310,11 @@ def train_rival(device: torch.device) -> Run:
         "masks": wanted.masks.to(torch.uint8),
     }
 
-    count = PICTURES[device.type]
+    count = IMAGES[device.type]
 
     def run() -> None:
         optimizer.zero_grad()
-        losses: dict[str, Tensor] = model([picture] * count, [target] * count)
+        losses: dict[str, Tensor] = model([image] * count, [target] * count)
         sum(losses.values(), torch.zeros((), device=device)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
@@ -330,8 +330,8 @@ def train_ours(precision: Precision, device: torch.device) -> Run:
     step.train()
     learning = (p for p in step.parameters() if p.requires_grad)
     optimizer = torch.optim.AdamW(learning, lr=1e-5, fused=True)
-    pixels = torch.from_numpy(noise_picture(SIZE)).permute(2, 0, 1).to(device)
-    count = PICTURES[device.type]
+    pixels = torch.from_numpy(noise_image(SIZE)).permute(2, 0, 1).to(device)
+    count = IMAGES[device.type]
     images = ImageBatch(torch.stack([pixels] * count), (SIZE,) * count)
     targets = [objects().to(device)] * count
     draws = step.draw(targets, torch.Generator().manual_seed(0))
@@ -366,7 +366,7 @@ def peak(*, name: str, device: str) -> None:
         keep_freed_memory()  # as the commands do
         contestant = prediction(place)[name]
         fast = ready(DiffusionInst.from_preset("r50-coco", device=device), contestant.workload())
-        predict(fast, [noise_picture(SIZE)] * contestant.batch)
+        predict(fast, [noise_image(SIZE)] * contestant.batch)
     print(peak_gib(place))
 
 
@@ -387,7 +387,7 @@ def table(content: dict[str, Any]) -> str:
     for name, seconds in content["prediction"].items():
         if rates.get(name) is not None:
             rate = 1 / statistics.median(seconds)
-            lines.append(f"- {name}: {rate:.1f} pictures/s (target: {rates[name]:g})")
+            lines.append(f"- {name}: {rate:.1f} images/s (target: {rates[name]:g})")
     if KINDS[1] in content:
         exact, rounded = (content[KINDS[1]][name] for name in TRAINING)
         ratio = statistics.median(e / r for e, r in zip(exact, rounded, strict=True))

@@ -1,6 +1,6 @@
-"""What does diffinst do? Segment real pictures and show the denoising, step by step.
+"""What does diffinst do? Segment real images and show the denoising, step by step.
 
-Run by `make demo`; needs nothing but the package: the pictures come with scikit-image, the weights
+Run by `make demo`; needs nothing but the package: the images come with scikit-image, the weights
 with diffinst. Writes overlays, masks, COCO results and the film strip into runs/demo.
 """
 
@@ -22,18 +22,18 @@ STEPS = 4
 THRESHOLD = 0.3
 
 
-def write_pictures(folder: Path) -> dict[str, Path]:
-    """Real pictures of many small objects; `nano-nuclei` knows objects of about 10 to 60 pixels."""
+def write_images(folder: Path) -> dict[str, Path]:
+    """Real images of many small objects; `nano-nuclei` knows objects of about 10 to 60 pixels."""
     coins = data.coins()
-    pictures = {
+    images = {
         "coins": Image.fromarray(coins).resize((coins.shape[1] // 2, coins.shape[0] // 2)),
         "galaxies": Image.fromarray(data.hubble_deep_field()[:400, :400]),
         "tissue": Image.fromarray(np.asarray(data.immunohistochemistry())),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / f"{name}.png" for name in pictures}
-    for name, picture in pictures.items():
-        picture.save(paths[name])
+    paths = {name: folder / f"{name}.png" for name in images}
+    for name, image in images.items():
+        image.save(paths[name])
     return paths
 
 
@@ -41,10 +41,10 @@ def main() -> None:
     """Segment, draw, and say where everything is."""
     begin = time.perf_counter()
     model = DiffusionInst.from_pretrained("nano-nuclei")
-    pictures = write_pictures(OUT / "pictures")
+    images = write_images(OUT / "images")
     summary = predict_folder(
         model,
-        list(pictures.values()),
+        list(images.values()),
         OUT,
         steps=STEPS,
         threshold=THRESHOLD,
@@ -52,15 +52,15 @@ def main() -> None:
     )
     denoising_strip(
         model,
-        pictures["coins"],
+        images["coins"],
         OUT / "film_strip.png",
         steps=2,
         proposals=100,
         threshold=THRESHOLD,
     )
     print(
-        f"{summary.instances} objects on {summary.pictures} pictures, "
-        f"{summary.seconds_per_image:.2f} s a picture at {STEPS} steps; "
+        f"{summary.instances} objects on {summary.images} images, "
+        f"{summary.seconds_per_image:.2f} s an image at {STEPS} steps; "
         f"{time.perf_counter() - begin:.0f} s in all\n"
         f"overlays           {OUT / 'overlays'}\n"
         f"masks              {OUT / 'masks'}\n"

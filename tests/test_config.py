@@ -95,7 +95,7 @@ def test_a_base_that_is_not_there_or_the_file_itself_is_refused(tmp_path: Path) 
         Config.from_file(path)
 
 
-def test_linear_scaling_sees_as_many_pictures_at_a_rate_that_goes_with_the_batch() -> None:
+def test_linear_scaling_sees_as_many_images_at_a_rate_that_goes_with_the_batch() -> None:
     train = TrainConfig(batch_size=8, scaling="linear").scaled()  # a quarter of 32
     assert train.lr == 5e-5 / 4
     assert (train.iterations, train.milestones, train.warmup) == (900_000, (700_000, 840_000), 4000)
@@ -146,7 +146,7 @@ def test_a_binary_file_and_a_missing_one_are_named(tmp_path: Path) -> None:
         ({"sampler": {"wings": 1}}, "sampler has steps, proposals, eta"),
         ({"train": {"proposals": 4}}, "candidates 5 is more than train.proposals 4"),
         ({"augment": {"crop_range": [512, 384]}}, "crop_range 512 to 384"),
-        ({"augment": {"crop_range": [601, 700]}}, "larger than any picture to crop from"),
+        ({"augment": {"crop_range": [601, 700]}}, "larger than any image to crop from"),
         ({"augment": {"zoom": [2.0, 1.0]}}, "augment.zoom 2.0 to 1.0"),
         ({"train": {"batch_size": 6, "accumulate": 4}}, "into train.accumulate 4"),
         (
@@ -192,3 +192,8 @@ Config.from_preset("tiny")
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_value_that_was_named_otherwise_is_still_read() -> None:
+    old = Config.from_dict({"criterion": {"matcher": {"l1_unit": "picture"}}})
+    assert old.criterion.matcher.l1_unit == "image"

@@ -44,7 +44,7 @@ def test_python_runs_as_written(here: Path) -> None:
 
 
 def roboflow(root: Path) -> Path:
-    """A generated data set as Roboflow exports it: a json beside its pictures, a root category."""
+    """A generated data set as Roboflow exports it: a json beside its images, a root category."""
     made = make_shapes(root.parent / "made", train=3, val=2, objects=(2, 4))
     for split, folder in {"train": "train", "val": "valid"}.items():
         (root / folder).mkdir(parents=True)
@@ -53,8 +53,8 @@ def roboflow(root: Path) -> Path:
             category["supercategory"] = "shapes"
         content["categories"].insert(0, {"id": 0, "name": "shapes", "supercategory": "none"})
         (root / folder / "_annotations.coco.json").write_text(json.dumps(content))
-        for picture in (made / split).iterdir():
-            picture.rename(root / folder / picture.name)
+        for image in (made / split).iterdir():
+            image.rename(root / folder / image.name)
     shutil.rmtree(made)
     return root
 
@@ -63,8 +63,8 @@ def test_the_path_of_a_newcomer_runs(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     roboflow(here / "DATA")
-    (here / "my_pictures").mkdir()
-    (here / "a.png").rename(here / "my_pictures" / "a.png")
+    (here / "my_images").mkdir()
+    (here / "a.png").rename(here / "my_images" / "a.png")
     (path,) = [b for b in blocks("sh") if "--out runs/mine" in b]
     names = []
     for line in path.strip().splitlines():

@@ -217,7 +217,7 @@ def test_every_recipe_trains_as_the_paper_does(row: Row) -> None:
 
 
 def test_classes_and_losses_of_the_two_datasets() -> None:
-    # 4.1; LVIS: focal loss on 50 sampled classes, rare pictures repeated, 300 detections a picture
+    # 4.1; LVIS: focal loss on 50 sampled classes, rare images repeated, 300 detections an image
     for row in ROWS:
         config = recipe(row.file)
         loss, got = config.criterion, config.postprocess.max_detections

@@ -59,7 +59,7 @@ def test_coins_are_found_one_by_one(model: DiffusionInst) -> None:
     assert overlap.mean() < 0.02
 
 
-def test_a_blank_picture_holds_nothing(model: DiffusionInst) -> None:
+def test_a_blank_image_holds_nothing(model: DiffusionInst) -> None:
     assert len(model.predict(np.full((96, 96, 3), 255, np.uint8))) == 0
 
 

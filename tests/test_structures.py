@@ -32,7 +32,7 @@ def test_scale_is_width_first() -> None:
     [
         ((3, 32, 32), ((32, 32),), r"\(B, 3, H, W\), got \(3, 32, 32\)"),
         ((1, 4, 32, 32), ((32, 32),), "must be"),
-        ((2, 3, 32, 32), ((32, 32),), "1 sizes for 2 pictures"),
+        ((2, 3, 32, 32), ((32, 32),), "1 sizes for 2 images"),
         ((1, 3, 32, 32), ((33, 32),), r"\(33, 32\) does not lie inside"),
         ((1, 3, 32, 32), ((32, 0),), "does not lie inside"),
     ],

@@ -1,4 +1,4 @@
-"""What flows between the parts: pictures, their targets, features, a stage's output."""
+"""What flows between the parts: images, their targets, features, a stage's output."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Pictures of one padded size.
+    """Images of one padded size.
 
     Attributes:
         pixels: (B, 3, H, W) RGB in [0, 255], uint8 or float32, zero-padded at the bottom and right.
-        sizes: (height, width) of each picture inside the padding.
+        sizes: (height, width) of each image inside the padding.
     """
 
     pixels: Tensor
@@ -25,7 +25,7 @@ class ImageBatch:
         if self.pixels.ndim != 4 or self.pixels.shape[1] != 3:
             raise ValueError(f"pixels must be (B, 3, H, W), got {tuple(self.pixels.shape)}")
         if len(self.sizes) != len(self.pixels):
-            raise ValueError(f"{len(self.sizes)} sizes for {len(self.pixels)} pictures")
+            raise ValueError(f"{len(self.sizes)} sizes for {len(self.pixels)} images")
         height, width = self.pixels.shape[-2:]
         for h, w in self.sizes:
             if not (1 <= h <= height and 1 <= w <= width):
@@ -34,7 +34,7 @@ class ImageBatch:
                 )
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return len(self.sizes)
 
     def to(self, device: torch.device | str) -> ImageBatch:
@@ -42,13 +42,13 @@ class ImageBatch:
         return replace(self, pixels=self.pixels.to(device, non_blocking=True))
 
     def scale(self) -> Tensor:
-        """(B, 1, 4) float32 (w, h, w, h) of the unpadded pictures: normalised to pixel boxes."""
+        """(B, 1, 4) float32 (w, h, w, h) of the unpadded images: normalised to pixel boxes."""
         return size_scale(self.sizes, self.pixels.device)
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The objects of one picture.
+    """The objects of one image.
 
     Attributes:
         boxes: (n, 4) float32 xyxy pixels of the network input.
@@ -100,7 +100,7 @@ class Features:
     Attributes:
         pyramid: p2..p5, each (B, D, H/s, W/s), s = 4, 8, 16, 32.
         mask_features: F_mask, (B, c, H/4, W/4) float32.
-        sizes: (height, width) of each unpadded picture.
+        sizes: (height, width) of each unpadded image.
     """
 
     pyramid: tuple[Tensor, ...]
@@ -108,11 +108,11 @@ class Features:
     sizes: tuple[tuple[int, int], ...]
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return len(self.sizes)
 
     def scale(self) -> Tensor:
-        """(B, 1, 4) float32 (w, h, w, h) of the unpadded pictures."""
+        """(B, 1, 4) float32 (w, h, w, h) of the unpadded images."""
         return size_scale(self.sizes, self.mask_features.device)
 
     def to(self, device: torch.device | str) -> Features:

@@ -14,7 +14,7 @@ from diffinst.acceleration.compile import what_prevents
 from diffinst.inference.predictor import DiffusionInst
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -35,9 +35,9 @@ for part in (network.backbone, network.fpn, network.mask_branch, *network.decode
     part.compile(backend=whole, fullgraph=True)
 for height, width in ((90, 120), (64, 150), (120, 90), (90, 120)):
     before = len(compiled)
-    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     asked = {"steps": 2, "proposals": 12, "threshold": 0.0}
-    wanted, found = model.predict(picture, **asked), fast.predict(picture, **asked)
+    wanted, found = model.predict(image, **asked), fast.predict(image, **asked)
     assert len(wanted) == len(found) > 3
     torch.testing.assert_close(wanted.boxes, found.boxes, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(wanted.scores, found.scores, rtol=1e-4, atol=1e-4)
@@ -91,9 +91,9 @@ from diffinst import DiffusionInst
 
 model = DiffusionInst.from_preset("tiny")
 fast = model.optimize("fp32", compile_network=True)
-picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
 asked = {"steps": 2, "proposals": 12, "threshold": 0.0}
-wanted, found = model.predict(picture, **asked), fast.predict(picture, **asked)
+wanted, found = model.predict(image, **asked), fast.predict(image, **asked)
 assert len(wanted) == len(found) > 3
 assert float((wanted.boxes - found.boxes).abs().max()) < 0.01
 assert float((wanted.masks != found.masks).float().mean()) < 1e-3
@@ -131,7 +131,7 @@ def test_without_a_compiler_a_warning_says_why(monkeypatch: pytest.MonkeyPatch) 
     with pytest.warns(UserWarning, match="^not compiled: RuntimeError: no C\\+\\+ compiler$"):
         fast = model.optimize("fp32", compile_network=True)
     what_prevents.cache_clear()
-    assert len(fast.predict(picture(40, 50), proposals=4, threshold=0.0)) > 0
+    assert len(fast.predict(image(40, 50), proposals=4, threshold=0.0)) > 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.optimize("fp32")

@@ -41,9 +41,9 @@ def test_an_error_comes_when_its_item_is_asked_for() -> None:
         next(made)
 
 
-def test_pictures_on_the_cpu_are_views() -> None:
-    pictures = [np.full((4, 5, 3), i, np.uint8) for i in range(3)]
-    chunks = list(fed([pictures[:2], pictures[2:]], torch.device("cpu")))
+def test_images_on_the_cpu_are_views() -> None:
+    images = [np.full((4, 5, 3), i, np.uint8) for i in range(3)]
+    chunks = list(fed([images[:2], images[2:]], torch.device("cpu")))
     assert [[t.shape for t in chunk] for chunk in chunks] == [[(3, 4, 5)] * 2, [(3, 4, 5)]]
-    pictures[2][0, 0] = 9
+    images[2][0, 0] = 9
     assert chunks[1][0][:, 0, 0].tolist() == [9, 9, 9]

@@ -32,7 +32,7 @@ def network(**model: object) -> DiffusionInstNetwork:
     return made
 
 
-def picture() -> ImageBatch:
+def image() -> ImageBatch:
     generator = torch.Generator().manual_seed(1)
     return ImageBatch(torch.rand(1, 3, 64, 96, generator=generator) * 255, ((60, 96),))
 
@@ -63,7 +63,7 @@ def test_float32_is_the_same_to_rounding(backbone: dict[str, object], norm: str)
     plain = network(backbone=backbone, mask_branch={"norm": norm})
     before = {k: v.clone() for k, v in plain.state_dict().items()}
     fast = optimized(plain, "fp32")
-    one, two = plain.encode(picture()), fast.encode(picture())
+    one, two = plain.encode(image()), fast.encode(image())
     for a, b in zip(
         (*one.features.pyramid, one.features.mask_features),
         (*two.features.pyramid, two.features.mask_features),
@@ -95,7 +95,7 @@ def test_bf16_keeps_scores_boxes_and_filters_in_float32(backbone: dict[str, obje
     plain = network(backbone=backbone)
     fast = optimized(plain, "bf16")
     assert fast.dtype == torch.bfloat16 and plain.dtype == torch.float32
-    one, two = plain.encode(picture()), fast.encode(picture())
+    one, two = plain.encode(image()), fast.encode(image())
     assert two.features.pyramid[0].dtype == torch.bfloat16
     assert two.features.mask_features.dtype == torch.float32
     t = torch.tensor([500])

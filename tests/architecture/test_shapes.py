@@ -44,7 +44,7 @@ def test_wrong_dtypes_are_refused() -> None:
 
 
 @checked
-def test_boxes_of_one_picture_without_batch_are_refused() -> None:
+def test_boxes_of_one_image_without_batch_are_refused() -> None:
     with pytest.raises(TypeCheckError, match="boxes"):
         FeatureTable([torch.zeros(1, 2, 4, 4)]).pool(torch.zeros(3, 4), 7, 2)
 

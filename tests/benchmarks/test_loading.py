@@ -1,4 +1,4 @@
-"""Does the loading benchmark count every picture once, and say what its numbers say?"""
+"""Does the loading benchmark count every image once, and say what its numbers say?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def loading(script: Callable[[str], ModuleType]) -> ModuleType:
     return script("loading")
 
 
-def test_pictures_a_second(
+def test_images_a_second(
     loading: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = load_split(make_shapes(tmp_path, train=3, val=0), "train")
@@ -34,4 +34,4 @@ def test_the_table(loading: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "speed-cpu.json").write_text(json.dumps(seconds))
     text = loading.table(rows, loading.needed(tmp_path))
     assert "| pets | nano | 2 | 5.0 | 3.0-9.0 |" in text
-    assert "takes 0.50 pictures a second here." in text
+    assert "takes 0.50 images a second here." in text

@@ -14,7 +14,7 @@ def module(script: Callable[[str], ModuleType]) -> ModuleType:
     return script("peers")
 
 
-def test_masks_have_the_size_of_the_picture(module: ModuleType) -> None:
+def test_masks_have_the_size_of_the_image(module: ModuleType) -> None:
     pytest.importorskip("transformers", reason="the peer's package is not installed")
     (make,) = module.PEERS.values()
     masks = make((64, 96), torch.device("cpu"))()

@@ -31,7 +31,7 @@ def test_ratios_are_taken_within_a_round(
         "machine": {"device": "abacus", "threads": 2, "torch": "9"},
         "model": "nano-nuclei",
         "size": [256, 320],
-        "pictures": 3,
+        "images": 3,
         "proposals": 500,
         "rows": {
             runtimes.BASE: row(0.5, 40, [1.0, 2.0, 4.0]),
@@ -42,7 +42,7 @@ def test_ratios_are_taken_within_a_round(
     runtimes.table(results=tmp_path)
     text = (tmp_path / "runtimes.md").read_text()
     assert text.strip() == capsys.readouterr().out.strip()
-    assert "abacus, 2 threads, torch 9; nano-nuclei, 3 pictures of 256 x 320" in text
+    assert "abacus, 2 threads, torch 9; nano-nuclei, 3 images of 256 x 320" in text
     assert "| OpenVINO int8 | 0.490 | 0.800 | 39 of 40 | 1.000 | 0.50 | 0.50-0.75 |" in text
 
 

@@ -38,7 +38,7 @@ def test_ratios_are_taken_within_a_round(speed: ModuleType) -> None:
     assert "| Mask R-CNN fp32 | 4 | 1.00 | 1.00-1.00 |  | 2.00 | 1.00 |  |" in text
     assert "| diffinst 1 step bf16 | 2 | 0.50 | 0.50-0.75 | <= 0.55 | 1.00 | 0.50 |  |" in text
     assert "| 6 | 1.50 | 1.50-1.50 | <= 1.8 | 1.50 | 0.75 | <= 1 |" in text
-    assert "8.0 pictures/s" in text and "training" not in text
+    assert "8.0 images/s" in text and "training" not in text
 
 
 def test_training_has_its_own_times_and_peaks(speed: ModuleType) -> None:
@@ -77,7 +77,7 @@ def test_everyone_has_as_many_turns(speed: ModuleType) -> None:
     assert order == list("ababab") and [len(s) for s in seconds.values()] == [2, 2]
 
 
-def test_objects_lie_inside_the_picture_and_have_masks(speed: ModuleType) -> None:
+def test_objects_lie_inside_the_image_and_have_masks(speed: ModuleType) -> None:
     found = speed.objects(7)
     height, width = speed.SIZE
     assert len(found) == 7 and (found.boxes >= 0).all()

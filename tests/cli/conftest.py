@@ -1,4 +1,4 @@
-"""What tests of commands share: a command line, a small model, a few annotated pictures."""
+"""What tests of commands share: a command line, a small model, a few annotated images."""
 
 from __future__ import annotations
 

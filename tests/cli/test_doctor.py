@@ -24,10 +24,10 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def broken(clean: Path, tmp_path: Path) -> Path:
-    """A cut picture, a class that val does not have, an annotation of no picture."""
+    """A cut image, a class that val does not have, an annotation of no image."""
     root = Path(shutil.copytree(clean, tmp_path / "broken"))
-    picture = root / "train" / "000000.png"
-    picture.write_bytes(picture.read_bytes()[:200])
+    image = root / "train" / "000000.png"
+    image.write_bytes(image.read_bytes()[:200])
     file = root / "annotations" / "instances_train.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     content["categories"].append({"id": 3, "name": "moon"})
@@ -57,7 +57,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
 def test_clean_data_end_with_zero(clean: Path, run: Run, tmp_path: Path) -> None:
     code, out, err = run(clean)
     assert code == 0
-    assert "train: loads: 6 pictures, 32 objects, 2 classes" in out
+    assert "train: loads: 6 images, 32 objects, 2 classes" in out
     assert "breaks 0 (training stops or cannot start)" in out
     assert "spoils 0 (training runs, and the model gets worse)" in out
     assert "--fix" not in out
@@ -71,10 +71,10 @@ def test_clean_data_end_with_zero(clean: Path, run: Run, tmp_path: Path) -> None
 def test_broken_data_end_with_one_and_say_what_to_do(broken: Path, run: Run) -> None:
     code, out, _ = run(broken)
     assert code == 1
-    assert "BREAKS unreadable-picture: 1 picture in train" in out
+    assert "BREAKS unreadable-image: 1 image in train" in out
     assert "- image 1 (000000.png): is cut short or damaged" in out
     assert "What to do: Copy or export the file again." in out
-    assert "--fix leaves the picture and its objects out." in out
+    assert "--fix leaves the image and its objects out." in out
     assert "BREAKS unknown-image: 1 annotation in train" in out
     assert "- annotation 2, image 77" in out
     assert "BREAKS classes-differ: 1 class in val" in out
@@ -93,20 +93,20 @@ def test_json_is_the_report_and_nothing_else(broken: Path, run: Run, tmp_path: P
     assert first["places"] == [
         {"image_id": 77, "file_name": "", "annotation_id": 2, "detail": ""},
     ]
-    assert {"pictures", "objects", "class_counts", "sides"} <= report["summaries"][0].keys()
+    assert {"images", "objects", "class_counts", "sides"} <= report["summaries"][0].keys()
 
 
 def test_repaired_copy_is_clean(broken: Path, run: Run, tmp_path: Path) -> None:
     code, _, err = run(broken, fix=tmp_path / "fixed")
     assert code == 1  # said of DATA
     # image 1 had 5 objects, one of them went to image 77; the other 27 stay, and 10 in val
-    assert f"repaired copy {tmp_path / 'fixed'}: 7 of 8 pictures, 37 of 41 objects" in err
+    assert f"repaired copy {tmp_path / 'fixed'}: 7 of 8 images, 37 of 41 objects" in err
     code, out, _ = run(tmp_path / "fixed")
     assert code == 0
     assert "NOTE unused-class: 1 class" in out
 
 
-def test_without_a_picture_there_is_no_sheet(clean: Path, run: Run, tmp_path: Path) -> None:
+def test_without_a_image_there_is_no_sheet(clean: Path, run: Run, tmp_path: Path) -> None:
     run(clean)
     assert (tmp_path / "out" / "contact_sheet.png").exists()
     (tmp_path / "empty").mkdir()
@@ -151,7 +151,7 @@ def test_file_in_place_of_out_is_an_error(clean: Path, run: Run, tmp_path: Path)
 
 def test_every_unit_has_a_plural() -> None:
     plurals = {plural(kind.unit) for kind in CATALOGUE.values()}
-    assert {"pictures", "classes", "categories", "image entries", "pairs of fields"} <= plurals
+    assert {"images", "classes", "categories", "image entries", "pairs of fields"} <= plurals
     assert all(" " not in word or word.split()[0].isalpha() for word in plurals)
 
 
@@ -168,6 +168,6 @@ def test_sheet_holds_the_samples_and_a_tile_for_each_finding(
     run(root, samples=1)
     with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
         assert sheet.width == 20 + 2 * 420
-    run(root, samples=100)  # all 8 pictures and the finding: three rows of three leave no gap
+    run(root, samples=100)  # all 8 images and the finding: three rows of three leave no gap
     with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
         assert sheet.width == 20 + 3 * 420

@@ -47,16 +47,16 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-def picture(kind: str, size: tuple[int, int] = (6, 4)) -> bytes:
+def encoded(kind: str, size: tuple[int, int] = (6, 4)) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", size, (200, 90, 10)).save(file, kind)
     return file.getvalue()
 
 
 def content_of(member: str) -> bytes:
-    """What the archives hold: pictures of 4 x 6, one object of 2 x 2 on each."""
+    """What the archives hold: images of 4 x 6, one object of 2 x 2 on each."""
     if member.endswith(".jpg"):
-        return picture("jpeg")
+        return encoded("jpeg")
     split = "val" if "val" in member else "train"
     ids = [1] if split == "val" else [2, 3]
     lvis = member.startswith("lvis")
@@ -86,7 +86,7 @@ def nuclei() -> dict[str, bytes]:
     Image.fromarray(np.eye(4, 6, dtype=np.uint8) * 255).save(mask, "png")
     content = {}
     for name in ("04acab76" + "0" * 56, "00071198" + "0" * 56):  # one of val, one of train
-        content[f"{name}/images/{name}.png"] = picture("png")
+        content[f"{name}/images/{name}.png"] = encoded("png")
         content[f"{name}/masks/a.png"] = mask.getvalue()
     return content
 
@@ -108,7 +108,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def small(archive: sources.Archive) -> sources.Archive:
         file = folder / archive.at("").lstrip("/")
-        if not file.is_file():  # COCO's test pictures
+        if not file.is_file():  # COCO's test images
             return archive
         md5 = f"md5:{hashlib.md5(file.read_bytes()).hexdigest()}"
         checksum = archive.checksum and md5
@@ -180,7 +180,7 @@ def test_one_split_then_the_rest_and_nothing_twice(
     download("coco", out=out, mirror=mirror)
 
 
-def test_lvis_with_the_pictures_of_coco_beside_it(
+def test_lvis_with_the_images_of_coco_beside_it(
     mirror: str, tmp_path: Path, published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     download("coco", out=tmp_path / "coco", mirror=mirror)

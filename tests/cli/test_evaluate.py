@@ -25,10 +25,10 @@ def test_eval_leaves_its_files_and_goes_on(
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     flags = ("--data", shapes, "--model", model, "--out", tmp_path / "[run]", *QUICK_EVAL)
     code, text, err = diffinst("eval", *flags, "--limit", 2, "--worst", 1)
-    assert code == 0 and re.search(r"^pictures +2\.0000$", text, re.MULTILINE)
+    assert code == 0 and re.search(r"^images +2\.0000$", text, re.MULTILINE)
     assert str(tmp_path / "[run]" / "metrics.json") in err
     code, text, _ = diffinst("eval", *flags)
-    assert code == 0 and re.search(r"^pictures +3\.0000$", text, re.MULTILINE)
+    assert code == 0 and re.search(r"^images +3\.0000$", text, re.MULTILINE)
     names = {p.name for p in (tmp_path / "[run]").iterdir()}
     assert names == {
         "settings.json",
@@ -53,14 +53,14 @@ def test_eval_without_a_folder_only_prints(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_eval_goes_on_past_a_broken_picture(diffinst: Run, model: Path, tmp_path: Path) -> None:
+def test_eval_goes_on_past_a_broken_image(diffinst: Run, model: Path, tmp_path: Path) -> None:
     data = make_shapes(tmp_path / "data", train=0, val=3, size=(48, 64), objects=(2, 3))
-    (data / "val" / "000001.png").write_bytes(b"no picture")
+    (data / "val" / "000001.png").write_bytes(b"no image")
     flags = ("--data", data, "--model", model, "--out", tmp_path / "run", *QUICK_EVAL)
     code, text, err = diffinst("eval", *flags)
-    assert code == 1 and "1 pictures could not be read" in err and "000001.png" in err
-    assert re.search(r"^pictures +2\.0000$", text, re.MULTILINE)
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["failed_pictures"] == 1
+    assert code == 1 and "1 images could not be read" in err and "000001.png" in err
+    assert re.search(r"^images +2\.0000$", text, re.MULTILINE)
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["failed_images"] == 1
 
 
 def test_eval_of_one_class(diffinst: Run, shapes: Path, tmp_path: Path) -> None:
@@ -80,13 +80,13 @@ def test_eval_of_other_classes_names_them(diffinst: Run, shapes: Path) -> None:
     assert code == 1 and "has 3 classes (disc, box, triangle), the model 1 (nucleus)" in err
 
 
-def test_eval_of_no_pictures(diffinst: Run, model: Path, tmp_path: Path) -> None:
+def test_eval_of_no_images(diffinst: Run, model: Path, tmp_path: Path) -> None:
     data = make_shapes(tmp_path, train=0, val=0)
     code, _, err = diffinst("eval", "--data", data, "--model", model, *QUICK_EVAL)
-    assert code == 1 and "lists no pictures" in err
+    assert code == 1 and "lists no images" in err
 
 
-def test_eval_of_test_pictures_writes_what_a_server_takes(
+def test_eval_of_test_images_writes_what_a_server_takes(
     diffinst: Run, model: Path, tmp_path: Path
 ) -> None:
     data = make_shapes(tmp_path / "data", train=0, val=2, size=(48, 64))

@@ -21,7 +21,7 @@ def test_a_model_is_exported_and_compared(diffinst: Run, shapes: Path, tmp_path:
     flags = ("--size", "64x96", "--steps", 1, "--proposals", 8, "--out", out)
     check = ("--check", shapes / "val", "--limit", 1)
     code, _, err = diffinst("export", model, "--to", "torch-export", *flags, *check)
-    assert code == 0 and f"written: {out}" in err and "confident instances on 1 pictures" in err
+    assert code == 0 and f"written: {out}" in err and "confident instances on 1 images" in err
     assert json.loads((out / "export.json").read_text())["size"] == [64, 96]
     code, _, err = diffinst("export", model, "--to", "onnx", *flags, "--int8", shapes / "val")
     assert code == 1 and "--int8 is for openvino" in err

@@ -47,12 +47,12 @@ def test_from_data_to_a_model_to_masks(diffinst: Run, tmp_path: Path) -> None:
     assert re.search(r"^class +AP +AP50 +box AP +objects$", text, re.MULTILINE)
     assert re.search(r"^disc +[-0-9.]+ +[-0-9.]+ +[-0-9.]+ +\d+$", text, re.MULTILINE)
     metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text())
-    assert metrics["pictures"] == 2
+    assert metrics["images"] == 2
 
-    picture = data / "val" / "000000.png"
+    image = data / "val" / "000000.png"
     flags = ("--threshold", 0, "--proposals", 6)
-    code, _, err = diffinst("predict", picture, "--model", out, "--out", tmp_path / "p", *flags)
-    assert code == 0 and "on 1 pictures" in err
+    code, _, err = diffinst("predict", image, "--model", out, "--out", tmp_path / "p", *flags)
+    assert code == 0 and "on 1 images" in err
     assert len(json.loads((tmp_path / "p" / "results.json").read_text())) > 0
 
     code, text, _ = diffinst("info", out)

@@ -19,7 +19,7 @@ def one_line(text: str) -> str:
     return " ".join(text.replace("│", " ").split())
 
 
-def test_predict_goes_on_past_a_broken_picture(diffinst: Run, model: Path, tmp_path: Path) -> None:
+def test_predict_goes_on_past_a_broken_image(diffinst: Run, model: Path, tmp_path: Path) -> None:
     for name in ("x/a.png", "y/a.png"):
         (tmp_path / name).parent.mkdir()
         Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(tmp_path / name)
@@ -29,8 +29,8 @@ def test_predict_goes_on_past_a_broken_picture(diffinst: Run, model: Path, tmp_p
     flags = ("--model", model, "--out", out, "--threshold", 0, "--proposals", 4)
     code, text, err = diffinst("predict", tmp_path / "x", tmp_path / "y", *flags)
     assert code == 1 and text == ""
-    assert "on 2 pictures" in err and str(out / "results.json") in err
-    assert "1 pictures could not be read" in err and str(broken) in err
+    assert "on 2 images" in err and str(out / "results.json") in err
+    assert "1 images could not be read" in err and str(broken) in err
     for kind in ("overlays", "masks"):
         assert sorted(p.name for p in (out / kind).iterdir()) == ["a-2.png", "a.png"]
     index = json.loads((out / "index.json").read_text())
@@ -44,12 +44,12 @@ def test_the_precision_of_predict_and_eval(
     diffinst: Run, model: Path, shapes: Path, tmp_path: Path, precision: str
 ) -> None:
     flags = ("--model", model, "--proposals", 4, "--precision", precision)
-    picture = next((shapes / "val").glob("*.png"))
-    code, _, err = diffinst("predict", picture, "--out", tmp_path / "p", *flags)
-    assert code == 0 and "on 1 pictures" in err
+    image = next((shapes / "val").glob("*.png"))
+    code, _, err = diffinst("predict", image, "--out", tmp_path / "p", *flags)
+    assert code == 0 and "on 1 images" in err
     code, _, err = diffinst("eval", "--data", shapes, *flags, "--limit", 1)
     assert code == 0
-    code, out, err = diffinst("predict", picture, "--precision", "int8")
+    code, out, err = diffinst("predict", image, "--precision", "int8")
     assert code != 0 and "int8" in one_line(out + err)
 
 
@@ -59,9 +59,9 @@ def test_predict_and_eval_can_compile(
     """Where it is impossible both go on; kernels have a test of their own."""
     monkeypatch.setattr(compilation, "what_prevents", lambda device: "no compiler")
     flags = ("--model", model, "--proposals", 4, "--compile")
-    picture = next((shapes / "val").glob("*.png"))
+    image = next((shapes / "val").glob("*.png"))
     for command in (
-        ("predict", picture, "--out", tmp_path / "p", *flags),
+        ("predict", image, "--out", tmp_path / "p", *flags),
         ("eval", "--data", shapes, "--limit", 1, *flags),
     ):
         with pytest.warns(UserWarning, match="not compiled: no compiler"):

@@ -57,7 +57,7 @@ def test_the_plan_is_said_before_training(train: Run, data: Path, tmp_path: Path
     lines = [line.split(maxsplit=1) for line in err.splitlines()]
     for name, text in plan.items():
         assert [name, text] in lines
-    assert plan["train"].startswith("2 pictures") and plan["time"].startswith("about ")
+    assert plan["train"].startswith("2 images") and plan["time"].startswith("about ")
     assert f"model folder: {out}" in err and f"best on val:  {out / 'best'}" in err
     assert f"next: diffinst eval --data {data} --model {out / 'best'}\n" in err
 
@@ -74,7 +74,7 @@ def test_overfitting(train: Run, tmp_path: Path) -> None:
     code, _ = train("--out", tmp_path / "run", *TINY, "--overfit", 1, "--augment.flip", 1)
     assert code == 0
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
-    assert plan["train"] == plan["val"] and plan["train"].startswith("1 pictures")
+    assert plan["train"] == plan["val"] and plan["train"].startswith("1 images")
     _, config = store.load(tmp_path / "run")
     assert config.augment.flip == 0 and config.augment.short_sides == (48,)
 

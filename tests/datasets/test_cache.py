@@ -165,7 +165,7 @@ def test_warnings_come_again_from_the_cache(data: Path, home: Path, reads: list[
     assert len(reads) == 1
 
 
-def test_missing_pictures_are_noticed_whatever_the_cache_says(data: Path, home: Path) -> None:
+def test_missing_images_are_noticed_whatever_the_cache_says(data: Path, home: Path) -> None:
     load_split(data, "train")
     (data / "train" / "000001.png").unlink()
     with pytest.raises(ValueError, match=r"image 2 \(000001\.png\) is missing on disk"):

@@ -46,7 +46,7 @@ def annotation(number: int, **changes: Any) -> Content:
 
 
 def dataset(root: Path, content: Content | None, files: tuple[str, ...] = ("cat.jpg",)) -> Path:
-    """A folder with the split "train"; only the names of pictures count here."""
+    """A folder with the split "train"; only the names of images count here."""
     for file in files:
         (root / "train" / file).parent.mkdir(parents=True, exist_ok=True)
         (root / "train" / file).touch()
@@ -101,7 +101,7 @@ def test_labels_ascend_with_category_ids_whatever_their_order_and_gaps(tmp_path:
     assert [one.label for one in split.records[0].annotations] == [2, 0, 1]
 
 
-def test_order_of_the_file_is_kept_and_pictures_without_objects_stay(tmp_path: Path) -> None:
+def test_order_of_the_file_is_kept_and_images_without_objects_stay(tmp_path: Path) -> None:
     content = with_annotations(
         annotation(30), annotation(5, image_id=3), annotation(10), annotation(20)
     )
@@ -115,12 +115,12 @@ def test_order_of_the_file_is_kept_and_pictures_without_objects_stay(tmp_path: P
     assert ids == [[30, 10, 20], [], [5]]
 
 
-def test_split_without_pictures_is_empty(tmp_path: Path) -> None:
+def test_split_without_images_is_empty(tmp_path: Path) -> None:
     content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
     assert load_split(dataset(tmp_path, content), "train").records == ()
 
 
-def test_pictures_may_lie_in_subfolders_and_linked_folders(tmp_path: Path) -> None:
+def test_images_may_lie_in_subfolders_and_linked_folders(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "dog.jpg").touch()
@@ -150,7 +150,7 @@ def test_crowds_are_kept(tmp_path: Path) -> None:
         ([0.5, 0.25, 1.5, 1.5], (0.5, 0.25, 2.0, 1.75)),
     ],
 )
-def test_boxes_are_clipped_to_the_picture(
+def test_boxes_are_clipped_to_the_image(
     tmp_path: Path, bbox: list[float], box: tuple[float, ...]
 ) -> None:
     root = dataset(tmp_path, with_annotations(annotation(1, bbox=bbox)))
@@ -185,7 +185,7 @@ def test_byte_order_mark_is_skipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "split", "pictures", "objects", "classes"),
+    ("name", "split", "images", "objects", "classes"),
     [
         ("nuclei", "train", 532, 23235, 1),
         ("nuclei", "val", 66, 2969, 1),
@@ -194,10 +194,10 @@ def test_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     ],
 )
 def test_real_datasets(
-    shared_dir: Path, name: str, split: str, pictures: int, objects: int, classes: int
+    shared_dir: Path, name: str, split: str, images: int, objects: int, classes: int
 ) -> None:
     data = load_split(shared_dir / "datasets" / name, split)
-    assert len(data.records) == pictures
+    assert len(data.records) == images
     assert sum(len(record.annotations) for record in data.records) == objects
     assert len(data.classes) == classes
 
@@ -228,7 +228,7 @@ DEGENERATE = {
         annotation(2, segmentation=[[1, 1, 2, 2]]),
         annotation(3, segmentation=[[], [1, 1]]),
     ],
-    "whose box has no area inside the picture": [
+    "whose box has no area inside the image": [
         annotation(2, bbox=[2, 1, 0, 2]),
         annotation(3, bbox=[2, 1, 2, -1]),
         annotation(4, bbox=[6, 1, 2, 2]),
@@ -257,7 +257,7 @@ def test_all_that_is_left_out_is_told_in_one_warning(tmp_path: Path) -> None:
     assert len(caught) == 1
     assert str(caught[0].message).endswith(
         "left out 8 annotations with an empty segmentation (id 1, 2, 3, 4, 5 and 3 more); "
-        "1 annotations whose box has no area inside the picture (id 20)"
+        "1 annotations whose box has no area inside the image (id 20)"
     )
     assert caught[0].filename == __file__
 
@@ -298,7 +298,7 @@ def test_file_that_is_no_coco(tmp_path: Path, text: str, message: str) -> None:
         load_split(root, "train")
 
 
-def test_missing_pictures_are_counted(tmp_path: Path) -> None:
+def test_missing_images_are_counted(tmp_path: Path) -> None:
     names = ("cat.jpg", "dog.jpg", "cow.jpg")
     images = [
         {"id": 42 + i, "file_name": name, "height": 4, "width": 6} for i, name in enumerate(names)
@@ -316,7 +316,7 @@ def annotated(**changes: Any) -> Callable[[Content], None]:
     return lambda content: content["annotations"][0].update(changes)
 
 
-def pictured(**changes: Any) -> Callable[[Content], None]:
+def imaged(**changes: Any) -> Callable[[Content], None]:
     return lambda content: content["images"][0].update(changes)
 
 
@@ -351,12 +351,12 @@ def rle(size: list[int], counts: object) -> Callable[[Content], None]:
         (doubled("images"), "image id 42 stands more than once in 'images'; .*remove or renumber"),
         (doubled("annotations"), "annotation id 1 stands more than once in 'annotations'; ids"),
         (doubled("categories"), "category id 7 stands more than once in 'categories'; ids have"),
-        (pictured(file_name="no.jpg"), r"image 42 \(no\.jpg\) is missing on disk; put it into"),
-        (pictured(file_name=""), r"image 42 \(\) is missing on disk"),
-        (pictured(file_name=None), "image 42: file_name: .*valid string, given None; correct this"),
-        (pictured(height=0), "image 42: height: .*greater than 0, given 0; correct this entry"),
-        (pictured(width=6.5), r"image 42: width: .*valid integer, given 6\.5"),
-        (pictured(id="42"), "image 42: id: .*valid integer, given '42'"),
+        (imaged(file_name="no.jpg"), r"image 42 \(no\.jpg\) is missing on disk; put it into"),
+        (imaged(file_name=""), r"image 42 \(\) is missing on disk"),
+        (imaged(file_name=None), "image 42: file_name: .*valid string, given None; correct this"),
+        (imaged(height=0), "image 42: height: .*greater than 0, given 0; correct this entry"),
+        (imaged(width=6.5), r"image 42: width: .*valid integer, given 6\.5"),
+        (imaged(id="42"), "image 42: id: .*valid integer, given '42'"),
         (without("images", "id"), r"images\[0\]: id: Field required; correct this entry"),
         (without("categories", "name"), "category 7: name: Field required"),
         (without("annotations", "segmentation"), "annotation 1: segmentation: Field required"),
@@ -378,9 +378,9 @@ def rle(size: list[int], counts: object) -> Callable[[Content], None]:
         (rle([4, 6], 5), r"annotation 1: segmentation\.RLE\.counts.*given 5"),
         (
             rle([6, 4], SQUARE_RUNS),
-            r"annotation 1: its RLE is of size \[6, 4\] \(height, width\), the picture of \[4, 6\]",
+            r"annotation 1: its RLE is of size \[6, 4\] \(height, width\), the image of \[4, 6\]",
         ),
-        (rle([4, 6], [9, 2]), "counts cover 11 pixels, the picture has 4 x 6 = 24 .*; encode the"),
+        (rle([4, 6], [9, 2]), "counts cover 11 pixels, the image has 4 x 6 = 24 .*; encode the"),
         (rle([4, 6], [9, -2, 17]), "annotation 1: its RLE counts cover 24 pixels, .*negative"),
         (rle([4, 6], "9"), "annotation 1: its RLE counts cover 9 pixels"),
         (rle([4, 6], "not RLE"), "its RLE counts 'not RLE' are no compressed RLE; encode the mask"),
@@ -494,7 +494,7 @@ def test_other_categories_without_objects_stay(tmp_path: Path, content: Content)
     assert len(load_split(dataset(tmp_path, content), "train").classes) == 2
 
 
-def test_objects_may_stand_before_their_pictures_and_classes(tmp_path: Path) -> None:
+def test_objects_may_stand_before_their_images_and_classes(tmp_path: Path) -> None:
     backwards = {key: CONTENT[key] for key in ("annotations", "categories", "images")}
     split = load_split(dataset(tmp_path, {"info": {"images": []}, **backwards}), "train")
     assert split.records == load_split(dataset(tmp_path, CONTENT), "train").records
@@ -512,8 +512,8 @@ def test_names_in_any_script(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (pictured(file_name="\ud800.jpg"), r"image 42: Invalid JSON: .*hex escape"),
-        (pictured(height=2**31), "image 42: height: .*less than 2147483648"),
+        (imaged(file_name="\ud800.jpg"), r"image 42: Invalid JSON: .*hex escape"),
+        (imaged(height=2**31), "image 42: height: .*less than 2147483648"),
         (rle([4], SQUARE_RUNS), r"annotation 1: its RLE is of size \[4\]; allowed is \[height, wi"),
         (rle([0, 6], []), r"its RLE is of size \[0, 6\]; allowed is"),
         (rle([10**6, 10**6], "9"), r"its RLE is of size \[1000000, 1000000\]; allowed .* pixels"),

@@ -126,13 +126,13 @@ LAYOUTS = {
         },
     ),
     "a json in annotations/": (
-        ["annotations/train.json", "annotations/val_coco.json", "pictures/a/1.jpg"],
+        ["annotations/train.json", "annotations/val_coco.json", "images/a/1.jpg"],
         {
-            "train": ("coco", "annotations/train.json", "pictures"),
-            "val": ("coco", "annotations/val_coco.json", "pictures"),
+            "train": ("coco", "annotations/train.json", "images"),
+            "val": ("coco", "annotations/val_coco.json", "images"),
         },
     ),
-    "pictures in the root": (
+    "images in the root": (
         ["train.json", "a.JPG"],
         {"train": ("coco", "train.json", ".")},
     ),
@@ -163,7 +163,7 @@ def test_layouts(
     assert found(tree(tmp_path, *paths)) == expected
 
 
-def test_lvis_finds_the_pictures_of_coco_next_door(tmp_path: Path) -> None:
+def test_lvis_finds_the_images_of_coco_next_door(tmp_path: Path) -> None:
     tree(tmp_path, "lvis/lvis_v1_train.json", "coco/train2017/")
     assert found(tmp_path / "lvis") == {"train": ("lvis", "lvis_v1_train.json", "../coco")}
 
@@ -245,10 +245,10 @@ def test_missing_split_lists_what_was_looked_for_and_what_is_there(tmp_path: Pat
     )
 
 
-def test_annotations_without_pictures_are_named(tmp_path: Path) -> None:
+def test_annotations_without_images_are_named(tmp_path: Path) -> None:
     tree(tmp_path, "annotations/instances_train.json", "train/", "annotations/instances_val.json")
     assert list(find_splits(tmp_path)) == ["train"]
-    message = r"no pictures for split 'val': \S+instances_val\.json is there, but \S+/val \(a fold"
+    message = r"no images for split 'val': \S+instances_val\.json is there, but \S+/val \(a fold"
     with pytest.raises(DatasetError, match=message):
         find_split(tmp_path, "val")
 

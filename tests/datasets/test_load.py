@@ -22,17 +22,17 @@ CONTENT: dict[str, Any] = {
 }
 
 
-def write(root: Path, file: str, content: dict[str, Any], *pictures: str) -> Path:
-    for name in (file, *pictures):
+def write(root: Path, file: str, content: dict[str, Any], *images: str) -> Path:
+    for name in (file, *images):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     (root / file).write_text(json.dumps(content))
     return root
 
 
-def check(split: Split, picture: Path) -> None:
+def check(split: Split, image: Path) -> None:
     (record,) = split.records
-    assert record.path == picture
+    assert record.path == image
     assert record.path.is_file()
     (one,) = record.annotations
     assert (one.box, one.area, one.label) == ((2.0, 1.0, 4.0, 3.0), 4.0, 0)
@@ -40,7 +40,7 @@ def check(split: Split, picture: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "picture", "name"),
+    ("file", "image", "name"),
     [
         ("annotations/instances_train.json", "train/cat.jpg", "train"),
         ("annotations/instances_train2017.json", "images/train2017/cat.jpg", "train"),
@@ -51,13 +51,13 @@ def check(split: Split, picture: Path) -> None:
         ("annotations/train.json", "images/cat.jpg", "train"),
     ],
 )
-def test_layouts(tmp_path: Path, file: str, picture: str, name: str) -> None:
-    split = load_split(str(write(tmp_path, file, CONTENT, picture)), name)
+def test_layouts(tmp_path: Path, file: str, image: str, name: str) -> None:
+    split = load_split(str(write(tmp_path, file, CONTENT, image)), name)
     assert (split.name, split.annotation_file) == (name, tmp_path / file)
-    check(split, tmp_path / picture)
+    check(split, tmp_path / image)
 
 
-def test_pictures_of_lvis_without_annotations_are_federated(tmp_path: Path) -> None:
+def test_images_of_lvis_without_annotations_are_federated(tmp_path: Path) -> None:
     """Its image_info files have no lists of absent classes: their name tells."""
     content = {key: CONTENT[key] for key in ("images", "categories")}
     file = "annotations/lvis_v1_image_info_test_dev.json"
@@ -78,7 +78,7 @@ def test_annotated_lvis_needs_its_lists(tmp_path: Path) -> None:
         load_split(write(tmp_path, "lvis_v1_val.json", CONTENT, "val2017/cat.jpg"), "val")
 
 
-def test_lvis_v1_names_pictures_by_url_only(tmp_path: Path) -> None:
+def test_lvis_v1_names_images_by_url_only(tmp_path: Path) -> None:
     image = {
         "id": 42,
         "height": 4,
@@ -92,11 +92,11 @@ def test_lvis_v1_names_pictures_by_url_only(tmp_path: Path) -> None:
         {"id": 7, "name": "cat", "frequency": "f"},
     ]
     content = {**CONTENT, "images": [image], "categories": categories}
-    picture = "coco/val2017/000000000042.jpg"
-    write(tmp_path, "lvis/lvis_v1_val.json", content, picture, "coco/train2017/000000000042.jpg")
+    place = "coco/val2017/000000000042.jpg"
+    write(tmp_path, "lvis/lvis_v1_val.json", content, place, "coco/train2017/000000000042.jpg")
     split = load_split(tmp_path / "lvis", "val")
     (record,) = split.records
-    assert record.path.resolve() == (tmp_path / picture).resolve()
+    assert record.path.resolve() == (tmp_path / place).resolve()
     assert (record.negative, record.not_exhaustive) == ((1,), (0,))
     assert (split.federated, split.frequency) == (True, ("f", "r"))
 
@@ -130,11 +130,11 @@ def test_classes_may_be_taken_as_one(tmp_path: Path) -> None:
     assert {a.label for r in split.records for a in r.annotations} == {0}
 
 
-# --- pictures without annotations
+# --- images without annotations
 
 
 @pytest.mark.parametrize("annotations", [None, []])
-def test_test_pictures_can_be_loaded_but_not_trained_on(
+def test_test_images_can_be_loaded_but_not_trained_on(
     tmp_path: Path, annotations: list[object] | None
 ) -> None:
     content = {**CONTENT, "annotations": annotations}
@@ -143,7 +143,7 @@ def test_test_pictures_can_be_loaded_but_not_trained_on(
     file = "annotations/image_info_test-dev2017.json"
     split = load_split(write(tmp_path, file, content, "test2017/cat.jpg"), "test-dev")
     assert [(r.id, r.annotations) for r in split.records] == [(42, ())]
-    message = r"test-dev2017\.json: none of its 1 pictures has an annotated object, .*; train on an"
+    message = r"test-dev2017\.json: none of its 1 images has an annotated object, .*; train on an"
     with pytest.raises(DatasetError, match=message):
         check_trainable(split)
 
@@ -152,7 +152,7 @@ def test_what_can_be_trained_on(tmp_path: Path) -> None:
     split = load_split(make_shapes(tmp_path, train=2, val=0, objects=(1, 1)), "train")
     check_trainable(split)
     check_trainable(split.merged())
-    with pytest.raises(DatasetError, match=r"instances_train\.json: no pictures to train on"):
+    with pytest.raises(DatasetError, match=r"instances_train\.json: no images to train on"):
         check_trainable(replace(split, records=()))
 
 
@@ -162,12 +162,12 @@ def test_other_files_need_annotations(tmp_path: Path) -> None:
         load_split(write(tmp_path, "train.json", content, "images/cat.jpg"), "train")
 
 
-def test_pictures_need_not_be_there_if_none_is_needed(tmp_path: Path) -> None:
+def test_images_need_not_be_there_if_none_is_needed(tmp_path: Path) -> None:
     write(tmp_path, "annotations/instances_train.json", CONTENT)
     (tmp_path / "train").mkdir()
     with pytest.raises(DatasetError, match=r"image 42 \(cat\.jpg\) is missing on disk"):
         load_split(tmp_path, "train")
-    (record,) = load_split(tmp_path, "train", pictures=False).records
+    (record,) = load_split(tmp_path, "train", images=False).records
     assert record.path == tmp_path / "train" / "cat.jpg"
 
 
@@ -175,15 +175,13 @@ def test_pictures_need_not_be_there_if_none_is_needed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "pictures", "objects", "classes"),
+    ("name", "images", "objects", "classes"),
     [("val_100", 100, 977, 1230), ("val_mini", 9, 55, 1230)],
 )
-def test_lvis_fixture(
-    shared_dir: Path, name: str, pictures: int, objects: int, classes: int
-) -> None:
+def test_lvis_fixture(shared_dir: Path, name: str, images: int, objects: int, classes: int) -> None:
     root = shared_dir / "datasets" / "lvis_fixture"
-    split = load_split(root, name, pictures=name == "val_mini")
-    assert (len(split.records), len(split.classes)) == (pictures, classes)
+    split = load_split(root, name, images=name == "val_mini")
+    assert (len(split.records), len(split.classes)) == (images, classes)
     assert sum(len(record.annotations) for record in split.records) == objects
     assert split.federated
     assert {often: split.frequency.count(often) for often in "rcf"} == {
@@ -206,7 +204,7 @@ def test_coco_evaluation_fixture(shared_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "val2014").mkdir()
     fixture = shared_dir / "datasets" / "coco_eval_fixture" / "instances_val2014_100.json"
     shutil.copy(fixture, tmp_path / "annotations" / "instances_val2014.json")
-    split = load_split(tmp_path, "val", pictures=False)
+    split = load_split(tmp_path, "val", images=False)
     assert len(split.records) == 100
     objects = [a for record in split.records for a in record.annotations]
     assert len(objects) == 839

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffinst.datasets.packed import Packed, PackedRecords, pack_texts, unpack_texts
-from diffinst.datasets.packer import Objects, Pictures, pack
+from diffinst.datasets.packer import Images, Objects, pack
 from diffinst.datasets.records import Annotation, ImageRecord
 from diffinst.datasets.segmentation import Segmentation
 
@@ -16,9 +16,9 @@ SQUARE = [2.0, 1.0, 4.0, 1.0, 4.0, 3.0, 2.0, 3.0]
 CORNER = [0.0, 0.0, 1.0, 0.0, 0.0, 1.5]
 RUNS: Segmentation = {"size": [4, 6], "counts": [9, 2, 2, 2, 9]}
 TEXT: Segmentation = {"size": [4, 6], "counts": "92207"}  # 9, 2, 2, then 2 - 2 and 9 - 2
-FOLDER = Path("pictures")
+FOLDER = Path("images")
 
-# Objects in the order of the file: picture, label, segmentation, crowd. Pictures 0 and 2 have some.
+# Objects in the order of the file: image, label, segmentation, crowd. Images 0 and 2 have some.
 OBJECTS: list[tuple[int, int, Segmentation, int]] = [
     (2, 1, [SQUARE, CORNER], 0),
     (0, 0, RUNS, 1),
@@ -28,15 +28,15 @@ OBJECTS: list[tuple[int, int, Segmentation, int]] = [
 
 
 def some() -> Packed:
-    pictures, objects = Pictures(), Objects()
+    images, objects = Images(), Objects()
     for i, name in enumerate(("a.jpg", "sub/ä.jpg", "c.jpg")):
-        pictures.add(30 - 10 * i, 4, 6, name)
-        pictures.negative.add([2, 1] if i == 1 else [])
-        pictures.not_exhaustive.add([0] if i == 2 else [])
-    for j, (picture, label, segmentation, crowd) in enumerate(OBJECTS):
-        objects.add(100 + j, picture, label, segmentation, (2, 1, 2, 2), 4.5 + j, crowd)
+        images.add(30 - 10 * i, 4, 6, name)
+        images.negative.add([2, 1] if i == 1 else [])
+        images.not_exhaustive.add([0] if i == 2 else [])
+    for j, (image, label, segmentation, crowd) in enumerate(OBJECTS):
+        objects.add(100 + j, image, label, segmentation, (2, 1, 2, 2), 4.5 + j, crowd)
     rows = np.array([one[0] for one in OBJECTS])
-    packed, left_out = pack(pictures, objects, rows, np.array([one[1] for one in OBJECTS]))
+    packed, left_out = pack(images, objects, rows, np.array([one[1] for one in OBJECTS]))
     assert left_out == []
     return packed
 
@@ -89,8 +89,8 @@ def test_equality(records: PackedRecords) -> None:
     assert records != 5
 
 
-def test_no_pictures() -> None:
-    packed, _ = pack(Pictures(), Objects(), np.zeros(0, np.int64), np.zeros(0, np.int64))
+def test_no_images() -> None:
+    packed, _ = pack(Images(), Objects(), np.zeros(0, np.int64), np.zeros(0, np.int64))
     records = PackedRecords(packed, FOLDER)
     assert records == ()
     assert not records
@@ -98,7 +98,7 @@ def test_no_pictures() -> None:
     assert records.with_ids([1]) == ()
 
 
-def test_chosen_pictures(records: PackedRecords) -> None:
+def test_chosen_images(records: PackedRecords) -> None:
     chosen = records.with_ids([10, 20, 5])
     assert chosen == RECORDS[1:]
     assert chosen.object_counts().tolist() == [0, 3]

@@ -55,7 +55,7 @@ def test_rasterize_refuses_rle_of_another_size() -> None:
 
 
 def test_rasterize_refuses_rle_that_would_decode_to_garbage() -> None:
-    with pytest.raises(DatasetError, match="its RLE counts cover 9 pixels, the picture has 4 x 6"):
+    with pytest.raises(DatasetError, match="its RLE counts cover 9 pixels, the image has 4 x 6"):
         rasterize({"size": [4, 6], "counts": "9"}, 4, 6)
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from diffinst.datasets.load import load_split
-from diffinst.datasets.split import Split, class_counts, labels_by_picture
+from diffinst.datasets.split import Split, class_counts, labels_by_image
 from diffinst.datasets.synthetic import make_shapes
 
 SQUARE = [2.0, 1.0, 4.0, 1.0, 4.0, 3.0, 2.0, 3.0]
 
-# Pictures 1, 2, 3; classes 10 (label 0) and 20 (label 1), 30 (label 2) on none. Picture 1 holds
-# two of class 10 and one of 20, picture 3 one of class 10.
+# Images 1, 2, 3; classes 10 (label 0) and 20 (label 1), 30 (label 2) on none. Image 1 holds
+# two of class 10 and one of 20, image 3 one of class 10.
 OBJECTS = [(1, 1, 10), (2, 1, 20), (3, 1, 10), (4, 3, 10)]
 
 
@@ -104,7 +104,7 @@ def test_as_coco(split: Split) -> None:
     ]
 
 
-def test_as_coco_of_some_pictures(split: Split) -> None:
+def test_as_coco_of_some_images(split: Split) -> None:
     content: Any = split.as_coco([3, 2])
     assert [image["id"] for image in content["images"]] == [2, 3]
     assert [a["id"] for a in content["annotations"]] == [4]
@@ -127,9 +127,9 @@ def test_as_coco_reads_back(tmp_path: Path) -> None:
     assert load_split(root, "train").records == split.records
 
 
-def test_classes_are_counted_by_picture(split: Split) -> None:
-    pictures, labels = labels_by_picture(split)
-    assert pictures.tolist() == [0, 0, 2]
+def test_classes_are_counted_by_image(split: Split) -> None:
+    images, labels = labels_by_image(split)
+    assert images.tolist() == [0, 0, 2]
     assert labels.tolist() == [0, 1, 0]
     assert class_counts(split).tolist() == [2, 1, 0]
     assert class_counts(split.merged()).tolist() == [2]

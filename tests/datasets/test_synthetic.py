@@ -64,8 +64,8 @@ def test_masks_are_disjoint_and_agree_with_box_and_area(tmp_path: Path) -> None:
 def test_shapes_stand_out_from_the_background(tmp_path: Path) -> None:
     make_shapes(tmp_path, train=6, val=0, objects=(2, 4))
     for record in load_split(tmp_path, "train").records:
-        picture = read_image(record.path).astype(float)
-        saturation = picture.max(-1) - picture.min(-1)
+        image = read_image(record.path).astype(float)
+        saturation = image.max(-1) - image.min(-1)
         masks = [rasterize(a.segmentation, record.height, record.width) for a in record.annotations]
         background = ~np.any(masks, axis=0)
         for mask in masks:
@@ -110,7 +110,7 @@ def test_same_seed_same_files_other_seed_others(tmp_path: Path) -> None:
     assert all(first[name] != other[name] for name in first)
 
 
-def test_pictures_do_not_depend_on_their_number(tmp_path: Path) -> None:
+def test_images_do_not_depend_on_their_number(tmp_path: Path) -> None:
     few = contents(make_shapes(tmp_path / "few", train=2, val=1))
     many = contents(make_shapes(tmp_path / "many", train=4, val=2))
     assert all(many[name] == few[name] for name in few if name.endswith(".png"))
@@ -160,7 +160,7 @@ def test_annotations_of_others_are_not_overwritten(tmp_path: Path) -> None:
         ({"objects": (-1, 2)}, r"objects=\(-1, 2\); allowed"),
         (
             {"objects": (300, 300), "size": (32, 32)},
-            r"objects=\(300, 300\): only \d+ of 300 shapes fit on a picture; ask for",
+            r"objects=\(300, 300\): only \d+ of 300 shapes fit on an image; ask for",
         ),
     ],
 )

@@ -13,14 +13,14 @@ from diffinst.datasets.load import load_split
 from diffinst.datasets.segmentation import DatasetError, rasterize
 from diffinst.datasets.split import Split
 
-# In a picture of 4 rows and 8 columns: x 0.25 * 8 = 2 to 0.5 * 8 = 4, y 0.25 * 4 = 1 to
+# In an image of 4 rows and 8 columns: x 0.25 * 8 = 2 to 0.5 * 8 = 4, y 0.25 * 4 = 1 to
 # 0.75 * 4 = 3, so four pixels.
 SQUARE = "0.25 0.25 0.5 0.25 0.5 0.75 0.25 0.75"
 POLYGON = [2.0, 1.0, 4.0, 1.0, 4.0, 3.0, 2.0, 3.0]
 YAML = "names: [cat, dog]\ntrain: images/train\nval: images/val\n"
 
 
-def picture(path: Path, size: tuple[int, int] = (8, 4), orientation: int | None = None) -> None:
+def image(path: Path, size: tuple[int, int] = (8, 4), orientation: int | None = None) -> None:
     """Size is (width, height), as stored."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", size)
@@ -31,10 +31,10 @@ def picture(path: Path, size: tuple[int, int] = (8, 4), orientation: int | None 
 
 
 def write(root: Path, labels: dict[str, str], content: str = YAML) -> Path:
-    """Pictures 8 wide and 4 high in images/train with these labels."""
+    """Images 8 wide and 4 high in images/train with these labels."""
     (root / "data.yaml").write_text(content)
     for name, text in labels.items():
-        picture(root / "images" / "train" / f"{name}.png")
+        image(root / "images" / "train" / f"{name}.png")
         file = root / "labels" / "train" / f"{name}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
@@ -65,20 +65,18 @@ def test_polygons_become_masks(tmp_path: Path) -> None:
     assert np.array_equal(rasterize(one.segmentation, 4, 8), expected)
 
 
-def test_a_picture_without_a_label_file_has_no_objects(tmp_path: Path) -> None:
+def test_a_image_without_a_label_file_has_no_objects(tmp_path: Path) -> None:
     root = write(tmp_path, {"a": f"0 {SQUARE}", "b": f"0 {SQUARE}", "c": ""})
     (root / "labels" / "train" / "a.txt").unlink()
-    message = (
-        r"1 of 3 pictures of 'train' have no label file \(first \S+train/a\.png\): taken as sh"
-    )
+    message = r"1 of 3 images of 'train' have no label file \(first \S+train/a\.png\): taken as sh"
     with pytest.warns(UserWarning, match=message):
         split = load_split(root, "train")
     assert [len(r.annotations) for r in split.records] == [0, 1, 0]
 
 
-def test_shares_refer_to_the_picture_turned_upright(tmp_path: Path) -> None:
+def test_shares_refer_to_the_image_turned_upright(tmp_path: Path) -> None:
     root = write(tmp_path, {"a": f"0 {SQUARE}"})
-    picture(root / "images" / "train" / "a.png", size=(4, 8), orientation=6)
+    image(root / "images" / "train" / "a.png", size=(4, 8), orientation=6)
     (record,) = load_split(root, "train").records
     assert (record.height, record.width) == (4, 8)
     assert record.annotations[0].segmentation == [POLYGON]
@@ -100,7 +98,7 @@ def test_names(tmp_path: Path, given: str, classes: tuple[str, ...], ids: tuple[
     assert split.records[0].annotations[0].label == 1
 
 
-# --- where pictures and labels are
+# --- where images and labels are
 
 
 @pytest.mark.parametrize(
@@ -120,7 +118,7 @@ def test_label_path(image: str, label: str) -> None:
 @pytest.mark.parametrize("where", ["images/data", "images/data/images"])
 def test_folders_above_the_dataset_may_be_called_images(tmp_path: Path, where: str) -> None:
     root = tmp_path / where
-    picture(root / "train" / "a.png")
+    image(root / "train" / "a.png")
     (root / "train" / "a.txt").write_text(f"0 {SQUARE}")
     ahead, _, behind = str(root).rpartition("images")
     lure = Path(f"{ahead}labels{behind}") / "train" / "a.txt"  # of another dataset
@@ -130,7 +128,7 @@ def test_folders_above_the_dataset_may_be_called_images(tmp_path: Path, where: s
     assert [len(r.annotations) for r in load_split(root, "train").records] == [1]
 
 
-def test_labels_beside_pictures_in_images(tmp_path: Path) -> None:
+def test_labels_beside_images_in_images(tmp_path: Path) -> None:
     root = write(tmp_path, {"a": f"0 {SQUARE}"})
     os.replace(root / "labels" / "train" / "a.txt", root / "images" / "train" / "a.txt")
     assert [len(r.annotations) for r in load_split(root, "train").records] == [1]
@@ -146,7 +144,7 @@ def test_labels_next_to_a_base_called_images(tmp_path: Path) -> None:
 def test_roboflow(tmp_path: Path) -> None:
     """Its paths lead out of the export, and its test split may be missing."""
     for split in ("train", "valid"):
-        picture(tmp_path / split / "images" / "a.jpg")
+        image(tmp_path / split / "images" / "a.jpg")
         (tmp_path / split / "labels").mkdir()
         (tmp_path / split / "labels" / "a.txt").write_text(f"0 {SQUARE}")
     (tmp_path / "data.yaml").write_text(
@@ -168,8 +166,8 @@ def test_the_path_key(tmp_path: Path, path: str) -> None:
 
 def test_several_folders_and_lists(tmp_path: Path) -> None:
     root = write(tmp_path, {"a": f"0 {SQUARE}"})
-    picture(root / "more" / "images" / "b.png")
-    picture(root / "rest" / "c.png")
+    image(root / "more" / "images" / "b.png")
+    image(root / "rest" / "c.png")
     (root / "list.txt").write_text("./rest/c.png\n\nimages/train/a.png\nrest/c.png\n")
     (root / "data.yaml").write_text(
         "names: [cat]\ntrain: [images/train, more/images]\nval: list.txt\n"
@@ -219,9 +217,9 @@ def test_objects_without_extent_are_left_out(tmp_path: Path) -> None:
         (f"0 {SQUARE} 0.1", "10 numbers, the first 0; allowed is"),
         ("0", "1 numbers, the first 0"),
         (f"cat {SQUARE}", "'cat 0.25 .* are no numbers; correct it"),
-        ("0 10 10 20 10 20 20", "10 is outside the picture; coordinates are shares of its width"),
-        ("0 0.1 0.1 nan 0.1 0.2 0.2", "nan is outside the picture"),
-        ("0 -0.2 0.1 0.1 0.1 0.2 0.2", "-0.2 is outside the picture"),
+        ("0 10 10 20 10 20 20", "10 is outside the image; coordinates are shares of its width"),
+        ("0 0.1 0.1 nan 0.1 0.2 0.2", "nan is outside the image"),
+        ("0 -0.2 0.1 0.1 0.1 0.2 0.2", "-0.2 is outside the image"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -256,17 +254,17 @@ def test_a_wrong_data_yaml_is_named(tmp_path: Path, content: str, message: str) 
         load_split(root, "train")
 
 
-def test_missing_labels_and_pictures(tmp_path: Path) -> None:
+def test_missing_labels_and_images(tmp_path: Path) -> None:
     root = write(tmp_path, {"a": f"0 {SQUARE}"})
     (root / "labels" / "train" / "a.txt").unlink()
-    message = r"none of the 1 pictures of 'train' has a label file; looked for \S+labels/train/a\.t"
+    message = r"none of the 1 images of 'train' has a label file; looked for \S+labels/train/a\.t"
     with pytest.raises(DatasetError, match=message):
         load_split(root, "train")
     (root / "images" / "train" / "a.png").unlink()
-    with pytest.raises(DatasetError, match="'train': no pictures in"):
+    with pytest.raises(DatasetError, match="'train': no images in"):
         load_split(root, "train")
-    (root / "images" / "train" / "a.png").write_bytes(b"no picture")
-    with pytest.raises(DatasetError, match=r"a\.png: cannot be read as a picture"):
+    (root / "images" / "train" / "a.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=r"a\.png: cannot be read as an image"):
         load_split(root, "train")
     (root / "list.txt").write_text("images/none.png")
     (root / "data.yaml").write_text("names: [cat]\ntrain: list.txt")
@@ -276,9 +274,9 @@ def test_missing_labels_and_pictures(tmp_path: Path) -> None:
         load_split(root, "train")
 
 
-def test_test_pictures_need_no_labels(tmp_path: Path) -> None:
+def test_test_images_need_no_labels(tmp_path: Path) -> None:
     root = write(tmp_path, {}, "names: [cat]\ntest: images\n")
-    picture(root / "images" / "a.png")
+    image(root / "images" / "a.png")
     assert [r.annotations for r in load_split(root, "test").records] == [()]
 
 
@@ -289,12 +287,10 @@ def test_labels_that_are_no_text(tmp_path: Path) -> None:
         load_split(root, "train")
 
 
-# --- many pictures
+# --- many images
 
 
-def test_many_pictures_are_kept_in_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_images_are_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFFINST_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "FEW_FILES", 1)
     root = tmp_path / "data"
@@ -306,7 +302,7 @@ def test_many_pictures_are_kept_in_the_cache(
     label = root / "labels" / "train" / "a.txt"
     label.write_text("")
     assert [len(r.annotations) for r in load_split(root, "train").records] == [0, 1]
-    picture(root / "images" / "train" / "c.png")
+    image(root / "images" / "train" / "c.png")
     assert names(load_split(root, "train")) == ["a.png", "b.png", "c.png"]
     file = find_split(root, "train").annotations
     before = yolo.state(file, "train")

@@ -23,7 +23,7 @@ from diffinst.diffusion.signal import (
 
 PAPER = DiffusionConfig()
 SCHEDULE = cosine_schedule(1000)
-SCALE = torch.tensor([200.0, 100.0, 200.0, 100.0])  # a picture of 100 rows and 200 columns
+SCALE = torch.tensor([200.0, 100.0, 200.0, 100.0])  # an image of 100 rows and 200 columns
 
 
 def draws(proposals: int, objects: int, t: int, seed: int = 0) -> Corruption:
@@ -41,7 +41,7 @@ def test_signal_by_hand() -> None:
 
 def test_sizes_in_pixels() -> None:
     config = DiffusionConfig(size_pixels=64)
-    # the centre is the picture's middle; 32 of 64 pixels is the middle of the signal, 64 its end
+    # the centre is the image's middle; 32 of 64 pixels is the middle of the signal, 64 its end
     boxes = torch.tensor([[84.0, 18.0, 116.0, 82.0]])
     assert to_unit(boxes, SCALE, config).tolist() == [[0.5, 0.5, 0.5, 1]]
     x = to_signal(boxes, SCALE, config)
@@ -87,7 +87,7 @@ def test_padding_by_hand() -> None:
     torch.testing.assert_close(padded, torch.tensor(wanted))
 
 
-def test_a_picture_without_objects_starts_with_a_full_box() -> None:
+def test_a_image_without_objects_starts_with_a_full_box() -> None:
     padded = pad_start(torch.zeros(0, 4), torch.zeros(2, 4), 2)
     assert padded.tolist() == [[0.5, 0.5, 1, 1], [0.5, 0.5, 0.5, 0.5]]
 
@@ -145,7 +145,7 @@ def test_noise_repeats_with_its_generator(kind: str) -> None:
 
 
 def test_sobol_centres_leave_no_holes() -> None:
-    """64 points of a scrambled Sobol sequence: four in each of 16 squares of the picture."""
+    """64 points of a scrambled Sobol sequence: four in each of 16 squares of the image."""
     config = DiffusionConfig(noise="sobol")
     noise = draw_noise(64, config, torch.Generator().manual_seed(0))
     squares = ((noise[:, :2] + 2) / 4 * 4).floor().clamp(0, 3).long()

@@ -1,4 +1,4 @@
-"""Do the published pictures and masks of nuclei come out as the COCO-format folder they mean?"""
+"""Do the published images and masks of nuclei come out as the COCO-format folder they mean?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diffinst.datasets.segmentation import DatasetError, rasterize
 from diffinst.download.archive import ArchiveError
 from diffinst.download.nuclei import convert, split_of
 
-VAL = "04acab7636c4cf61" + "0" * 48  # a real id begins so, and its picture is one to validate on
+VAL = "04acab7636c4cf61" + "0" * 48  # a real id begins so, and its image is one to validate on
 TRAIN = ("00071198d059ba7f" + "0" * 48, "003cee89357d9fe1" + "0" * 48)
 
 
@@ -27,7 +27,7 @@ def png(pixels: npt.NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-def picture(shade: int, alpha: int = 255) -> bytes:
+def image(shade: int, alpha: int = 255) -> bytes:
     """4 x 6, red, with alpha, as most of the published ones."""
     return png(np.full((4, 6, 4), (shade, 0, 0, alpha), np.uint8))
 
@@ -41,7 +41,7 @@ def mask(rows: slice, columns: slice, shape: tuple[int, int] = (4, 6)) -> bytes:
 def sample(name: str, shade: int) -> dict[str, bytes]:
     """Two nuclei of 2 x 3 and 1 x 1 pixels, and a mask without any."""
     return {
-        f"{name}/images/{name}.png": picture(shade),
+        f"{name}/images/{name}.png": image(shade),
         f"{name}/masks/b.png": mask(slice(3, 4), slice(5, 6)),
         f"{name}/masks/a.png": mask(slice(0, 2), slice(1, 4)),
         f"{name}/masks/c.png": mask(slice(0, 0), slice(0, 0)),
@@ -58,11 +58,11 @@ def packed(path: Path, content: dict[str, bytes]) -> Path:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     content = sample(TRAIN[1], 20) | sample(VAL, 30) | sample(TRAIN[0], 10)
-    content[f"__MACOSX/{VAL}/masks/._a.png"] = b"no picture"
+    content[f"__MACOSX/{VAL}/masks/._a.png"] = b"no image"
     return packed(tmp_path / "a.zip", content)
 
 
-def test_pictures_and_masks_by_hand(file: Path, tmp_path: Path) -> None:
+def test_images_and_masks_by_hand(file: Path, tmp_path: Path) -> None:
     root = tmp_path / "nuclei"
     seen: list[tuple[int, int]] = []
     assert convert(file, root, progress=lambda *at: seen.append(at)) == root
@@ -105,7 +105,7 @@ def test_one_split_and_then_the_other(file: Path, tmp_path: Path) -> None:
     assert len(load_split(root, "train").records) == 2
 
 
-def test_a_folder_around_it_and_a_picture_without_nuclei(tmp_path: Path) -> None:
+def test_a_folder_around_it_and_a_image_without_nuclei(tmp_path: Path) -> None:
     name = TRAIN[0]
     shaded = {f"stage1_train/{name}/images/{name}.png": png(np.full((3, 5), 7, np.uint8))}
     root = convert(packed(tmp_path / "a.zip", shaded), tmp_path / "nuclei", splits=["train"])
@@ -117,7 +117,7 @@ def test_a_folder_around_it_and_a_picture_without_nuclei(tmp_path: Path) -> None
 
 def test_alpha_changes_no_colour(tmp_path: Path) -> None:
     name = TRAIN[0]
-    content = {f"{name}/images/{name}.png": picture(200, alpha=0)}
+    content = {f"{name}/images/{name}.png": image(200, alpha=0)}
     root = convert(packed(tmp_path / "a.zip", content), tmp_path / "nuclei", splits=["train"])
     with Image.open(root / "train" / f"{name}.png") as opened:
         assert (np.asarray(opened) == (200, 0, 0)).all()
@@ -138,27 +138,27 @@ def test_the_split_is_that_of_the_shipped_weights(shared_dir: Path) -> None:
     [
         pytest.param(
             {f"{TRAIN[0]}/masks/d.png": mask(slice(0, 1), slice(0, 1), (4, 5))},
-            r"masks/d\.png is of size \(4, 5\) \(height, width\), its picture of \(4, 6\)",
+            r"masks/d\.png is of size \(4, 5\) \(height, width\), its image of \(4, 6\)",
             id="a mask of another size",
         ),
         pytest.param(
-            {f"{TRAIN[0]}/masks/d.png": b"no picture"},
+            {f"{TRAIN[0]}/masks/d.png": b"no image"},
             r"masks/d\.png cannot be read \(cannot identify image",
             id="a broken mask",
         ),
         pytest.param(
-            {f"{TRAIN[0]}/images/{TRAIN[0]}.png": picture(9)[:45]},
+            {f"{TRAIN[0]}/images/{TRAIN[0]}.png": image(9)[:45]},
             r"images/\w+\.png cannot be read",
-            id="a broken picture",
+            id="a broken image",
         ),
         pytest.param(
-            {f"{TRAIN[0]}/images/again.png": picture(9)},
-            rf"{TRAIN[0]} has 2 pictures in its images/, expected is one",
-            id="two pictures",
+            {f"{TRAIN[0]}/images/again.png": image(9)},
+            rf"{TRAIN[0]} has 2 images in its images/, expected is one",
+            id="two images",
         ),
         pytest.param(
             {f"{'f' * 64}/masks/a.png": mask(slice(1), slice(1))},
-            rf"{'f' * 64} has 0 pictures in its images/, expected is one",
+            rf"{'f' * 64} has 0 images in its images/, expected is one",
             id="masks alone",
         ),
     ],
@@ -177,7 +177,7 @@ def test_what_is_wrong_is_named_and_nothing_is_left(
     [
         ({}, r"no ID/images/ID\.png in it; give stage1_train\.zip"),
         ({"readme.txt": b"hello"}, r"no ID/images/ID\.png in it; give stage1_train\.zip"),
-        (sample(TRAIN[0], 1), r"holds no picture of the split 'val'; is it stage1_train\.zip\?"),
+        (sample(TRAIN[0], 1), r"holds no image of the split 'val'; is it stage1_train\.zip\?"),
     ],
 )
 def test_another_archive(tmp_path: Path, content: dict[str, bytes], message: str) -> None:

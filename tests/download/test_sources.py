@@ -104,7 +104,7 @@ def test_half_a_split_of_nuclei_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("coco", ["coco", "coco/images"])
-def test_lvis_finds_the_pictures_of_coco_beside_it(tmp_path: Path, coco: str) -> None:
+def test_lvis_finds_the_images_of_coco_beside_it(tmp_path: Path, coco: str) -> None:
     put(tmp_path / coco, "train2017")
     assert "train2017" in made(plan("lvis", tmp_path / "lvis"))  # val2017 would not be found there
     assert fetched(plan("lvis", tmp_path / "lvis", only="train")) == ["lvis_v1_train.json.zip"]
@@ -112,7 +112,7 @@ def test_lvis_finds_the_pictures_of_coco_beside_it(tmp_path: Path, coco: str) ->
     needs = plan("lvis", tmp_path / "lvis")
     assert made(needs) == ["annotations/lvis_v1_val.json", "annotations/lvis_v1_train.json"]
     assert needs.present == (tmp_path / coco / "val2017", tmp_path / coco / "train2017")
-    put(tmp_path / "lvis", "val2017")  # then its own folder is where pictures are looked for
+    put(tmp_path / "lvis", "val2017")  # then its own folder is where images are looked for
     assert "train2017" in made(plan("lvis", tmp_path / "lvis"))
 
 

@@ -1,4 +1,4 @@
-"""A tiny model and a few pictures, and annotations made into results."""
+"""A tiny model and a few images, and annotations made into results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diffinst.inference.predictor import DiffusionInst
 
 @pytest.fixture(scope="session")
 def shapes_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six val pictures of discs, boxes and triangles; to be read only."""
+    """Six val images of discs, boxes and triangles; to be read only."""
     folder = tmp_path_factory.mktemp("shapes")
     return make_shapes(folder, train=0, val=6, size=(48, 64), objects=(2, 4))
 

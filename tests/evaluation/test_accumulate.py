@@ -13,7 +13,7 @@ from diffinst.evaluation.tables import Detection, Truth
 
 
 def random_boxes(rng: np.random.Generator, classes: int) -> tuple[Truth, list[Detection]]:
-    """Twenty pictures; every third class has no objects, some have no results."""
+    """Twenty images; every third class has no objects, some have no results."""
     objects: list[dict[str, object]] = []
     results: list[Detection] = []
     for i in range(300):

@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 from diffinst.evaluation.average_precision import CocoMetrics, coco_metrics
 
 Record = dict[str, Any]
-SIDE = 300  # pixels, height and width of every picture drawn here
+SIDE = 300  # pixels, height and width of every image drawn here
 NUMBERS = [f.name for f in fields(CocoMetrics) if f.name not in ("per_class", "precision")]
 
 # Printed in cocoapi's demo notebook (bbox) and in the tests of faster_coco_eval (both).
@@ -39,7 +39,7 @@ PUBLISHED = {  # (bbox, segm)
 
 
 def rectangle(x: float, y: float, width: float, height: float) -> Record:
-    """The RLE of a filled box in a SIDE x SIDE picture."""
+    """The RLE of a filled box in a SIDE x SIDE image."""
     corners = [x, y, x + width, y, x + width, y + height, x, y + height]
     return coco_mask.frPyObjects([corners], SIDE, SIDE)[0]
 
@@ -57,7 +57,7 @@ def found(box: tuple[float, ...], score: float, category_id: int = 1, image_id: 
 
 
 def scene(*things: Record, names: str = "a", num_images: int = 1) -> Record:
-    """Ground truth of SIDE x SIDE pictures; one category per letter."""
+    """Ground truth of SIDE x SIDE images; one category per letter."""
     return {
         "images": [{"id": i + 1, "height": SIDE, "width": SIDE} for i in range(num_images)],
         "categories": [{"id": i + 1, "name": name} for i, name in enumerate(names)],
@@ -212,7 +212,7 @@ class TestHandWorked:
         assert metrics.ar1 == near(1 / 3)
         assert math.isnan(metrics.ar10)
 
-    def test_limit_counts_per_picture_and_class(self) -> None:
+    def test_limit_counts_per_image_and_class(self) -> None:
         truth = scene(
             thing((10, 10, 40, 40)),
             thing((10, 10, 40, 40), image_id=2),
@@ -250,7 +250,7 @@ class TestNothingThere:
         assert all(math.isnan(value) for value in numbers_of(metrics).values())
         assert metrics.per_class == {}
 
-    def test_pictures_without_objects_still_hold_false_positives(self) -> None:
+    def test_images_without_objects_still_hold_false_positives(self) -> None:
         truth = scene(thing((10, 10, 40, 40)), num_images=3)
         hit, miss = found((10, 10, 40, 40), 0.5), found((10, 10, 40, 40), 0.9, image_id=2)
         assert coco_metrics(truth, [hit]).ap == near(1)
@@ -273,13 +273,13 @@ class TestImageIds:
         ("image_ids", "ap"),
         [(None, 51 / 101), ([1, 2], 51 / 101), ([1], 1), ([1, 1], 1), ([2], 0), ([3], math.nan)],
     )
-    def test_only_the_pictures_named_count(self, image_ids: Any, ap: float) -> None:
+    def test_only_the_images_named_count(self, image_ids: Any, ap: float) -> None:
         assert coco_metrics(self.TRUTH, self.RESULTS, image_ids=image_ids).ap == near(ap)
 
-    def test_no_pictures_give_nan(self) -> None:
+    def test_no_images_give_nan(self) -> None:
         assert math.isnan(coco_metrics(self.TRUTH, self.RESULTS, image_ids=[]).ap)
 
-    def test_unknown_pictures_are_named(self) -> None:
+    def test_unknown_images_are_named(self) -> None:
         with pytest.raises(ValueError, match=r"image_ids: image ids 8, 9 are not among the 3"):
             coco_metrics(self.TRUTH, self.RESULTS, image_ids=[9, 1, 8])
 
@@ -342,8 +342,8 @@ class TestAgainstPycocotools:
 
     @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
     @pytest.mark.parametrize("max_detections", [100, 500])
-    def test_crowded_pictures(self, iou_type: Any, max_detections: int) -> None:
-        # Two pictures of 150 objects in two classes, 1.6 results each with scores that often tie,
+    def test_crowded_images(self, iou_type: Any, max_detections: int) -> None:
+        # Two images of 150 objects in two classes, 1.6 results each with scores that often tie,
         # so the limit of 100 cuts and that of 500 does not.
         rng = np.random.default_rng(0)
         things: list[Record] = []
@@ -389,7 +389,7 @@ class TestErrors:
             ({"segmentation": {"size": [SIDE, SIDE], "counts": [9]}}, r"no compressed RLE"),
             (
                 {"segmentation": {"size": [28, 28], "counts": "`h0"}},
-                r"\[28, 28\], that of image 1 is \[300, 300\]; paste masks into the full picture$",
+                r"\[28, 28\], that of image 1 is \[300, 300\]; paste masks into the full image$",
             ),
         ],
     )

@@ -28,9 +28,9 @@ def metrics(classes: int, annotated: int) -> CocoMetrics:
 
 
 def drawn(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_classes_have_curves_where_they_can_be_told_apart(
 ) -> None:
     path = tmp_path / "pr.png"
     draw_precision_recall(metrics(classes, annotated), path, title="model on data")
-    picture = drawn(path)
-    assert picture.shape[1] == panels * PANEL
-    assert picture.std() > 10  # not blank
+    image = drawn(path)
+    assert image.shape[1] == panels * PANEL
+    assert image.std() > 10  # not blank
 
 
-def test_the_picture_follows_the_numbers(tmp_path: Path) -> None:
+def test_the_image_follows_the_numbers(tmp_path: Path) -> None:
     good, bad = metrics(1, 1), metrics(1, 0)
     for name, values in (("good", good), ("again", good), ("bad", bad)):
         draw_precision_recall(values, tmp_path / name, title="")

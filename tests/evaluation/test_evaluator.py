@@ -27,7 +27,7 @@ def split(tmp_path: Path) -> Split:
 
 
 def truth(record: ImageRecord, split: Split) -> Instances:
-    """The annotations of a picture as if they had been predicted."""
+    """The annotations of an image as if they had been predicted."""
     masks = [rasterize(a.segmentation, record.height, record.width) for a in record.annotations]
     return Instances(
         boxes=torch.tensor([a.box for a in record.annotations]),
@@ -47,7 +47,7 @@ def test_the_ground_truth_itself_scores_one(split: Split) -> None:
     assert (mask.ap, mask.ap50, box.ap, box.ap75) == pytest.approx((1, 1, 1, 1))
 
 
-def test_nothing_found_scores_zero_and_only_added_pictures_count(split: Split) -> None:
+def test_nothing_found_scores_zero_and_only_added_images_count(split: Split) -> None:
     first, second, _ = split.records
     evaluator = Evaluator(split)
     evaluator.add(first, truth(first, split))
@@ -121,7 +121,7 @@ def test_evaluate_reports_what_json_can_hold(split: Split) -> None:
         records=split.records[:2],
         progress=lambda done, total: calls.append((done, total)),
     )
-    assert calls == [(1, 2), (2, 2)] and report.pictures == 2
+    assert calls == [(1, 2), (2, 2)] and report.images == 2
     counts = [sum(r["image_id"] == record.id for r in report.results) for record in split.records]
     assert max(counts) <= 5 and counts[2] == 0
     values = json.loads(json.dumps(report.as_dict(), allow_nan=False))
@@ -135,10 +135,10 @@ def test_zero_detections_are_refused_as_in_predict(split: Split) -> None:
         evaluate(model, split, max_detections=0)
 
 
-def test_no_pictures_give_no_numbers(split: Split) -> None:
+def test_no_images_give_no_numbers(split: Split) -> None:
     report = evaluate(DiffusionInst.from_preset("tiny"), split, records=())
     assert report.as_dict()["mask/AP"] is None
-    assert (report.pictures, report.results) == (0, [])
+    assert (report.images, report.results) == (0, [])
 
 
 def test_finite_replaces_nan_only() -> None:
@@ -146,7 +146,7 @@ def test_finite_replaces_nan_only() -> None:
 
 
 def test_federated_splits_are_scored_by_lviss_rules(split: Split) -> None:
-    # Class 0 is annotated on picture 1 and claimed on picture 2, where nobody looked for it.
+    # Class 0 is annotated on image 1 and claimed on image 2, where nobody looked for it.
     first, second, _ = split.records
     assert any(a.label == 0 for a in first.annotations)
     second = replace(second, annotations=tuple(a for a in second.annotations if a.label != 0))
@@ -187,7 +187,7 @@ def test_real_lvis_annotations_score_one_against_themselves(shared_dir: Path) ->
     numbers = mask.as_dict("mask")
     assert mask.ap == pytest.approx(1) and numbers["mask/AP_frequent"] == pytest.approx(1)
     assert box.ap > 0.99  # boxes of the file are not always those of its polygons
-    assert math.isnan(numbers["mask/AP_rare"])  # none on these nine pictures
+    assert math.isnan(numbers["mask/AP_rare"])  # none on these nine images
 
 
 def test_a_report_knows_what_there_was_to_find(split: Split) -> None:
@@ -201,8 +201,8 @@ def test_a_report_knows_what_there_was_to_find(split: Split) -> None:
     assert not report.annotated and set(report.objects.values()) == {0}
 
 
-def test_a_picture_that_cannot_be_read_is_noted(split: Split, tmp_path: Path) -> None:
+def test_a_image_that_cannot_be_read_is_noted(split: Split, tmp_path: Path) -> None:
     gone = replace(split.records[0], path=tmp_path / "gone.png")
     report = evaluate(DiffusionInst.from_preset("tiny"), split, records=(gone, split.records[1]))
-    assert report.pictures == 1 and report.image_ids == (2,)
+    assert report.images == 1 and report.image_ids == (2,)
     assert len(report.failed) == 1 and "gone.png" in report.failed[0]

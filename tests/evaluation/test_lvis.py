@@ -15,7 +15,7 @@ from diffinst.evaluation.average_precision import coco_metrics
 from diffinst.evaluation.lvis import LvisMetrics, lvis_metrics
 
 Record = dict[str, Any]
-SIDE = 200  # pixels, height and width of every picture drawn here
+SIDE = 200  # pixels, height and width of every image drawn here
 OFFICIAL = {  # our names by those of the package
     "AP": "ap",
     "AP50": "ap50",
@@ -59,7 +59,7 @@ def scene(
     negative: tuple[int, ...] = (),
     not_exhaustive: tuple[int, ...] = (),
 ) -> Record:
-    """Ground truth; one category per letter of `frequency`, the same lists for every picture."""
+    """Ground truth; one category per letter of `frequency`, the same lists for every image."""
     lists = {"neg_category_ids": [*negative], "not_exhaustive_category_ids": [*not_exhaustive]}
     return {
         "images": [
@@ -99,7 +99,7 @@ class TestHandWorked:
         assert (metrics.ap, metrics.ap50, metrics.ar_max, metrics.ap_frequent) == (0, 0, 0, 0)
 
     def test_a_class_not_looked_for_is_ignored(self, iou_type: Any) -> None:
-        # Class 1 is annotated on picture 1 only: what is found on picture 2 may well be there.
+        # Class 1 is annotated on image 1 only: what is found on image 2 may well be there.
         results = [found(score=0.5), found(score=0.9, image_id=2)]
         truth = scene(thing(), num_images=2)
         assert lvis_metrics(truth, results, iou_type=iou_type).ap == near(1)
@@ -123,7 +123,7 @@ class TestHandWorked:
         truth = scene(thing(), thing(ELSEWHERE), not_exhaustive=(1,))
         assert lvis_metrics(truth, [found()], iou_type=iou_type).ap == near(51 / 101)
 
-    def test_only_the_best_300_of_a_picture_count(self, iou_type: Any) -> None:
+    def test_only_the_best_300_of_a_image_count(self, iou_type: Any) -> None:
         # 300 results of a class that is not even looked for, as sure as the only hit: of equal
         # scores the first ones stay.
         truth = scene(thing(), frequency="ff")
@@ -135,7 +135,7 @@ class TestHandWorked:
         more = lvis_metrics(truth, [*noise, found()], iou_type=iou_type, max_detections=301)
         assert more.ap == near(1)
 
-    def test_the_limit_is_per_picture(self, iou_type: Any) -> None:
+    def test_the_limit_is_per_image(self, iou_type: Any) -> None:
         truth = scene(thing(), thing(image_id=2), num_images=2)
         results = [found(), found(image_id=2)]
         metrics = lvis_metrics(truth, results, iou_type=iou_type, max_detections=1)
@@ -175,7 +175,7 @@ class TestHandWorked:
         nothing = {"images": [], "annotations": [], "categories": []}
         assert math.isnan(lvis_metrics(nothing, [], iou_type=iou_type).ap)
 
-    def test_only_the_pictures_named_count(self, iou_type: Any) -> None:
+    def test_only_the_images_named_count(self, iou_type: Any) -> None:
         truth = scene(thing(), thing(image_id=2), num_images=2)
         assert lvis_metrics(truth, [found()], iou_type=iou_type).ap == near(51 / 101)
         assert lvis_metrics(truth, [found()], iou_type=iou_type, image_ids=[1]).ap == near(1)
@@ -215,7 +215,7 @@ def jittered(box: Any, rng: np.random.Generator, spread: float) -> tuple[float, 
 
 
 def random_scene(seed: int) -> tuple[Record, list[Record]]:
-    """Twelve pictures of nine classes with all that LVIS knows; scores tie, one picture is full."""
+    """Twelve images of nine classes with all that LVIS knows; scores tie, one image is full."""
     rng = np.random.default_rng(seed)
     images, things, results = [], [], []
     for image_id in range(1, 13):
@@ -268,7 +268,7 @@ class TestAgainstThePackage:
 
     @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
     def test_real_annotations(self, iou_type: Any, shared_dir: Path, tmp_path: Path) -> None:
-        # 100 pictures, 1230 classes, 977 objects as polygons. Results: most objects a little off,
+        # 100 images, 1230 classes, 977 objects as polygons. Results: most objects a little off,
         # some under a wrong name, and false alarms of classes of all three kinds.
         file = shared_dir / "datasets" / "lvis_fixture" / "annotations" / "lvis_val_100.json"
         truth = json.loads(file.read_text())

@@ -43,7 +43,7 @@ def found(box: Box, score: float = 0.9, category_id: int = 10) -> CocoResult:
     }
 
 
-def picture(*things: Annotation, **more: Any) -> ImageRecord:
+def image(*things: Annotation, **more: Any) -> ImageRecord:
     return ImageRecord(1, Path("a.png"), SIDE, SIDE, things, **more)
 
 
@@ -59,7 +59,7 @@ def test_thresholds_are_cocos() -> None:
 
 
 def test_found_missed_and_false() -> None:
-    record = picture(thing((0, 0, 20, 20)), thing((50, 50, 20, 20)))
+    record = image(thing((0, 0, 20, 20)), thing((50, 50, 20, 20)))
     results = [found((0, 0, 20, 20)), found((0, 70, 20, 20))]
     matched = match(record, results, split_of(record))
     assert matched.hit.tolist() == [[True, False]] * 10
@@ -71,14 +71,14 @@ def test_found_missed_and_false() -> None:
 
 def test_iou_decides_threshold_by_threshold() -> None:
     # 12 x 20 of 20 x 20: IoU 0.6 passes 0.50, 0.55 and 0.60. F1 is 1 there and 0 elsewhere.
-    record = picture(thing((0, 0, 20, 20)))
+    record = image(thing((0, 0, 20, 20)))
     matched = match(record, [found((0, 0, 12, 20))], split_of(record))
     assert matched.hit[:, 0].tolist() == [True] * 3 + [False] * 7
     assert matched.f1 == pytest.approx(0.3)
 
 
 def test_each_object_is_found_once_by_the_surest() -> None:
-    record = picture(thing((0, 0, 20, 20)))
+    record = image(thing((0, 0, 20, 20)))
     doubles = [found((0, 0, 20, 20), 0.5), found((0, 0, 20, 18), 0.8)]  # IoU 1 and 0.9
     matched = match(record, doubles, split_of(record))
     assert matched.hit[:9].tolist() == [[False, True]] * 9  # the second up to 0.90
@@ -87,14 +87,14 @@ def test_each_object_is_found_once_by_the_surest() -> None:
 
 
 def test_the_other_class_is_no_match() -> None:
-    record = picture(thing((0, 0, 20, 20), label=1))
+    record = image(thing((0, 0, 20, 20), label=1))
     matched = match(record, [found((0, 0, 20, 20), category_id=10)], split_of(record))
     assert not matched.hit.any() and matched.false.all() and matched.missed.all()
     assert matched.f1 == 0
 
 
 def test_crowds_take_any_number_and_are_never_missed() -> None:
-    record = picture(thing((0, 0, 60, 60), crowd=True), thing((70, 70, 20, 20)))
+    record = image(thing((0, 0, 60, 60), crowd=True), thing((70, 70, 20, 20)))
     results = [found((0, 0, 20, 20)), found((30, 30, 20, 20)), found((70, 70, 20, 20), 0.1)]
     matched = match(record, results, split_of(record))
     assert matched.ignored.tolist() == [[True, True, False]] * 10
@@ -114,7 +114,7 @@ def test_crowds_take_any_number_and_are_never_missed() -> None:
 def test_classes_not_looked_for(
     negative: Any, not_exhaustive: Any, federated: bool, counts: bool
 ) -> None:
-    record = picture(thing((0, 0, 20, 20)), negative=negative, not_exhaustive=not_exhaustive)
+    record = image(thing((0, 0, 20, 20)), negative=negative, not_exhaustive=not_exhaustive)
     results = [found((0, 0, 20, 20)), found((50, 0, 20, 20), category_id=20)]
     matched = match(record, results, split_of(record, federated))
     assert matched.hit[:, 0].all() and not matched.ignored[:, 0].any()
@@ -123,7 +123,7 @@ def test_classes_not_looked_for(
 
 @pytest.mark.parametrize(("things", "results", "f1"), [(0, 0, 1), (1, 0, 0), (0, 1, 0)])
 def test_nothing_there(things: int, results: int, f1: float) -> None:
-    record = picture(*[thing((0, 0, 20, 20))] * things)
+    record = image(*[thing((0, 0, 20, 20))] * things)
     matched = match(record, [found((0, 0, 20, 20))] * results, split_of(record))
     assert matched.hit.shape == (10, results) and matched.found.shape == (10, things)
     assert matched.f1 == f1
@@ -134,7 +134,7 @@ def test_counts_are_those_of_cocos_evaluation(seed: int) -> None:
     # Recall at each threshold is the share of objects found, class by class.
     rng = np.random.default_rng(seed)
     boxes = [tuple(map(int, (*rng.integers(0, 60, 2), *rng.integers(8, 40, 2)))) for _ in range(20)]
-    record = picture(*(thing(box, int(rng.integers(2)), bool(rng.random() < 0.1)) for box in boxes))
+    record = image(*(thing(box, int(rng.integers(2)), bool(rng.random() < 0.1)) for box in boxes))
     results = [
         found((x, y, max(1, w + int(rng.integers(-4, 5))), h), round(float(rng.random()), 1), c)
         for x, y, w, h in boxes

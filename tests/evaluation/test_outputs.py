@@ -22,7 +22,7 @@ ASKED = Request(steps=4, proposals=50, max_detections=100, seed=7, category_ids=
 
 
 def one_class_found(split: Split) -> Report:
-    """All boxes (category 2) as annotated, no disc and no triangle, on the first four pictures."""
+    """All boxes (category 2) as annotated, no disc and no triangle, on the first four images."""
     content: Any = split.as_coco([1, 2, 3, 4])
     results: dict[int, list[CocoResult]] = {1: [], 2: [], 3: [], 4: []}
     for annotation in content["annotations"]:

@@ -1,4 +1,4 @@
-"""Whose numbers are used, what a label means, and is a picture of the wrong size noticed?"""
+"""Whose numbers are used, what a label means, and is an image of the wrong size noticed?"""
 
 from __future__ import annotations
 
@@ -72,11 +72,9 @@ def test_a_prediction_is_that_of_the_model(source: Source, shapes: Split) -> Non
     assert made.image_id == record.id and made.seconds > 0
 
 
-def test_a_picture_of_another_size_is_refused(
-    source: Source, shapes: Split, tmp_path: Path
-) -> None:
+def test_a_image_of_another_size_is_refused(source: Source, shapes: Split, tmp_path: Path) -> None:
     Image.new("RGB", (48, 64)).save(tmp_path / "turned.png")
     record = replace(shapes.records[0], path=tmp_path / "turned.png")
     asked = request(source.model.config, shapes, Options(1, 4))
-    with pytest.raises(ImageReadError, match=r"turned\.png: the picture is \(64, 48\).*\(48, 64\)"):
+    with pytest.raises(ImageReadError, match=r"turned\.png: the image is \(64, 48\).*\(48, 64\)"):
         predict_record(source.model, record, asked)

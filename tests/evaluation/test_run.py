@@ -30,7 +30,7 @@ def numbers(report: Report) -> dict[str, float | None]:
 
 
 def lines(out: Path) -> list[int]:
-    """Picture ids of all whole lines."""
+    """Image ids of all whole lines."""
     files = sorted((out / "predictions").glob("*.jsonl"))
     whole = [line for f in files for line in f.read_bytes().split(b"\n")[:-1]]
     return [json.loads(line)["image_id"] for line in whole]
@@ -59,10 +59,10 @@ def test_what_is_done_is_not_done_again(
     source: Source, shapes: Split, expected: Report, tmp_path: Path
 ) -> None:
     first = run(source, shapes, tmp_path, OPTIONS, limit=2)
-    assert first.pictures == 2 and lines(tmp_path) == [1, 2]
+    assert first.images == 2 and lines(tmp_path) == [1, 2]
     assert {result["image_id"] for result in first.results} == {1, 2}
     (shard,) = (tmp_path / "predictions").iterdir()
-    shard.write_bytes(shard.read_bytes()[:-30])  # torn: picture 2 has to be done again
+    shard.write_bytes(shard.read_bytes()[:-30])  # torn: image 2 has to be done again
     calls: list[tuple[int, int]] = []
     rest = run(source, shapes, tmp_path, OPTIONS, progress=lambda *call: calls.append(call))
     assert calls[0] == (1, 6) and calls[-1] == (6, 6)
@@ -108,7 +108,7 @@ def test_other_settings_are_refused(source: Source, shapes: Split, tmp_path: Pat
     assert lines(tmp_path) == [1]
 
 
-def test_another_picture_of_the_same_name_is_refused(
+def test_another_image_of_the_same_name_is_refused(
     source: Source, shapes: Split, tmp_path: Path
 ) -> None:
     path = tmp_path / "000001.png"
@@ -141,23 +141,23 @@ def test_a_model_is_what_was_loaded(shapes: Split, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_picture_that_vanishes_is_named_and_the_others_go_on(
+def test_a_image_that_vanishes_is_named_and_the_others_go_on(
     keep: bool, source: Source, shapes: Split, tmp_path: Path
 ) -> None:
     gone = replace(shapes.records[1], path=tmp_path / "000001.png")
     split = replace(shapes, records=(shapes.records[0], gone, shapes.records[2]))
     out = tmp_path / "run" if keep else None
     report = run(source, split, out, OPTIONS)
-    assert report.pictures == 2 and report.image_ids == (1, 3)
+    assert report.images == 2 and report.image_ids == (1, 3)
     (message,) = report.failed
     assert str(gone.path) in message and "no such file" in message
-    assert report.as_dict()["failed_pictures"] == 1
+    assert report.as_dict()["failed_images"] == 1
     counted = [shapes.records[0], shapes.records[2]]
     assert sum(report.objects.values()) == sum(len(r.annotations) for r in counted)
     if out is not None:
         gone.path.write_bytes(shapes.records[1].path.read_bytes())
         whole = run(source, split, out, OPTIONS)
-        assert whole.pictures == 3 and whole.failed == ()
+        assert whole.images == 3 and whole.failed == ()
         assert sorted(lines(out)) == [1, 2, 3]
 
 
@@ -170,7 +170,7 @@ def test_any_label_counts_as_the_only_class(source: Source, shapes: Split) -> No
     assert list(merged.mask.per_class) == ["object"]
 
 
-def test_pictures_without_annotations_have_no_metrics(source: Source, shapes: Split) -> None:
+def test_images_without_annotations_have_no_metrics(source: Source, shapes: Split) -> None:
     bare = replace(shapes, records=tuple(replace(r, annotations=()) for r in shapes.records))
     report = run(source, bare, None, OPTIONS, limit=2)
     assert not report.annotated and len(report.results) > 0
@@ -178,14 +178,14 @@ def test_pictures_without_annotations_have_no_metrics(source: Source, shapes: Sp
     assert {v for k, v in values.items() if k.startswith(("mask/", "box/"))} == {None}
 
 
-def test_federated_pictures_are_scored_by_lviss_rules(source: Source, shapes: Split) -> None:
+def test_federated_images_are_scored_by_lviss_rules(source: Source, shapes: Split) -> None:
     federated = replace(shapes, federated=True, frequency=("r", "c", "f"))
     report = run(source, federated, None, Options(1, 8), limit=2)
     assert {"mask/AP_rare", "box/AP_common", "mask/AP_frequent"} <= set(report.as_dict())
 
 
 def test_nothing_to_evaluate(source: Source, shapes: Split) -> None:
-    with pytest.raises(ValueError, match=r"instances_val\.json lists no pictures"):
+    with pytest.raises(ValueError, match=r"instances_val\.json lists no images"):
         run(source, replace(shapes, records=()), None, OPTIONS)
     with pytest.raises(ValueError, match=r"limit=0: give at least 1"):
         run(source, shapes, None, OPTIONS, limit=0)

@@ -48,7 +48,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "settings.json").read_text()) == SETTINGS
 
 
-def test_a_line_is_there_before_the_next_picture_starts(tmp_path: Path) -> None:
+def test_a_line_is_there_before_the_next_image_starts(tmp_path: Path) -> None:
     store = Store(tmp_path, SETTINGS)
     with store.shard() as shard:
         assert list(tmp_path.glob("predictions/*")) == []  # no file for a process without work
@@ -83,7 +83,7 @@ def test_a_broken_line_elsewhere_is_an_error(tmp_path: Path) -> None:
         store.read([1, 2])
 
 
-def test_a_picture_twice(tmp_path: Path) -> None:
+def test_a_image_twice(tmp_path: Path) -> None:
     store = Store(tmp_path, SETTINGS)
     write(store, prediction(1), prediction(2))
     write(store, replace(prediction(2), seconds=9.0))  # only the time differs
@@ -93,7 +93,7 @@ def test_a_picture_twice(tmp_path: Path) -> None:
         store.read([1, 2])
 
 
-def test_a_picture_of_another_split(tmp_path: Path) -> None:
+def test_a_image_of_another_split(tmp_path: Path) -> None:
     store = Store(tmp_path, SETTINGS)
     write(store, prediction(7))
     with pytest.raises(ValueError, match=r"line 1: image 7 is not in the split"):
@@ -129,7 +129,7 @@ def test_predictions_that_nobody_knows_the_settings_of(tmp_path: Path) -> None:
         Store(tmp_path, SETTINGS)
 
 
-def test_settings_know_model_pictures_and_options(
+def test_settings_know_model_images_and_options(
     source: Source, shapes: Split, tmp_path: Path
 ) -> None:
     def settings(
@@ -171,7 +171,7 @@ def test_settings_know_model_pictures_and_options(
         settings(replace(shapes, category_ids=(2, 3, 4))),
     ]
     keys = ("model", "config", "device", "steps", "proposals", "max_detections", "seed")
-    keys += ("pictures", "pictures", "categories")
+    keys += ("images", "images", "categories")
     for other, key in zip(different, keys, strict=True):
         assert {k for k in same if same[k] != other[k]} == {key}
     assert same["torch"] == torch.__version__ and same["device"] == "cpu"

@@ -71,7 +71,7 @@ def test_entries_hold_what_the_server_reads_and_no_more(shapes: Split, tmp_path:
 
 
 @pytest.mark.parametrize(("federated", "limit"), [(False, 100), (True, 300)])
-def test_the_best_of_each_picture_up_to_the_benchmarks_limit(
+def test_the_best_of_each_image_up_to_the_benchmarks_limit(
     shapes: Split, federated: bool, limit: int, tmp_path: Path
 ) -> None:
     split = replace(shapes, federated=federated)

@@ -1,4 +1,4 @@
-"""Do two processes give what one gives, each picture once, and is a lost process noticed?"""
+"""Do two processes give what one gives, each image once, and is a lost process noticed?"""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_two_processes_give_what_one_gives(source: Source, shapes: Split, tmp_pa
     owners = Counter(path.name.split("-")[0] for path in files)
     assert str(os.getpid()) not in owners and max(owners.values()) == 1
     count = sum(len(path.read_text().splitlines()) for path in files)
-    assert count == 5  # every picture but the lost one, once
+    assert count == 5  # every image but the lost one, once
 
 
 def test_a_process_that_is_killed_is_named_and_the_rest_is_kept(
@@ -60,10 +60,10 @@ def test_a_process_that_is_killed_is_named_and_the_rest_is_kept(
     done = store.read(range(1, 7))
     assert 1 in done and len(done) < 6
     report = run(source, shapes, tmp_path, OPTIONS)
-    assert report.pictures == 6
+    assert report.images == 6
 
 
-def test_a_process_answers_every_picture(source: Source, shapes: Split, tmp_path: Path) -> None:
+def test_a_process_answers_every_image(source: Source, shapes: Split, tmp_path: Path) -> None:
     asked = request(source.model.config, shapes, OPTIONS)
     lost = replace(shapes.records[0], id=9, path=tmp_path / "lost.png")
     origin = source.folder, None, False, source.digest, source.config_digest

@@ -1,4 +1,4 @@
-"""Are the worst pictures the worst, and does the drawing show what was wrong?"""
+"""Are the worst images the worst, and does the drawing show what was wrong?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from diffinst.evaluation.worst import (
     MISSED,
     RIGHT,
     draw,
-    picture_scores,
+    image_scores,
     score_threshold,
     write_worst,
 )
@@ -48,7 +48,7 @@ def truth(record: ImageRecord, split: Split, score: float = 0.9) -> list[CocoRes
 
 @pytest.fixture
 def results(shapes: Split) -> list[CocoResult]:
-    """Picture 1 perfect, 2 without its first object, 3 with wrong names, 4 unsure, 5, 6 none."""
+    """Image 1 perfect, 2 without its first object, 3 with wrong names, 4 unsure, 5, 6 none."""
     first, second, third, fourth, *_ = shapes.records
     wrong = truth(third, shapes)
     for result in wrong:
@@ -58,7 +58,7 @@ def results(shapes: Split) -> list[CocoResult]:
 
 
 def test_the_worst_come_first(shapes: Split, results: list[CocoResult]) -> None:
-    scores = picture_scores(shapes, results, [1, 2, 3, 4], threshold=0.3)
+    scores = image_scores(shapes, results, [1, 2, 3, 4], threshold=0.3)
     assert [s.image_id for s in scores] == [3, 4, 2, 1]  # 3: misses and false alarms; 4: misses
     counts = {r.id: len(r.annotations) for r in shapes.records}
     by_id = {s.image_id: s for s in scores}
@@ -68,13 +68,13 @@ def test_the_worst_come_first(shapes: Split, results: list[CocoResult]) -> None:
     assert by_id[2].false_positives == 0
     assert by_id[4].found == 0 and by_id[4].missed == counts[4]
     assert by_id[1].file == "000000.png"
-    lower = picture_scores(shapes, results, [4], threshold=0.2)
+    lower = image_scores(shapes, results, [4], threshold=0.2)
     assert lower[0].f1 == 1
 
 
-def test_only_the_pictures_asked_for_are_scored(shapes: Split) -> None:
-    assert [s.image_id for s in picture_scores(shapes, [], [5], threshold=0.3)] == [5]
-    assert picture_scores(shapes, [], [], threshold=0.3) == []
+def test_only_the_images_asked_for_are_scored(shapes: Split) -> None:
+    assert [s.image_id for s in image_scores(shapes, [], [5], threshold=0.3)] == [5]
+    assert image_scores(shapes, [], [], threshold=0.3) == []
 
 
 def test_files_of_the_worst(shapes: Split, results: list[CocoResult], tmp_path: Path) -> None:
@@ -86,23 +86,23 @@ def test_files_of_the_worst(shapes: Split, results: list[CocoResult], tmp_path: 
     assert [p.name for p in (tmp_path / "worst").iterdir()] == ["01_000002.png"]
     content = json.loads((tmp_path / "worst.json").read_text())
     assert content["score_threshold"] == 0.3
-    (entry,) = content["pictures"]
-    assert entry["picture"] == "worst/01_000002.png" and entry["f1"] == 0
+    (entry,) = content["images"]
+    assert entry["image"] == "worst/01_000002.png" and entry["f1"] == 0
     assert entry["false_positives"] == entry["objects"] == len(shapes.records[2].annotations)
 
 
-def test_a_picture_gone_by_now_is_listed(shapes: Split, tmp_path: Path) -> None:
+def test_a_image_gone_by_now_is_listed(shapes: Split, tmp_path: Path) -> None:
     gone = replace(shapes.records[0], path=tmp_path / "gone.png")
     split = replace(shapes, records=(gone,))
     write_worst(split, [], [gone.id], tmp_path, count=8, threshold=0.3)
-    (entry,) = json.loads((tmp_path / "worst.json").read_text())["pictures"]
-    assert entry["picture"].startswith("not drawn: ") and "gone.png" in entry["picture"]
+    (entry,) = json.loads((tmp_path / "worst.json").read_text())["images"]
+    assert entry["image"].startswith("not drawn: ") and "gone.png" in entry["image"]
     assert entry["file"] == "gone.png"
 
 
-def near_colour(picture: Image.Image, colour: tuple[int, int, int], left: bool) -> int:
+def near_colour(image: Image.Image, colour: tuple[int, int, int], left: bool) -> int:
     """Pixels of about this colour (outlines are drawn opaque) in one half of the sheet."""
-    pixels = np.asarray(picture.convert("RGB")).astype(int)
+    pixels = np.asarray(image.convert("RGB")).astype(int)
     half = pixels[:, : pixels.shape[1] // 2] if left else pixels[:, pixels.shape[1] // 2 :]
     return int((abs(half - np.array(colour)).max(-1) < 25).sum())
 

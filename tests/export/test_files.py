@@ -58,10 +58,10 @@ def test_the_fixed_function_is_what_predict_does(evaluate: str, steps: int) -> N
         preprocess={"short_side": None, "zoom": 1.0, "long_side": 200},
     )
     model = DiffusionInst(model.network, config)
-    picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
-    wanted = model.predict(picture)
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    wanted = model.predict(image)
     fixed = FixedModel(model.network, config, SIZE, postprocess=True)
-    inputs = exported_inputs(picture.transpose(2, 0, 1), config)
+    inputs = exported_inputs(image.transpose(2, 0, 1), config)
     with torch.inference_mode():
         outputs = fixed(*map(torch.from_numpy, inputs.values()))
     assert [len(value) for value in outputs] == [6] * 4
@@ -84,7 +84,7 @@ def test_an_exported_model_finds_the_same_instances(
     assert about.inputs["renoise"] == (1, 1, 20, 4) and about.class_names[0] == "class 0"
     assert {p.name for p in out.iterdir()} == {*exporting.FILES[to], "export.json"}
     found = compare(model, out, [coins, coins[:100].copy()])
-    assert found.pictures == 2 and found.instances > 5
+    assert found.images == 2 and found.instances > 5
     assert found.same == found.instances and found.extra == 0
     assert f"{found.same} of {found.instances} confident" in str(found)
 

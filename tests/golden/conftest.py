@@ -1,4 +1,4 @@
-"""The reference folder: its files, pictures, and networks filled with the recipe's weights."""
+"""The reference folder: its files, images, and networks filled with the recipe's weights."""
 
 import importlib.util
 import json
@@ -83,11 +83,11 @@ class Reference:
         return Filled(DiffusionInstNetwork(config.model), config, ours), tensors
 
     def batch(self, seeds: list[int], sizes: list[tuple[int, int]]) -> ImageBatch:
-        pictures = [
+        images = [
             torch.from_numpy(self.recipe.image(seed, *size)).permute(2, 0, 1)
             for seed, size in zip(seeds, sizes, strict=True)
         ]
-        return pad_batch(pictures)
+        return pad_batch(images)
 
     @staticmethod
     def unpack(packed: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.golden
 
 LOGITS, BOXES, FILTERS, MASK_FEATURES, SCORES = 2e-3, 5e-2, 1e-3, 1e-4, 1e-3
 PYRAMID = 1e-4
-SIGNAL = 2e-3  # a box limit in signal: 0.05 px of a 200 px picture, times 2 s
+SIGNAL = 2e-3  # a box limit in signal: 0.05 px of a 200 px image, times 2 s
 MASK_IOU, MASK_SHARE = 0.98, 1e-3
 LOSS, GRADIENT_NORM, GRADIENT_VALUE, STATISTICS = 1e-4, 1e-2, 3e-2, 1e-4
 ORDER = 1e-4  # scores this close may swap places
@@ -228,10 +228,10 @@ def sampled(reference: Any, inference_file: str) -> Sampled:
         pool = pool_steps(steps)
     everything = PostprocessConfig(threshold=0.0, max_detections=10**6)
 
-    def drawn(picture: int, output: tuple[int, int]) -> Instances:
+    def drawn(image: int, output: tuple[int, int]) -> Instances:
         with torch.inference_mode():
-            detections = select(pool, picture, config.nms_iou)
-            return draw(detections, encoded.features, picture, output, network, everything)
+            detections = select(pool, image, config.nms_iou)
+            return draw(detections, encoded.features, image, output, network, everything)
 
     return Sampled(
         arrays, encoded, steps, config.nms_iou, drawn, reference.unpack, reference.subsampled
@@ -305,7 +305,7 @@ def matched(found: Scored, wanted: Scored, name: str, record: Record) -> Tensor:
     return index
 
 
-@pytest.mark.needs("nms_keep")  # stored for single pictures
+@pytest.mark.needs("nms_keep")  # stored for single images
 def test_nms_sees_and_keeps_the_same(sampled: Sampled, record_property: Record) -> None:
     arrays, pool = sampled.arrays, pool_steps(sampled.steps)
     boxes, scores, labels = (
@@ -323,22 +323,22 @@ def test_nms_sees_and_keeps_the_same(sampled: Sampled, record_property: Record) 
 def test_instances_are_the_same(sampled: Sampled, output: str, record_property: Record) -> None:
     differing = pixels = 0
     lowest = 1.0
-    for picture in range(len(sampled.encoded.features)):
+    for image in range(len(sampled.encoded.features)):
         wanted = {
-            name: torch.from_numpy(sampled.arrays[f"{output}_im{picture}_{name}"])
+            name: torch.from_numpy(sampled.arrays[f"{output}_im{image}_{name}"])
             for name in ("hw", "boxes", "scores", "classes")
         }
         size = (int(wanted["hw"][0]), int(wanted["hw"][1]))
-        found = sampled.draw(picture, size)
+        found = sampled.draw(image, size)
         index = matched(
             (found.boxes, found.scores, found.labels),
             (wanted["boxes"], wanted["scores"], wanted["classes"]),
-            f"picture {picture}",
+            f"image {image}",
             record_property,
         )
         in_our_order = wanted["scores"][index.argsort()]
         assert bool((in_our_order.diff() <= ORDER).all()), "another order"
-        packed = sampled.arrays[f"{output}_im{picture}_masks_packed"]
+        packed = sampled.arrays[f"{output}_im{image}_masks_packed"]
         masks, theirs = found.masks[index], sampled.unpack(packed, size)
         counted = outside_flipped_edges(found.boxes[index], wanted["boxes"], size)
         unlike = (masks != theirs) & counted

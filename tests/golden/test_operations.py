@@ -455,8 +455,8 @@ class CriterionCase:
             )
             for s in range(meta["num_stages"])
         ]
-        pictures = case.numbered(r"im(\d+)_hw$")
-        sizes = tuple(case.size(f"im{i}_hw") for i in pictures)
+        images = case.numbered(r"im(\d+)_hw$")
+        sizes = tuple(case.size(f"im{i}_hw") for i in images)
         self.features = Features((), case["mask_feat"].requires_grad_(), sizes)
         self.targets = [
             Targets(
@@ -464,7 +464,7 @@ class CriterionCase:
                 case[f"im{i}_gt_labels"],
                 case.masks(f"im{i}_gt_masks_packed", sizes[i]),
             )
-            for i in pictures
+            for i in images
         ]
         self.owner = torch.stack([self._stored_owner(s, len(sizes)) for s in self._stage_range()])
         kind = "focal"
@@ -481,8 +481,8 @@ class CriterionCase:
     def _stage_range(self) -> range:
         return range(len(self.stages))
 
-    def _stored_owner(self, stage: int, pictures: int) -> Tensor:
-        found = [self.case.below(f"s{stage}_im{i}_") for i in range(pictures)]
+    def _stored_owner(self, stage: int, images: int) -> Tensor:
+        found = [self.case.below(f"s{stage}_im{i}_") for i in range(images)]
         return torch.stack([owners(f["selected"], f["gt_indices"]) for f in found])
 
     def losses(self) -> dict[str, Tensor]:

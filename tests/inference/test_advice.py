@@ -16,7 +16,7 @@ PAPER = Config.from_preset("r50-coco").updated(postprocess={"max_detections": 50
 def test_everything_that_can_be_lowered_is_named() -> None:
     said = advice((800, 1216), 4, PAPER, exact=True)
     for part in (
-        "fewer pictures at once (are 4; one takes 1/4)",
+        "fewer images at once (are 4; one takes 1/4)",
         "--precision bf16",
         "proposals (are 500",
         "max_detections (is 500)",
@@ -28,7 +28,7 @@ def test_everything_that_can_be_lowered_is_named() -> None:
 def test_what_is_done_already_is_not_advised() -> None:
     lean = PAPER.updated(postprocess={"max_detections": 100})
     said = advice((800, 1216), 1, lean, exact=False)
-    assert "pictures at once" not in said and "bf16" not in said and "max_detections" not in said
+    assert "images at once" not in said and "bf16" not in said and "max_detections" not in said
     assert "proposals" in said and "long_side" in said
 
 
@@ -40,7 +40,7 @@ def test_predict_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.empty(2**48)  # real memory that cannot be had
 
     monkeypatch.setattr(model.network, "encode", fail)
-    pictures = [np.zeros((40, 50, 3), np.uint8)] * 2
+    pixels = [np.zeros((40, 50, 3), np.uint8)] * 2
     with pytest.raises(MemoryError, match=r"^out of memory while predicting: .*\(are 2; ") as error:
-        model.predict(list(pictures))
+        model.predict(list(pixels))
     assert "sees 64x64 pixels; 32 takes" in str(error.value)

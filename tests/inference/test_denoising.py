@@ -44,7 +44,7 @@ def batch(seed: int, *sizes: tuple[int, int]) -> ImageBatch:
 
 
 @torch.no_grad()
-def test_another_picture_and_noise_of_the_same_padded_size(network: DiffusionInstNetwork) -> None:
+def test_another_image_and_noise_of_the_same_padded_size(network: DiffusionInstNetwork) -> None:
     """All that differs is read anew: pixels, sizes inside the padding, every draw."""
     record = Operations()
     plain, recorded = Denoiser(network), Denoiser(network, record)
@@ -56,14 +56,14 @@ def test_another_picture_and_noise_of_the_same_padded_size(network: DiffusionIns
         (batch(3, (33, 96), (64, 65)), [3, 3], CONFIG),
         (batch(4, (64, 96)), [0], CONFIG.model_copy(update={"steps": 1})),
     ]
-    for pictures, seeds, config in runs:
-        wanted, features = plain(pictures, seeds, config)
-        found, read = recorded(pictures, seeds, config)
+    for images, seeds, config in runs:
+        wanted, features = plain(images, seeds, config)
+        found, read = recorded(images, seeds, config)
         for name in ("boxes", "scores", "labels", "filters"):
             torch.testing.assert_close(getattr(found, name), getattr(wanted, name))
         torch.testing.assert_close(read.mask_features, features.mask_features)
-        assert read.sizes == features.sizes == pictures.sizes
-    assert record.count == 2  # one picture, two; other steps came once
+        assert read.sizes == features.sizes == images.sizes
+    assert record.count == 2  # one image, two; other steps came once
 
 
 @torch.no_grad()

@@ -17,11 +17,11 @@ def model() -> DiffusionInst:
     return DiffusionInst.from_preset("tiny")
 
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
 
 def test_frames_are_boxes_in_and_the_stages_asked_for(model: DiffusionInst) -> None:
-    trace = model.trace(PICTURE, steps=2, proposals=6)
+    trace = model.trace(IMAGE, steps=2, proposals=6)
     frames = strip_frames(trace, threshold=0.0, stages=[1])
     assert [frame.title for frame in frames] == [
         "step 1, t = 999: boxes in",
@@ -34,7 +34,7 @@ def test_frames_are_boxes_in_and_the_stages_asked_for(model: DiffusionInst) -> N
 
 
 def test_the_threshold_hides_masks_and_no_boxes(model: DiffusionInst) -> None:
-    trace = model.trace(PICTURE, proposals=6)
+    trace = model.trace(IMAGE, proposals=6)
     shown, hidden = (strip_frames(trace, threshold=t) for t in (0.0, 1.0))
     assert len(shown[-1].instances) > 0 and len(hidden[-1].instances) == 0
     assert len(hidden[0].instances) == len(shown[0].instances) > 0
@@ -45,7 +45,7 @@ def test_the_strip_is_written_whole(
     model: DiffusionInst, tmp_path: Path, suffix: str, kind: str
 ) -> None:
     path = tmp_path / "new" / f"strip{suffix}"
-    strip = denoising_strip(model, PICTURE, path, proposals=6, threshold=0.0)
+    strip = denoising_strip(model, IMAGE, path, proposals=6, threshold=0.0)
     with Image.open(path) as saved:
         assert (saved.format, saved.size) == (kind, strip.size)
         if kind == "PNG":

@@ -1,4 +1,4 @@
-"""Does a folder come out complete: no name twice, nothing lost to a broken picture?"""
+"""Does a folder come out complete: no name twice, nothing lost to a broken image?"""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def model() -> DiffusionInst:
     return DiffusionInst.from_preset("tiny")
 
 
-def write_picture(path: Path, seed: int, size: tuple[int, int] = (24, 32)) -> Path:
+def write_image(path: Path, seed: int, size: tuple[int, int] = (24, 32)) -> Path:
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
 
 
-def test_every_picture_has_its_own_files(model: DiffusionInst, tmp_path: Path) -> None:
-    # The same stem in two folders and under two suffixes; "a-2" is the name of a picture too.
+def test_every_image_has_its_own_files(model: DiffusionInst, tmp_path: Path) -> None:
+    # The same stem in two folders and under two suffixes; "a-2" is the name of an image too.
     names = ["x/a.png", "x/b/a.png", "y/a.jpg", "y/a-2.png", "y/A.png"]
     for seed, name in enumerate(names):
-        write_picture(tmp_path / "in" / name, seed, size=(20 + seed, 30))
+        write_image(tmp_path / "in" / name, seed, size=(20 + seed, 30))
     summary = predict_folder(model, [tmp_path / "in"], tmp_path / "out", proposals=5)
-    assert (summary.pictures, summary.failed) == (5, ())
+    assert (summary.images, summary.failed) == (5, ())
     for kind in ("overlays", "masks"):
         written = sorted(p.name for p in (tmp_path / "out" / kind).iterdir())
         assert len({name.casefold() for name in written}) == 5
@@ -43,7 +43,7 @@ def test_every_picture_has_its_own_files(model: DiffusionInst, tmp_path: Path) -
 
 
 def test_results_and_index_belong_together(model: DiffusionInst, tmp_path: Path) -> None:
-    files = [write_picture(tmp_path / f"{name}.png", i) for i, name in enumerate("pq")]
+    files = [write_image(tmp_path / f"{name}.png", i) for i, name in enumerate("pq")]
     summary = predict_folder(model, files, tmp_path / "out", proposals=5, threshold=0)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     index = json.loads((tmp_path / "out" / "index.json").read_text())
@@ -58,14 +58,14 @@ def test_results_and_index_belong_together(model: DiffusionInst, tmp_path: Path)
     assert (label_map.dtype, label_map.shape) == (np.uint16, (24, 32))
 
 
-def test_broken_pictures_are_reported_and_the_others_done(
+def test_broken_images_are_reported_and_the_others_done(
     model: DiffusionInst, tmp_path: Path
 ) -> None:
-    good = [write_picture(tmp_path / f"{name}.png", i) for i, name in enumerate("ac")]
+    good = [write_image(tmp_path / f"{name}.png", i) for i, name in enumerate("ac")]
     broken = tmp_path / "b.png"
     broken.write_bytes(good[0].read_bytes()[:200])
     summary = predict_folder(model, [tmp_path], tmp_path / "out", proposals=5)
-    assert summary.pictures == 2 and len(summary.failed) == 1
+    assert summary.images == 2 and len(summary.failed) == 1
     assert str(broken) in summary.failed[0]
     assert sorted(p.stem for p in (tmp_path / "out" / "masks").iterdir()) == ["a", "c"]
     index = json.loads((tmp_path / "out" / "index.json").read_text())
@@ -73,7 +73,7 @@ def test_broken_pictures_are_reported_and_the_others_done(
 
 
 def test_values_reach_the_model(model: DiffusionInst, tmp_path: Path) -> None:
-    file = write_picture(tmp_path / "a.png", 0)
+    file = write_image(tmp_path / "a.png", 0)
     assert predict_folder(model, [file], tmp_path / "out", max_detections=2).instances == 2
     nothing = predict_folder(model, [file], tmp_path / "out", threshold=1.0)
     assert nothing.instances == 0
@@ -81,7 +81,7 @@ def test_values_reach_the_model(model: DiffusionInst, tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_an_error(model: DiffusionInst, tmp_path: Path) -> None:
-    with pytest.raises(ImageReadError, match="no pictures in"):
+    with pytest.raises(ImageReadError, match="no images in"):
         predict_folder(model, [tmp_path], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -94,17 +94,17 @@ def test_the_bar_leaves_stdout_to_results(capsys: pytest.CaptureFixture[str]) ->
     assert captured.out == "" and "2/2" in captured.err
 
 
-def test_a_second_run_does_not_read_its_own_pictures(model: DiffusionInst, tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.png", 0)
+def test_a_second_run_does_not_read_its_own_images(model: DiffusionInst, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 0)
     for _ in range(2):  # results go into the folder that is read
-        assert predict_folder(model, [tmp_path], tmp_path / "out", threshold=0.0).pictures == 1
+        assert predict_folder(model, [tmp_path], tmp_path / "out", threshold=0.0).images == 1
 
 
 def test_what_is_done_stays_when_the_run_is_stopped(
     model: DiffusionInst, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in "ab":
-        write_picture(tmp_path / "in" / f"{name}.png", 0)
+        write_image(tmp_path / "in" / f"{name}.png", 0)
     predict = model.predict
 
     def stopped_at_b(path: Path, **options: object) -> object:

@@ -50,7 +50,7 @@ def test_a_compiled_and_recorded_network_finds_them_too(precision: Precision, sa
     with warnings.catch_warnings():
         for failure in ("not compiled", ".*not recorded", "the RoI kernel"):
             warnings.filterwarnings("error", failure)
-        runs = [fast.predict(picture, **asked) for picture in (coins, coins[::-1].copy(), coins)]
+        runs = [fast.predict(image, **asked) for image in (coins, coins[::-1].copy(), coins)]
     wanted = plain.predict(coins, **asked)
     for found in (runs[0], runs[2]):
         best = iou(wanted.boxes[:, None], found.boxes[None]).amax(1)
@@ -59,28 +59,28 @@ def test_a_compiled_and_recorded_network_finds_them_too(precision: Precision, sa
 
 
 @pytest.mark.parametrize("compile_network", [False, True])
-def test_pictures_that_travel_ahead_are_the_same(compile_network: bool) -> None:
+def test_images_that_travel_ahead_are_the_same(compile_network: bool) -> None:
     """Some of them while a graph of others is recorded."""
     plain = DiffusionInst.from_preset("tiny", device="cuda")
     model = plain.optimize("fp32", compile_network=compile_network)
     generator = np.random.default_rng(0)
     sizes = [(60 + 8 * (i % 6), 90) for i in range(80)]
-    pictures = [generator.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    images = [generator.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
     for _ in range(3):
-        together = model.predict(list(pictures), proposals=8, threshold=0.0)
-    for picture, found in zip(pictures, together, strict=True):
-        alone = plain.predict(picture, proposals=8, threshold=0.0)
+        together = model.predict(list(images), proposals=8, threshold=0.0)
+    for image, found in zip(images, together, strict=True):
+        alone = plain.predict(image, proposals=8, threshold=0.0)
         torch.testing.assert_close(found.boxes, alone.boxes, rtol=1e-3, atol=0.05)
 
 
 def test_recordings_share_their_memory() -> None:
     model = DiffusionInst.from_preset("r50-coco", device="cuda")
     fast = model.optimize("fp32", compile_network=True)
-    pictures = [np.zeros((side, 800, 3), np.uint8) for side in (800, 768, 736)]
+    images = [np.zeros((side, 800, 3), np.uint8) for side in (800, 768, 736)]
     reserved = []
-    for picture in pictures:
+    for image in images:
         for _ in range(3):
-            fast.predict(picture)
+            fast.predict(image)
         torch.cuda.empty_cache()
         reserved.append(torch.cuda.memory_reserved())
     assert reserved[2] < 1.5 * reserved[0]

@@ -32,7 +32,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
-INSIDE, OUTPUT = (60, 90), (75, 131)  # network input (padded to 64 x 96) and original picture
+INSIDE, OUTPUT = (60, 90), (75, 131)  # network input (padded to 64 x 96) and original image
 BOXES = [
     [10.0, 8.0, 50.5, 41.2],  # inside
     [-20.0, -7.0, 30.0, 25.0],  # over the upper left corner
@@ -51,7 +51,7 @@ def network_of(evaluate: Evaluate, coordinates: bool) -> DiffusionInstNetwork:
 
 
 def random_features(inside: tuple[int, int] = INSIDE) -> Features:
-    """Two pictures; the second one is used."""
+    """Two images; the second one is used."""
     cells = [-(-side // 32) * 8 for side in inside]
     maps = torch.randn(2, 8, *cells, generator=torch.Generator().manual_seed(0))
     return Features(pyramid=(), mask_features=maps, sizes=(inside, inside))
@@ -80,7 +80,7 @@ def drawn(
 
 
 def clipped(box: list[float], output: tuple[int, int] = OUTPUT) -> list[float]:
-    """A box of the network input in the picture's pixels."""
+    """A box of the network input in the image's pixels."""
     y, x = output[0] / INSIDE[0], output[1] / INSIDE[1]
     scaled = zip(box, (x, y, x, y), (output[1], output[0]) * 2, strict=True)
     return [min(max(value * ratio, 0.0), float(limit)) for value, ratio, limit in scaled]
@@ -108,7 +108,7 @@ def dense_map(
 def dense_grid(
     detections: Detections, i: int, features: Features, network: DiffusionInstNetwork
 ) -> Tensor:
-    """The same for the grid: its logits point by point, then every pixel of the picture."""
+    """The same for the grid: its logits point by point, then every pixel of the image."""
     maps, size = features.mask_features[1:2], network.config.filters.grid_test
     x1, y1, x2, y2 = detections.boxes[i].tolist()
     grow_x, grow_y = 0.1 * (x2 - x1), 0.1 * (y2 - y1)  # grid_margin 0.2, half on each side
@@ -125,7 +125,7 @@ def dense_grid(
         inputs = torch.cat([relative_coordinates(points, detections.boxes[i : i + 1])[0].T, inputs])
     logits = apply_filters(inputs, detections.filters[i : i + 1], network.layout)
     probs = logits.sigmoid().view(1, 1, size, size)
-    # Every pixel of the picture, in pixels of the network input, then in [-1, 1] of the grid.
+    # Every pixel of the image, in pixels of the network input, then in [-1, 1] of the grid.
     u = ((torch.arange(OUTPUT[1]) + 0.5) * INSIDE[1] / OUTPUT[1] - left) / width * 2 - 1
     v = ((torch.arange(OUTPUT[0]) + 0.5) * INSIDE[0] / OUTPUT[0] - top) / height * 2 - 1
     v, u = torch.meshgrid(v, u, indexing="ij")
@@ -151,7 +151,7 @@ def test_windows_hold_what_full_size_masks_hold(evaluate: Evaluate, coordinates:
 
 
 @pytest.mark.parametrize("evaluate", ["map", "grid"])
-def test_boxes_are_the_pictures_own_and_clipped(evaluate: Evaluate) -> None:
+def test_boxes_are_the_images_own_and_clipped(evaluate: Evaluate) -> None:
     network = network_of(evaluate, False)
     found = drawn(detections_of(torch.tensor(BOXES + OUTSIDE), network), network)
     expected = torch.tensor([clipped(box) for box in BOXES])  # those outside are gone
@@ -194,7 +194,7 @@ def test_select_drops_what_is_no_candidate() -> None:
     # Of class 0 the second overlaps the first by 0.81; the third is of another class.
     boxes = [[0.0, 0, 10, 10], [0, 0, 9, 9], [0, 0, 9, 9], [0, 0, float("nan"), 9]]
     boxes += [[0, 0, float("inf"), 9], [20, 20, 30, 30], [40, 40, 50, 50]]
-    scores = [0.5, 0.9, 0.4, 0.8, 0.8, -1.0, float("nan")]  # -1: of a picture that had stopped
+    scores = [0.5, 0.9, 0.4, 0.8, 0.8, -1.0, float("nan")]  # -1: of an image that had stopped
     pool = Pool(
         boxes=torch.tensor([[[0.0] * 4] * 7, boxes]),
         scores=torch.tensor([[0.0] * 7, scores]),
@@ -209,7 +209,7 @@ def test_select_drops_what_is_no_candidate() -> None:
 
 
 @pytest.mark.parametrize("evaluate", ["map", "grid"])
-def test_memory_follows_the_boxes_and_not_the_picture(evaluate: Evaluate) -> None:
+def test_memory_follows_the_boxes_and_not_the_image(evaluate: Evaluate) -> None:
     # 300 full-size boolean masks of 4000 x 6000 would take 7.2 GB, as floats four times as much.
     network, features = network_of(evaluate, False), random_features((512, 768))
     corner = torch.rand(300, 2, generator=torch.Generator().manual_seed(2)) * 480

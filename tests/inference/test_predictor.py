@@ -23,7 +23,7 @@ from diffinst.ops.images import fit_size
 from diffinst.results.instances import Instances
 from diffinst.structures import size_scale
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "train" / "000000.png"
 
 
-def noise_picture(height: int, width: int, seed: int = 0) -> Picture:
+def noise_image(height: int, width: int, seed: int = 0) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def assert_close(found: Instances, expected: Instances) -> None:
-    """Equal to 1e-4 of the picture; masks may differ where a probability meets the threshold."""
+    """Equal to 1e-4 of the image; masks may differ where a probability meets the threshold."""
     assert (len(found), found.image_size) == (len(expected), expected.image_size)
     torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-4)
     unit = 1e-4 * max(expected.image_size)
@@ -55,12 +55,12 @@ def assert_close(found: Instances, expected: Instances) -> None:
 def test_path_pil_array_and_tensor_give_the_same(model: DiffusionInst, path: Path) -> None:
     expected = model.predict(path)
     assert len(expected) > 0 and expected.image_size == (48, 64)
-    picture = read_image(path)
-    tensor = torch.from_numpy(picture).permute(2, 0, 1)
-    for source in (str(path), Image.open(path), picture, tensor):
+    image = read_image(path)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    for source in (str(path), Image.open(path), image, tensor):
         found = model.predict(source)
         assert found == expected
-        assert found.image is not None and np.array_equal(found.image, picture)
+        assert found.image is not None and np.array_equal(found.image, image)
 
 
 def test_a_list_gives_a_list(model: DiffusionInst, path: Path) -> None:
@@ -70,20 +70,20 @@ def test_a_list_gives_a_list(model: DiffusionInst, path: Path) -> None:
     assert model.predict([]) == []
 
 
-def test_pictures_of_any_size_in_a_list_are_as_alone(model: DiffusionInst) -> None:
+def test_images_of_any_size_in_a_list_are_as_alone(model: DiffusionInst) -> None:
     # 48 x 64 and 50 x 65 share one padded size, 64 x 48 and 40 x 90 have others.
     sizes = [(48, 64), (64, 48), (50, 65), (40, 90), (48, 64)]
-    pictures: list[Picture] = [noise_picture(*size, seed=i) for i, size in enumerate(sizes)]
-    together = model.predict(list(pictures), steps=2, seed=3)
+    images: list[Pixels] = [noise_image(*size, seed=i) for i, size in enumerate(sizes)]
+    together = model.predict(list(images), steps=2, seed=3)
     assert [found.image_size for found in together] == sizes
-    for picture, found in zip(pictures, together, strict=True):
-        assert_close(found, model.predict(picture, steps=2, seed=3))
+    for image, found in zip(images, together, strict=True):
+        assert_close(found, model.predict(image, steps=2, seed=3))
 
 
 def test_long_lists_are_cut_into_batches(model: DiffusionInst) -> None:
-    pictures = [noise_picture(20, 20, seed=i) for i in range(10)]
-    found = model.predict(list(pictures), proposals=4)
-    assert_close(found[9], model.predict(pictures[9], proposals=4))
+    images = [noise_image(20, 20, seed=i) for i in range(10)]
+    found = model.predict(list(images), proposals=4)
+    assert_close(found[9], model.predict(images[9], proposals=4))
 
 
 def test_steps_and_proposals_are_honoured(model: DiffusionInst, path: Path) -> None:
@@ -164,13 +164,13 @@ def test_every_preset_is_a_network(name: str) -> None:
 
 @pytest.mark.parametrize("evaluate", ["map", "grid"])
 @pytest.mark.parametrize("size", [(1, 1), (2000, 30), (30, 2000)])
-def test_pictures_of_extreme_shape(evaluate: str, size: tuple[int, int]) -> None:
+def test_images_of_extreme_shape(evaluate: str, size: tuple[int, int]) -> None:
     config = Config.from_preset("tiny").updated(
         model={"filters": {"evaluate": evaluate}}, sampler={"steps": 2}
     )
     torch.manual_seed(0)
     model = DiffusionInst(DiffusionInstNetwork(config.model).eval(), config)
-    found = model.predict(noise_picture(*size))
+    found = model.predict(noise_image(*size))
     assert found.image_size == size and found.masks.shape == (len(found), *size)
     limit = torch.tensor([size[1], size[0]]).repeat(2)
     assert bool(((found.boxes >= 0) & (found.boxes <= limit)).all())

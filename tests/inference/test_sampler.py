@@ -1,4 +1,4 @@
-"""Does a picture's run depend on its own noise only, and is each step what Eq. 6 says?"""
+"""Does an image's run depend on its own noise only, and is each step what Eq. 6 says?"""
 
 from __future__ import annotations
 
@@ -29,13 +29,12 @@ def model() -> DiffusionInst:
 
 @pytest.fixture(scope="module")
 def encoded(model: DiffusionInst, tmp_path_factory: pytest.TempPathFactory) -> list[Encoded]:
-    """Two pictures as a batch, then each alone."""
+    """Two images as a batch, then each alone."""
     root = make_shapes(tmp_path_factory.mktemp("shapes"), train=2, val=0, size=(64, 96))
-    pictures = [read_image(path) for path in sorted((root / "train").iterdir())]
+    images = [read_image(path) for path in sorted((root / "train").iterdir())]
     with torch.inference_mode():
         return [
-            model.network.encode(model.prepare(some))
-            for some in (pictures, *([p] for p in pictures))
+            model.network.encode(model.prepare(some)) for some in (images, *([p] for p in images))
         ]
 
 
@@ -53,7 +52,7 @@ def best_scores(step: SampleStep) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["normal", "sobol"])
-def test_noise_of_a_picture_depends_on_its_seed_alone(kind: str) -> None:
+def test_noise_of_a_image_depends_on_its_seed_alone(kind: str) -> None:
     diffusion = DiffusionConfig.model_validate({"noise": kind})
     config = SamplerConfig(steps=3, proposals=N)
     batch = Noise.draw([7, 8], config, diffusion)
@@ -82,7 +81,7 @@ def test_shapes_for_any_number_of_steps(
     assert pool_steps(found).boxes.shape == (2, steps * N, 4)
 
 
-def test_sobol_noise_covers_the_picture_more_evenly() -> None:
+def test_sobol_noise_covers_the_image_more_evenly() -> None:
     # 64 Sobol points are a (0, 6, 2)-net: one in each of 8 x 8 cells. Of 64 uniform ones about a
     # third of the cells would stay empty, and normal ones crowd in the middle.
     cells = {}
@@ -110,20 +109,20 @@ def test_renewal_keeps_n_and_puts_the_kept_first_in_order(
         step, after = steps[index], steps[index + 1].x_t
         assert torch.equal(step.kept, best_scores(step) > threshold)
         x_start = to_signal(step.stages[-1].boxes, scale, NORMAL).clamp(-2, 2)
-        for picture in range(2):
+        for image in range(2):
             expected = [
                 ddim_step(
-                    step.x_t[picture, proposal],
-                    x_start[picture, proposal],
-                    noise.renoise[index, picture, rank],
+                    step.x_t[image, proposal],
+                    x_start[image, proposal],
+                    noise.renoise[index, image, rank],
                     now=now,
                     following=following,
                     schedule=schedule,
                 )
-                for rank, proposal in enumerate(step.kept[picture].nonzero()[:, 0].tolist())
+                for rank, proposal in enumerate(step.kept[image].nonzero()[:, 0].tolist())
             ]
-            fresh = noise.renewal[index, picture, : N - len(expected)].double()
-            torch.testing.assert_close(after[picture], torch.stack([*expected, *fresh]))
+            fresh = noise.renewal[index, image, : N - len(expected)].double()
+            torch.testing.assert_close(after[image], torch.stack([*expected, *fresh]))
         boxes = from_signal(after, scale, NORMAL)
         torch.testing.assert_close(steps[index + 1].start, boxes)
 
@@ -184,12 +183,12 @@ def steady() -> DiffusionInst:
 def one_stops_early(
     model: DiffusionInst, encoded: list[Encoded], ensemble: str = "all"
 ) -> list[list[SampleStep]]:
-    """Every box is confident; those of picture 0 lie at the fixed point 0 and stay, it stops.
+    """Every box is confident; those of image 0 lie at the fixed point 0 and stay, it stops.
 
-    Those of picture 1 move outwards by half: x' = (sqrt(abar') + sqrt(1 - abar')) x at eta 0.
+    Those of image 1 move outwards by half: x' = (sqrt(abar') + sqrt(1 - abar')) x at eta 0.
 
     Returns:
-        The runs of the batch and of each picture alone.
+        The runs of the batch and of each image alone.
     """
     values = {"steps": 3, "proposals": 2, "renewal_threshold": 0.0, "eta": 0.0, "early_stop": 0.95}
     config = SamplerConfig.model_validate({**values, "ensemble": ensemble})
@@ -197,14 +196,14 @@ def one_stops_early(
     start[1] = torch.tensor([[0.5, 0.5, -0.5, -0.5], [-0.5, 0.5, 0.5, -0.5]])
     later = torch.zeros(2, 2, 2, 4)
     runs = []
-    for some, pictures in zip(encoded, (slice(None), slice(0, 1), slice(1, 2)), strict=True):
-        noise = Noise(start[pictures], later[:, pictures], later[:, pictures])
+    for some, images in zip(encoded, (slice(None), slice(0, 1), slice(1, 2)), strict=True):
+        noise = Noise(start[images], later[:, images], later[:, images])
         with torch.inference_mode():
             runs.append(list(Sampler(model.network, config).run(some, noise)))
     return runs
 
 
-def test_a_picture_that_stops_never_changes_another(
+def test_a_image_that_stops_never_changes_another(
     steady: DiffusionInst, encoded: list[Encoded]
 ) -> None:
     both, *alone = one_stops_early(steady, encoded)
@@ -212,22 +211,20 @@ def test_a_picture_that_stops_never_changes_another(
     assert [len(both), len(alone[stopped]), len(alone[1 - stopped])] == [3, 2, 3]
     assert [step.active[stopped].item() for step in both] == [True, True, False]
     assert all(step.active[1 - stopped].item() for step in both)
-    for picture, single in enumerate(alone):
+    for image, single in enumerate(alone):
         for step, own in zip(both, single, strict=False):
             found, expected = step.stages[-1], own.stages[-1]
+            torch.testing.assert_close(found.boxes[image], expected.boxes[0], rtol=1e-5, atol=1e-3)
             torch.testing.assert_close(
-                found.boxes[picture], expected.boxes[0], rtol=1e-5, atol=1e-3
-            )
-            torch.testing.assert_close(
-                found.logits[picture], expected.logits[0], rtol=1e-5, atol=1e-5
+                found.logits[image], expected.logits[0], rtol=1e-5, atol=1e-5
             )
 
 
 @pytest.mark.parametrize("ensemble", ["all", "official", "last"])
-def test_a_stopped_picture_keeps_its_candidates(
+def test_a_stopped_image_keeps_its_candidates(
     steady: DiffusionInst, encoded: list[Encoded], ensemble: str
 ) -> None:
-    # `last` means a picture's own last step: one that stopped must not come out empty.
+    # `last` means an image's own last step: one that stopped must not come out empty.
     pool = pool_steps(one_stops_early(steady, encoded, ensemble)[0])
     count = {"all": (2, 3), "official": (2, 2), "last": (1, 1)}[ensemble]
     assert int((pool.scores[0] >= 0).sum()) == count[0] * 2
@@ -252,7 +249,7 @@ def test_the_run_ends_when_all_have_stopped(
     assert (pool_steps(found).scores >= 0).sum(1).tolist() == [expected, expected]
 
 
-def test_a_picture_without_confident_boxes_goes_on(
+def test_a_image_without_confident_boxes_goes_on(
     model: DiffusionInst, encoded: list[Encoded]
 ) -> None:
     config = SamplerConfig(steps=3, proposals=N, renewal_threshold=1.0, early_stop=0.0)

@@ -1,4 +1,4 @@
-"""Every kind of picture becomes RGB uint8; every unreadable one says why."""
+"""Every kind of image becomes RGB uint8; every unreadable one says why."""
 
 import os
 import re
@@ -21,9 +21,9 @@ RED, GREEN, WHITE = [255, 0, 0], [0, 255, 0], [255, 255, 255]
 
 def red_green() -> Image.Image:
     """Two pixels side by side."""
-    picture = Image.new("RGB", (2, 1), tuple(RED))
-    picture.putpixel((1, 0), tuple(GREEN))
-    return picture
+    image = Image.new("RGB", (2, 1), tuple(RED))
+    image.putpixel((1, 0), tuple(GREEN))
+    return image
 
 
 def png(rows: np.ndarray, colour_type: int) -> bytes:
@@ -46,11 +46,11 @@ def png(rows: np.ndarray, colour_type: int) -> bytes:
 
 def test_colour_file_is_read_exactly(tmp_path: Path) -> None:
     red_green().save(tmp_path / "a.png")
-    picture = read_image(tmp_path / "a.png")
-    assert picture.tolist() == [[RED, GREEN]]
-    assert picture.dtype == np.uint8
-    assert picture.flags["C_CONTIGUOUS"]
-    assert picture.flags["WRITEABLE"]
+    image = read_image(tmp_path / "a.png")
+    assert image.tolist() == [[RED, GREEN]]
+    assert image.dtype == np.uint8
+    assert image.flags["C_CONTIGUOUS"]
+    assert image.flags["WRITEABLE"]
 
 
 def test_path_may_be_a_string(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_path_may_be_a_string(tmp_path: Path) -> None:
     assert read_image(str(tmp_path / "a.bmp")).tolist() == [[RED, GREEN]]
 
 
-# Where the two pixels lie once the viewer has turned the picture as the tag says (EXIF 2.3, 4.6.4).
+# Where the two pixels lie once the viewer has turned the image as the tag says (EXIF 2.3, 4.6.4).
 ORIENTED = {
     1: [[RED, GREEN]],
     2: [[GREEN, RED]],
@@ -83,7 +83,7 @@ def test_file_is_turned_upright(
     assert read_image(file).tolist() == upright
 
 
-def test_pil_picture_is_turned_upright_and_left_as_it_was() -> None:
+def test_pil_image_is_turned_upright_and_left_as_it_was() -> None:
     source = red_green()
     source.getexif()[274] = 6
     assert read_image(source).tolist() == [[RED], [GREEN]]
@@ -104,7 +104,7 @@ def test_16_bit_colour_file_keeps_its_full_range(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.png").tolist() == [[[0, 100, 255]]]
 
 
-def test_first_picture_of_an_animation_counts(tmp_path: Path) -> None:
+def test_first_image_of_an_animation_counts(tmp_path: Path) -> None:
     first, second = Image.new("RGB", (2, 2), "red"), Image.new("RGB", (2, 2), "lime")
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
     assert read_image(tmp_path / "a.gif")[0, 0].tolist() == RED
@@ -123,13 +123,13 @@ def palette(colour: str) -> Image.Image:
 
 
 def with_colour_key(mode: str) -> Image.Image:
-    picture = Image.new(mode, (1, 1), 0)
-    picture.info["transparency"] = 0 if mode == "L" else (0, 0, 0)
-    return picture
+    image = Image.new(mode, (1, 1), 0)
+    image.info["transparency"] = 0 if mode == "L" else (0, 0, 0)
+    return image
 
 
 @pytest.mark.parametrize(
-    ("picture", "pixel"),
+    ("image", "pixel"),
     [
         pytest.param(Image.new("1", (1, 1), 1), WHITE, id="1-bit"),
         pytest.param(Image.new("L", (1, 1), 7), [7, 7, 7], id="grey"),
@@ -149,8 +149,8 @@ def with_colour_key(mode: str) -> Image.Image:
         pytest.param(Image.new("F", (1, 1), 0.2), [51, 51, 51], id="float"),
     ],
 )
-def test_pil_mode(picture: Image.Image, pixel: list[int]) -> None:
-    assert read_image(picture).tolist() == [[pixel]]
+def test_pil_mode(image: Image.Image, pixel: list[int]) -> None:
+    assert read_image(image).tolist() == [[pixel]]
 
 
 # --- arrays and tensors
@@ -183,10 +183,10 @@ def test_array(array: np.ndarray, pixel: list[int]) -> None:
 def test_result_is_a_contiguous_copy(turned: Callable[[np.ndarray], np.ndarray]) -> None:
     source = turned(np.arange(24, dtype=np.uint8).reshape(2, 4, 3))
     before = source.copy()
-    picture = read_image(source)
-    np.testing.assert_array_equal(picture, source)
-    assert picture.flags["C_CONTIGUOUS"]
-    picture[:] = 0
+    image = read_image(source)
+    np.testing.assert_array_equal(image, source)
+    assert image.flags["C_CONTIGUOUS"]
+    image[:] = 0
     np.testing.assert_array_equal(source, before)
 
 
@@ -214,10 +214,10 @@ def test_tensor_on_a_gpu() -> None:
     assert read_image(torch.ones(3, 1, 1, device="cuda")).tolist() == [[WHITE]]
 
 
-# --- large pictures
+# --- large images
 
 
-def test_pictures_beyond_pillows_limit_are_read_and_the_limit_is_put_back(
+def test_images_beyond_pillows_limit_are_read_and_the_limit_is_put_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("L", (40, 30)).save(tmp_path / "a.tiff")
@@ -230,7 +230,7 @@ def test_pictures_beyond_pillows_limit_are_read_and_the_limit_is_put_back(
 
 @pytest.mark.parametrize("pixels", [1199, 599, 10])  # Pillow: silent, warns, refuses
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_pictures_beyond_our_limit_are_refused(
+def test_images_beyond_our_limit_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: int
 ) -> None:
     Image.new("L", (40, 30)).save(tmp_path / "a.png")
@@ -239,7 +239,7 @@ def test_pictures_beyond_our_limit_are_refused(
     message = rf"a\.png: has .*pixels, allowed are {pixels}; cut it into tiles, or raise .*MAX_PIX"
     with pytest.raises(ImageReadError, match=message):
         read_image(tmp_path / "a.png")
-    with pytest.raises(ImageReadError, match="PIL picture: has 1200 pixels"):
+    with pytest.raises(ImageReadError, match="PIL image: has 1200 pixels"):
         read_image(Image.new("L", (40, 30)))
     assert before == Image.MAX_IMAGE_PIXELS
 
@@ -273,7 +273,7 @@ def test_missing_relative_file_says_where_it_was_looked_for(
 
 
 def test_address() -> None:
-    with pytest.raises(ImageReadError, match=r"example\.org.*not fetched; download the picture"):
+    with pytest.raises(ImageReadError, match=r"example\.org.*not fetched; download the image"):
         read_image("https://example.org/a.png")
 
 
@@ -284,7 +284,7 @@ def test_folder(tmp_path: Path) -> None:
 
 def test_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ImageReadError, match="pipe: is a device or pipe; save the picture"):
+    with pytest.raises(ImageReadError, match="pipe: is a device or pipe; save the image"):
         read_image(tmp_path / "pipe")
 
 
@@ -322,29 +322,29 @@ def test_truncated_file_opened_by_the_caller(tmp_path: Path) -> None:
     red_green().resize((64, 64)).save(file)
     file.write_bytes(file.read_bytes()[:1000])
     with (
-        Image.open(file) as picture,
-        pytest.raises(ImageReadError, match=r"PIL picture .*a\.bmp: is cut short or damaged \(.*t"),
+        Image.open(file) as image,
+        pytest.raises(ImageReadError, match=r"PIL image .*a\.bmp: is cut short or damaged \(.*t"),
     ):
-        read_image(picture)
+        read_image(image)
 
 
-def test_file_that_is_no_picture(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_text("a table, not a picture", encoding="utf-8")
-    with pytest.raises(ImageReadError, match=r"a\.png: is not a picture in a format that Pillow k"):
+def test_file_that_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("a table, not an image", encoding="utf-8")
+    with pytest.raises(ImageReadError, match=r"a\.png: is not an image in a format that Pillow k"):
         read_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (b"bytes", "from bytes; give a path, a PIL picture, a numpy array or a torch tensor"),
-        ([Path("a.png")], r"from list; give .* \(several pictures: one at a time\)"),
-        (Image.new("RGB", (0, 5)), r"PIL picture: its size \(w, h\) is \(0, 5\), no pixel; leave"),
+        (b"bytes", "from bytes; give a path, a PIL image, a numpy array or a torch tensor"),
+        ([Path("a.png")], r"from list; give .* \(several images: one at a time\)"),
+        (Image.new("RGB", (0, 5)), r"PIL image: its size \(w, h\) is \(0, 5\), no pixel; leave"),
         (Image.new("I", (1, 1), -1), "32-bit values run from -1 to -1; allowed are 0 to 65535"),
         (Image.new("I", (1, 1), 65536), "run from 65536 to 65536; .*; scale them and give a uint8"),
         (Image.new("F", (1, 1), 9), "float values run from 9 to 9; allowed are 0 to 1; divide"),
         (np.zeros(3, np.uint8), r"array: its shape is \(3,\); allowed are \(height, width\)"),
-        (np.zeros((1, 4, 4, 3)), r"shape is \(1, 4, 4, 3\); .*one picture at a time$"),
+        (np.zeros((1, 4, 4, 3)), r"shape is \(1, 4, 4, 3\); .*one image at a time$"),
         (np.zeros((4, 4, 2)), r"shape is \(4, 4, 2\); .*\(height, width, 1 or 3 or 4\)"),
         (np.zeros((3, 4, 5)), r"\(3, 4, 5\); .*; if channels come first, use array\.transpose\(1,"),
         (np.zeros((0, 4, 3)), r"array: its shape is \(0, 4, 3\), without a pixel; leave it out"),
@@ -359,7 +359,7 @@ def test_file_that_is_no_picture(tmp_path: Path) -> None:
         (np.array([[0.0, 255.0]]), "from 0 to 255; allowed are 0 to 1; divide .* 255 as uint8"),
         (np.array([[-0.5, 0.5]]), r"float values run from -0\.5 to 0\.5; allowed are 0 to 1"),
         (torch.zeros(4, 4), r"tensor: its shape is \(4, 4\); allowed is \(1 or 3, height, width\)"),
-        (torch.zeros(1, 3, 4, 4), r"tensor: its shape is \(1, 3, 4, 4\); .*, one picture$"),
+        (torch.zeros(1, 3, 4, 4), r"tensor: its shape is \(1, 3, 4, 4\); .*, one image$"),
         (torch.zeros(4, 5, 3), r"\(4, 5, 3\).*; if channels come last, use tensor\.permute\(2, 0"),
         (torch.zeros(3, 0, 4), r"tensor: its shape is \(0, 4, 3\), without a pixel"),
         (
@@ -419,10 +419,10 @@ def test_missing_path_is_refused(folder: Path) -> None:
 
 
 def test_nothing_found_says_what_was_looked_for(folder: Path) -> None:
-    message = rf"no pictures in {re.escape(str(folder / 'sub2'))}; .*\.png .*; name a folder"
+    message = rf"no images in {re.escape(str(folder / 'sub2'))}; .*\.png .*; name a folder"
     with pytest.raises(ImageReadError, match=message):
         list_images([folder / "sub2"])
-    with pytest.raises(ImageReadError, match="no pictures in an empty list of paths"):
+    with pytest.raises(ImageReadError, match="no images in an empty list of paths"):
         list_images([])
 
 

@@ -10,7 +10,7 @@ import torch
 
 from diffinst import DiffusionInst
 from diffinst.measure import benchmark
-from diffinst.measure.benchmark import Workload, measure, noise_picture, predict, ready
+from diffinst.measure.benchmark import Workload, measure, noise_image, predict, ready
 from diffinst.measure.limits import Limits
 
 LIMITS = Limits(1e9, 1e9, 1e9)
@@ -24,19 +24,19 @@ def tiny() -> DiffusionInst:
 
 def test_the_workload_is_what_runs(tiny: DiffusionInst) -> None:
     fast = ready(tiny, WORKLOAD)
-    found = predict(fast, [noise_picture((64, 96))])
-    assert fast.prepare([noise_picture((64, 96))]).sizes == ((64, 96),)
+    found = predict(fast, [noise_image((64, 96))])
+    assert fast.prepare([noise_image((64, 96))]).sizes == ((64, 96),)
     assert [len(f) for f in found] == [5] and found[0].masks.shape == (5, 64, 96)
     sampler = fast.config.sampler
     assert (sampler.steps, sampler.proposals, fast.precision) == (2, 12, "fp32")
 
 
-def test_pictures_repeat_and_have_contrast() -> None:
-    one = noise_picture((33, 40), 1)
+def test_images_repeat_and_have_contrast() -> None:
+    one = noise_image((33, 40), 1)
     assert one.shape == (33, 40, 3) and one.dtype == np.uint8 and one.std() > 20
-    assert np.array_equal(one, noise_picture((33, 40), 1))
-    assert not np.array_equal(one, noise_picture((33, 40), 2))
-    assert noise_picture((1, 1)).shape == (1, 1, 3)
+    assert np.array_equal(one, noise_image((33, 40), 1))
+    assert not np.array_equal(one, noise_image((33, 40), 2))
+    assert noise_image((1, 1)).shape == (1, 1, 3)
 
 
 def test_a_measurement_is_whole(tiny: DiffusionInst) -> None:

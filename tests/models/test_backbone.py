@@ -125,8 +125,8 @@ def test_norms_elsewhere_are_frozen_too(layers: Callable[[], list[nn.Module]]) -
     assert not any("norm" in name for name, _ in body.named_parameters())
 
 
-def test_backbones_of_one_picture_size_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"does not run on pictures of any size .*divisible"):
+def test_backbones_of_one_image_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"does not run on images of any size .*divisible"):
         Backbone(BackboneConfig(name="maxvit_pico_rw_256", freeze_levels=0))
 
 

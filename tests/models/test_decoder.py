@@ -101,7 +101,7 @@ def test_outputs_permute_with_the_proposals() -> None:
 
 
 @torch.no_grad()
-def test_pictures_of_a_batch_do_not_see_each_other() -> None:
+def test_images_of_a_batch_do_not_see_each_other() -> None:
     model, start = decoder(), boxes(4)
     plain = model(table(), start, TIMES)[-1]
     start[1] += 10

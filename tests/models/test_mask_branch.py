@@ -23,7 +23,7 @@ def transparent(depth: int = 0) -> MaskBranch:
 
 
 def pyramid(*values: float) -> list[Tensor]:
-    """Constant p2, p3, ... of a 64 x 64 picture."""
+    """Constant p2, p3, ... of a 64 x 64 image."""
     return [torch.full((1, 1, 16 >> i, 16 >> i), float(v)) for i, v in enumerate(values)]
 
 

@@ -29,7 +29,7 @@ def tiny() -> DiffusionInstNetwork:
     return network()
 
 
-def two_pictures() -> ImageBatch:
+def two_images() -> ImageBatch:
     """50 x 90 and 64 x 40 in 64 x 96."""
     pixels = torch.zeros(2, 3, 64, 96)
     generator = torch.Generator().manual_seed(0)
@@ -40,7 +40,7 @@ def two_pictures() -> ImageBatch:
 
 @torch.no_grad()
 def test_encoding_gives_a_pyramid_and_mask_features(tiny: DiffusionInstNetwork) -> None:
-    features = tiny.encode(two_pictures()).features
+    features = tiny.encode(two_images()).features
     assert [tuple(p.shape) for p in features.pyramid] == [
         (2, 32, 64 // s, 96 // s) for s in (4, 8, 16, 32)
     ]
@@ -50,7 +50,7 @@ def test_encoding_gives_a_pyramid_and_mask_features(tiny: DiffusionInstNetwork) 
 
 @torch.no_grad()
 def test_what_lies_in_the_padding_does_not_matter(tiny: DiffusionInstNetwork) -> None:
-    clean = two_pictures()
+    clean = two_images()
     dirty = clean.pixels.clone()
     dirty[0, :, 50:] = 200
     dirty[0, :, :, 90:] = 77
@@ -65,9 +65,9 @@ def test_what_lies_in_the_padding_does_not_matter(tiny: DiffusionInstNetwork) ->
 
 @torch.no_grad()
 def test_padding_is_the_mean_colour(tiny: DiffusionInstNetwork) -> None:
-    # zero after normalisation, so a picture filled up with the mean is the same picture
+    # zero after normalisation, so an image filled up with the mean is the same image
     mean = torch.tensor(tiny.config.backbone.image_mean).view(3, 1, 1)
-    pixels = two_pictures().pixels[:1].clone()
+    pixels = two_images().pixels[:1].clone()
     pixels[0, :, 50:] = mean
     pixels[0, :, :, 90:] = mean
     padded = tiny.encode(ImageBatch(pixels, ((50, 90),))).features.mask_features
@@ -76,8 +76,8 @@ def test_padding_is_the_mean_colour(tiny: DiffusionInstNetwork) -> None:
 
 
 @torch.no_grad()
-def test_pictures_of_two_sizes_are_encoded_as_each_alone(tiny: DiffusionInstNetwork) -> None:
-    batch = two_pictures()
+def test_images_of_two_sizes_are_encoded_as_each_alone(tiny: DiffusionInstNetwork) -> None:
+    batch = two_images()
     together = tiny.encode(batch)
     boxes = torch.tensor([[4.0, 4, 30, 30], [10, 10, 35, 60], [0, 0, 40, 50]])
     times = torch.tensor([3, 900])
@@ -91,14 +91,14 @@ def test_pictures_of_two_sizes_are_encoded_as_each_alone(tiny: DiffusionInstNetw
 
 
 @torch.no_grad()
-def test_bytes_and_floats_are_the_same_picture(tiny: DiffusionInstNetwork) -> None:
+def test_bytes_and_floats_are_the_same_image(tiny: DiffusionInstNetwork) -> None:
     pixels = torch.randint(256, (1, 3, 64, 64), dtype=torch.uint8)
     a, b = (tiny.encode(ImageBatch(p, ((64, 64),))) for p in (pixels, pixels.float()))
     assert torch.equal(a.features.mask_features, b.features.mask_features)
 
 
 def scene(layout_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Filters, boxes and pictures of three instances, two of them on the first picture."""
+    """Filters, boxes and images of three instances, two of them on the first image."""
     filters = torch.randn(3, layout_size, generator=torch.Generator().manual_seed(1))
     boxes = torch.tensor([[4.0, 4, 30, 30], [10, 10, 80, 45], [2, 0, 40, 64]])
     return filters, boxes, torch.tensor([0, 0, 1])
@@ -109,49 +109,49 @@ def scene(layout_size: int) -> tuple[Tensor, Tensor, Tensor]:
 def test_a_filter_says_the_same_on_the_map_and_at_its_points(coordinates: bool) -> None:
     model = network(model_config(coordinates=coordinates))
     assert model.layout.size == (169 if coordinates else 153)
-    features = model.encode(two_pictures()).features
-    filters, boxes, picture = scene(model.layout.size)
-    on_map = model.map_logits(features, filters, boxes, picture)
+    features = model.encode(two_images()).features
+    filters, boxes, image = scene(model.layout.size)
+    on_map = model.map_logits(features, filters, boxes, image)
     assert on_map.shape == (3, 16, 24)
     points = map_points((16, 24), filters.device).expand(3, -1, -1)
-    at_points = model.point_logits(features, filters, boxes, picture, points)
+    at_points = model.point_logits(features, filters, boxes, image, points)
     torch.testing.assert_close(at_points, on_map.flatten(1), rtol=1e-3, atol=1e-3)
     # the box matters only where the filter sees coordinates
-    moved = model.map_logits(features, filters, boxes + 5, picture)
+    moved = model.map_logits(features, filters, boxes + 5, image)
     assert torch.allclose(moved, on_map) != coordinates
 
 
 @torch.no_grad()
 def test_grids_lie_in_the_enlarged_boxes(tiny: DiffusionInstNetwork) -> None:
-    features = tiny.encode(two_pictures()).features
-    filters, boxes, picture = scene(tiny.layout.size)
-    logits, points = tiny.grid_logits(features, filters, boxes, picture, 5)
+    features = tiny.encode(two_images()).features
+    filters, boxes, image = scene(tiny.layout.size)
+    logits, points = tiny.grid_logits(features, filters, boxes, image, 5)
     assert logits.shape == (3, 25) and points.shape == (3, 25, 2)
     # 20 % larger, five cells: the first point lies a tenth of the enlarged box inside it
     large = enlarge(boxes, 0.2)
     expected = large[:, :2] + (large[:, 2:] - large[:, :2]) / 10
     torch.testing.assert_close(points[:, 0], expected)
-    again = tiny.point_logits(features, filters, boxes, picture, points)
+    again = tiny.point_logits(features, filters, boxes, image, points)
     assert torch.equal(again, logits)
 
 
 @torch.no_grad()
 def test_no_instances_have_no_masks(tiny: DiffusionInstNetwork) -> None:
-    features = tiny.encode(two_pictures()).features
-    filters, boxes, picture = (x[:0] for x in scene(tiny.layout.size))
-    assert tiny.map_logits(features, filters, boxes, picture).shape == (0, 16, 24)
-    logits, points = tiny.grid_logits(features, filters, boxes, picture, 4)
+    features = tiny.encode(two_images()).features
+    filters, boxes, image = (x[:0] for x in scene(tiny.layout.size))
+    assert tiny.map_logits(features, filters, boxes, image).shape == (0, 16, 24)
+    logits, points = tiny.grid_logits(features, filters, boxes, image, 4)
     assert logits.shape == (0, 16) and points.shape == (0, 16, 2)
 
 
 def test_all_that_learns_gets_a_gradient() -> None:
     model = network().train()
-    encoded = model.encode(two_pictures())
+    encoded = model.encode(two_images())
     boxes = torch.tensor([[4.0, 4, 30, 30], [10, 10, 35, 60]]).expand(2, 2, 4)
     loss = torch.zeros(())
     for stage in model.denoise(encoded, boxes, torch.tensor([3, 900])):
-        filters, picture = stage.filters.flatten(0, 1), torch.tensor([0, 0, 1, 1])
-        logits = model.map_logits(encoded.features, filters, boxes.flatten(0, 1), picture)
+        filters, image = stage.filters.flatten(0, 1), torch.tensor([0, 0, 1, 1])
+        logits = model.map_logits(encoded.features, filters, boxes.flatten(0, 1), image)
         loss = loss + logits.sin().sum() + stage.logits.sin().sum() + stage.boxes.sin().sum()
     loss.backward()  # type: ignore[no-untyped-call]
     silent = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -162,11 +162,11 @@ def test_all_that_learns_gets_a_gradient() -> None:
 @torch.no_grad()
 def test_bf16_autocast_runs_from_pixels_to_masks(tiny: DiffusionInstNetwork) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        encoded = tiny.encode(two_pictures())
+        encoded = tiny.encode(two_images())
         boxes = torch.tensor([[4.0, 4, 30, 30], [10, 10, 35, 60]]).expand(2, 2, 4)
         last = tiny.denoise(encoded, boxes, torch.tensor([3, 900]))[-1]
-        picture = torch.tensor([0, 0, 1, 1])
-        flat = last.filters.flatten(0, 1), last.boxes.flatten(0, 1), picture
+        image = torch.tensor([0, 0, 1, 1])
+        flat = last.filters.flatten(0, 1), last.boxes.flatten(0, 1), image
         masks = tiny.map_logits(encoded.features, *flat)
         grid, _ = tiny.grid_logits(encoded.features, *flat, 4)
     assert masks.isfinite().all() and grid.isfinite().all() and last.boxes.dtype == torch.float32

@@ -124,7 +124,7 @@ def test_nms_by_hand() -> None:
     assert class_nms(given_boxes, scores, labels, 0.6).tolist() == [1, 2, 4, 3]
 
 
-def test_nms_keeps_classes_apart_also_left_of_the_picture() -> None:
+def test_nms_keeps_classes_apart_also_left_of_the_image() -> None:
     """Moved by the largest coordinate + 1 alone, the second box would lie on the first."""
     given_boxes = torch.tensor([[1.0, 1.0, 11.0, 11.0], [-11.0, -11.0, -1.0, -1.0]])
     kept = class_nms(given_boxes, torch.tensor([0.9, 0.8]), torch.tensor([0, 1]), 0.5)
@@ -135,7 +135,7 @@ def test_nms_keeps_classes_apart_also_left_of_the_picture() -> None:
 @given(st.integers(0, 2**31), st.integers(0, 60), st.sampled_from([1, 3, 1000]))
 def test_nms_is_nms_of_each_class(seed: int, count: int, classes: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    low = torch.rand(count, 2, generator=generator) * 60 - 30  # also left of and above the picture
+    low = torch.rand(count, 2, generator=generator) * 60 - 30  # also left of and above the image
     given_boxes = torch.cat([low, low + torch.rand(count, 2, generator=generator) * 40], dim=1)
     scores = torch.rand(count, generator=generator)
     labels = torch.randint(0, classes, (count,), generator=generator)

@@ -1,4 +1,4 @@
-"""Do pictures get the size and the padding they should?"""
+"""Do images get the size and the padding they should?"""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def test_long_side_is_never_exceeded(height: int, width: int) -> None:
 
 
 def test_resize_keeps_the_range_and_what_already_fits() -> None:
-    picture = torch.randint(0, 256, (3, 6, 8), dtype=torch.uint8)
-    assert torch.equal(resize(picture, (6, 8)), picture.float())
-    larger = resize(picture, (15, 9))
+    image = torch.randint(0, 256, (3, 6, 8), dtype=torch.uint8)
+    assert torch.equal(resize(image, (6, 8)), image.float())
+    larger = resize(image, (15, 9))
     assert larger.shape == (3, 15, 9) and larger.dtype == torch.float32
-    assert larger.min() >= picture.min() and larger.max() <= picture.max()
+    assert larger.min() >= image.min() and larger.max() <= image.max()
 
 
 def test_resize_averages_when_it_shrinks() -> None:
@@ -59,7 +59,7 @@ def test_padding_by_hand() -> None:
     assert batch.pixels[1, 2].sum() == 5 * 9
 
 
-def test_fitting_pictures_are_not_padded() -> None:
-    picture = torch.ones(3, 32, 64, dtype=torch.uint8)
-    batch = pad_batch([picture])
-    assert torch.equal(batch.pixels[0], picture) and batch.pixels.dtype == torch.uint8
+def test_fitting_images_are_not_padded() -> None:
+    image = torch.ones(3, 32, 64, dtype=torch.uint8)
+    batch = pad_batch([image])
+    assert torch.equal(batch.pixels[0], image) and batch.pixels.dtype == torch.uint8

@@ -132,8 +132,8 @@ def test_weighted_gather_gradient_is_exact() -> None:
     assert torch.autograd.gradcheck(lambda t: weighted_gather(t, index, weight), table)
 
 
-@pytest.mark.parametrize("pictures", [1, 3])
-def test_boxes_of_another_batch_are_refused(pictures: int) -> None:
+@pytest.mark.parametrize("images", [1, 3])
+def test_boxes_of_another_batch_are_refused(images: int) -> None:
     table = FeatureTable([torch.zeros(2, 4, 8, 8)])
-    with pytest.raises(ValueError, match=rf"boxes of {pictures} pictures for features of 2"):
-        table.pool(torch.zeros(pictures, 5, 4), 7, 2)
+    with pytest.raises(ValueError, match=rf"boxes of {images} images for features of 2"):
+        table.pool(torch.zeros(images, 5, 4), 7, 2)

@@ -13,7 +13,7 @@ from diffinst.results.crops import CroppedMasks, resolve_index
 
 
 def hand_worked() -> CroppedMasks:
-    """Three masks on a 5x5 picture: an L of 3 pixels, nothing, and the lower right pixel."""
+    """Three masks on a 5x5 image: an L of 3 pixels, nothing, and the lower right pixel."""
     return CroppedMasks(
         windows=torch.tensor([[1, 2, 2, 3], [0, 0, 0, 4], [3, 3, 2, 2]]),
         patches=(
@@ -152,9 +152,9 @@ def test_cat_keeps_the_order() -> None:
     assert CroppedMasks.cat([masks[2], masks[:2]]) == masks[[2, 0, 1]]
 
 
-def test_cat_refuses_nothing_and_other_pictures() -> None:
+def test_cat_refuses_nothing_and_other_images() -> None:
     other = CroppedMasks.from_dense(torch.zeros(1, 4, 5, dtype=torch.bool))
-    with pytest.raises(ValueError, match="same picture"):
+    with pytest.raises(ValueError, match="same image"):
         CroppedMasks.cat([hand_worked(), other])
     with pytest.raises(ValueError, match="at least one"):
         CroppedMasks.cat([])
@@ -194,8 +194,8 @@ def test_other_masks_are_not_equal() -> None:
     [
         ([[0, 0, 2, 2]], torch.ones(2, 3, dtype=torch.bool), (5, 5), r"shape \(2, 2\)"),
         ([[0, 0, 2, 2]], torch.ones(2, 2), (5, 5), "torch.bool"),
-        ([[4, 0, 2, 2]], torch.ones(2, 2, dtype=torch.bool), (5, 5), "leaves the picture"),
-        ([[0, -1, 2, 2]], torch.ones(2, 2, dtype=torch.bool), (5, 5), "leaves the picture"),
+        ([[4, 0, 2, 2]], torch.ones(2, 2, dtype=torch.bool), (5, 5), "leaves the image"),
+        ([[0, -1, 2, 2]], torch.ones(2, 2, dtype=torch.bool), (5, 5), "leaves the image"),
         ([[0, 0, 2, 2]] * 2, torch.ones(2, 2, dtype=torch.bool), (5, 5), r"\(1, 4\)"),
         ([[0, 0, 0, 0]], torch.ones(0, 0, dtype=torch.bool), (0, 5), "at least 1"),
     ],

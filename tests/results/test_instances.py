@@ -19,7 +19,7 @@ from diffinst.results.instances import Instances
 
 
 def scene() -> Instances:
-    """Three instances on a 4x6 picture; the first two masks share the pixel (1, 2)."""
+    """Three instances on a 4x6 image; the first two masks share the pixel (1, 2)."""
     masks = torch.zeros(3, 4, 6, dtype=torch.bool)
     masks[0, 1:3, 1:3] = True
     masks[1, 0:2, 2:5] = True
@@ -34,7 +34,7 @@ def scene() -> Instances:
     )
 
 
-def grey_picture() -> np.ndarray:
+def grey_image() -> np.ndarray:
     return np.full((4, 6, 3), 100, dtype=np.uint8)
 
 
@@ -57,7 +57,7 @@ def test_masks_are_painted_full_size() -> None:
     ],
 )
 def test_picking_picks_every_field(index: object, scores: list[float]) -> None:
-    found = replace(scene(), image=grey_picture())
+    found = replace(scene(), image=grey_image())
     picked = found[index]  # type: ignore[index]
     rows = [found.scores.tolist().index(score) for score in scores]
     assert picked.scores.tolist() == scores
@@ -83,20 +83,20 @@ def test_above_keeps_scores_at_the_threshold() -> None:
 def test_cat_undoes_splitting() -> None:
     found = scene()
     assert Instances.cat(list(found)) == found
-    remembering = replace(found, image=grey_picture())
+    remembering = replace(found, image=grey_image())
     assert Instances.cat([found, remembering]).image is remembering.image
 
 
-def test_cat_refuses_nothing_and_other_pictures() -> None:
+def test_cat_refuses_nothing_and_other_images() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Instances.cat([])
-    with pytest.raises(ValueError, match="same picture"):
+    with pytest.raises(ValueError, match="same image"):
         Instances.cat([scene(), Instances.empty((4, 7), ("cat", "dog"))])
 
 
-def test_equality_ignores_the_remembered_picture_and_sees_all_else() -> None:
+def test_equality_ignores_the_remembered_image_and_sees_all_else() -> None:
     found = scene()
-    assert found == replace(found, image=grey_picture())
+    assert found == replace(found, image=grey_image())
     assert found != replace(found, scores=found.scores + 0.1)
     assert found != replace(found, boxes=found.boxes + 0.1)
     assert found != replace(found, labels=torch.tensor([1, 1, 1]))
@@ -106,7 +106,7 @@ def test_equality_ignores_the_remembered_picture_and_sees_all_else() -> None:
 
 
 def test_repr_is_short() -> None:
-    assert repr(replace(scene(), image=grey_picture())) == "Instances(3 on 4x6: dog 2, cat 1)"
+    assert repr(replace(scene(), image=grey_image())) == "Instances(3 on 4x6: dog 2, cat 1)"
 
 
 def test_nothing_found_passes_through_everything(tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_nothing_found_passes_through_everything(tmp_path: Path) -> None:
     assert list(none) == none.to_coco(7) == []
     assert repr(none) == "Instances(0 on 4x6)"
     assert len(none.to_supervision()) == 0
-    none.save(tmp_path / "none.png", grey_picture())
+    none.save(tmp_path / "none.png", grey_image())
     none.save_masks(tmp_path / "masks.png")
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "none.png")), grey_picture())
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "none.png")), grey_image())
     assert not np.asarray(Image.open(tmp_path / "masks.png")).any()
 
 
@@ -137,7 +137,7 @@ def test_nothing_found_passes_through_everything(tmp_path: Path) -> None:
         ({"labels": torch.tensor([0, -1, 1])}, "run from -1"),
         ({"scores": torch.tensor([0.5, float("nan"), 0.1])}, "NaN"),
         ({"boxes": torch.full((3, 4), float("inf"))}, "infinity"),
-        ({"image_size": (5, 6)}, r"masks belong to a picture of \(4, 6\)"),
+        ({"image_size": (5, 6)}, r"masks belong to an image of \(4, 6\)"),
         ({"image": np.zeros((4, 7, 3), dtype=np.uint8)}, r"uint8 \(4, 6, 3\)"),
         ({"image": np.zeros((4, 6, 3))}, "float64"),
         ({"boxes": torch.zeros(3, 4, device="meta")}, "move all to one device"),
@@ -196,30 +196,30 @@ def test_without_supervision_the_error_names_the_command(monkeypatch: pytest.Mon
         scene().to_supervision()
 
 
-def test_save_draws_over_the_remembered_or_the_given_picture(tmp_path: Path) -> None:
-    replace(scene(), image=grey_picture()).save(tmp_path / "remembered.png")
-    scene().save(tmp_path / "given.png", grey_picture())
+def test_save_draws_over_the_remembered_or_the_given_image(tmp_path: Path) -> None:
+    replace(scene(), image=grey_image()).save(tmp_path / "remembered.png")
+    scene().save(tmp_path / "given.png", grey_image())
     saved = np.asarray(Image.open(tmp_path / "remembered.png"))
     assert np.array_equal(saved, np.asarray(Image.open(tmp_path / "given.png")))
     assert saved.shape == (4, 6, 3)
-    assert not np.array_equal(saved, grey_picture())
+    assert not np.array_equal(saved, grey_image())
 
 
 @pytest.mark.parametrize(
     ("name", "kind"), [("a.png", "PNG"), ("a.JPG", "JPEG"), ("a.jpeg", "JPEG")]
 )
 def test_the_suffix_decides_the_file_type(tmp_path: Path, name: str, kind: str) -> None:
-    scene().save(tmp_path / name, grey_picture())
+    scene().save(tmp_path / name, grey_image())
     with Image.open(tmp_path / name) as saved:
         assert saved.format == kind
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_save_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"save\(path, image=picture\)"):
+    with pytest.raises(ValueError, match=r"save\(path, image=image\)"):
         scene().save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"\.png, \.jpg, \.jpeg"):
-        scene().save(tmp_path / "a.tiff", grey_picture())
+        scene().save(tmp_path / "a.tiff", grey_image())
     with pytest.raises(ValueError, match=r"\.png"):
         scene().save_masks(tmp_path / "a.jpg")
     assert list(tmp_path.iterdir()) == []
@@ -228,9 +228,9 @@ def test_save_says_what_is_missing(tmp_path: Path) -> None:
 def test_label_map_numbers_instances_by_score(tmp_path: Path) -> None:
     # Scores 0.5, 0.75, 0.25 are ranks 2, 1, 3; rank 1 keeps the shared pixel (1, 2).
     scene().save_masks(tmp_path / "masks.png")
-    picture = Image.open(tmp_path / "masks.png")
-    assert picture.mode == "I;16"
-    assert np.asarray(picture).tolist() == [
+    image = Image.open(tmp_path / "masks.png")
+    assert image.mode == "I;16"
+    assert np.asarray(image).tolist() == [
         [0, 0, 1, 1, 1, 0],
         [0, 2, 1, 1, 1, 0],
         [0, 2, 2, 0, 0, 0],
@@ -247,5 +247,5 @@ def test_a_result_on_another_device_is_the_same_result(tmp_path: Path) -> None:
     assert found.above(0.5) == scene().above(0.5)
     assert found.to_coco(1) == scene().to_coco(1)
     assert len(found.to_supervision()) == 3
-    found.save(tmp_path / "a.png", grey_picture())
+    found.save(tmp_path / "a.png", grey_image())
     found.save_masks(tmp_path / "b.png")

@@ -1,4 +1,4 @@
-"""What tests of training share: a few small pictures, and runs over them of seconds."""
+"""What tests of training share: a few small images, and runs over them of seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Runner = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three pictures to train on and two to evaluate on, with one to three objects each."""
+    """Three images to train on and two to evaluate on, with one to three objects each."""
     folder = tmp_path_factory.mktemp("shapes")
     return make_shapes(folder, train=3, val=2, size=(48, 64), objects=(1, 3))
 
@@ -47,7 +47,7 @@ def quick() -> Settings:
 
 @pytest.fixture(scope="session")
 def trained(shapes: Path) -> Runner:
-    """Trains on the small pictures: `trained(config, out)`, with the other arguments of `fit`."""
+    """Trains on the small images: `trained(config, out)`, with the other arguments of `fit`."""
 
     def run(config: Config, out: Path, **more: object) -> Path:
         return fit(shapes, config, out, pretrained=False, progress=False, **more)  # type: ignore[arg-type]

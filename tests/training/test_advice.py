@@ -71,7 +71,7 @@ def test_real_memory_that_cannot_be_had() -> None:
 @pytest.mark.parametrize(
     ("part", "values", "field"),
     [
-        ("train", {"accumulate": 32}, "accumulate"),  # a picture at a time already
+        ("train", {"accumulate": 32}, "accumulate"),  # an image at a time already
         ("train", {"activation_checkpointing": True}, "activation_checkpointing"),
         ("model", {"backbone": {"norm": "train"}}, "activation_checkpointing"),  # would be refused
         ("criterion", {"mask_chunk": 64}, "mask_chunk"),

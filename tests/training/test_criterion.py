@@ -43,7 +43,7 @@ def one_weight_network(evaluate: str) -> DiffusionInstNetwork:
 
 
 def features() -> Features:
-    """A picture of 8 x 8: F_mask has 2 x 2 cells, which lie at pixels 2 and 6."""
+    """An image of 8 x 8: F_mask has 2 x 2 cells, which lie at pixels 2 and 6."""
     return Features((), torch.ones(1, 1, 2, 2, requires_grad=True), ((8, 8),))
 
 
@@ -63,7 +63,7 @@ def nothing() -> Targets:
 def stage(
     logits: Sequence[Sequence[float]], boxes: Sequence[Sequence[float]] = ((0, 0, 2, 8),)
 ) -> StageOutput:
-    """One picture's queries; their filters are 0, so every mask probability is 1/2."""
+    """One image's queries; their filters are 0, so every mask probability is 1/2."""
     count = len(logits)
     tensors = (
         torch.tensor([logits], dtype=torch.float32),
@@ -195,7 +195,7 @@ def test_no_objects_at_all(evaluate: str, class_loss: str, request: pytest.Fixtu
     assert grad is not None and not grad.any()
 
 
-def test_pictures_with_and_without_objects_in_one_batch(on_map: DiffusionInstNetwork) -> None:
+def test_images_with_and_without_objects_in_one_batch(on_map: DiffusionInstNetwork) -> None:
     one = stage([[0, 0]])
     both = StageOutput(*(t.detach().repeat(2, 1, 1) for t in vars(one).values()))
     batch = Features((), torch.ones(2, 1, 2, 2), ((8, 8), (8, 8)))
@@ -220,7 +220,7 @@ def test_matching_is_used_where_no_pairs_are_given(on_map: DiffusionInstNetwork)
     assert free["loss/l1"].item() == 0 and free["loss/giou"].item() == pytest.approx(0, abs=1e-6)
 
 
-def test_packing_pads_to_the_fullest_picture() -> None:
+def test_packing_pads_to_the_fullest_image() -> None:
     packed = PackedTargets.of([nothing(), left_half()], torch.device("cpu"))
     assert packed.boxes.tolist() == [[[0, 0, 0, 0]], [[0, 0, 4, 8]]]
     assert packed.valid.tolist() == [[False], [True]]
@@ -251,11 +251,11 @@ def test_federated_draws_fill_up_what_is_present(on_map: DiffusionInstNetwork) -
     # class 0 and the background of the free query are two of three, so one more is drawn
     drawn = [taking_part(on_map, seed, [0, -1], 3) for seed in range(20)]
     assert all(len(classes) == 2 and classes[0] == 0 for classes in drawn)
-    assert {classes[1] for classes in drawn} == {1, 2, 3}  # class 4 is in no picture
+    assert {classes[1] for classes in drawn} == {1, 2, 3}  # class 4 is in no image
     assert drawn[:3] == [taking_part(on_map, seed, [0, -1], 3) for seed in range(3)]
     # without a free query there is no background
     assert len(taking_part(on_map, 0, [0], 3)) == 3
-    # more than there are: all that are in some picture; fewer: what is present stays
+    # more than there are: all that are in some image; fewer: what is present stays
     assert taking_part(on_map, 0, [0, -1], 50) == [0, 1, 2, 3]
     assert taking_part(on_map, 0, [0, -1], 1) == [0]
 
@@ -284,10 +284,10 @@ def test_autocast_leaves_the_losses_in_float32(on_map: DiffusionInstNetwork) -> 
     assert losses["loss"].item() == pytest.approx(exact["loss"].item(), rel=1e-3)
 
 
-def two_pictures(
+def two_images(
     network: DiffusionInstNetwork,
 ) -> tuple[list[StageOutput], Features, list[Targets]]:
-    """Two stages of five queries on two pictures of 16 x 16, with two objects and one."""
+    """Two stages of five queries on two images of 16 x 16, with two objects and one."""
     rng = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
@@ -330,7 +330,7 @@ def loss_and_gradients(
     network: DiffusionInstNetwork, **criterion: object
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
     """All terms, and the gradients of everything that went in."""
-    stages, encoded, targets = two_pictures(network)
+    stages, encoded, targets = two_images(network)
     objective = Criterion(CriterionConfig.model_validate(criterion))
     losses = objective(stages, encoded, targets, network, match=PAIRS)
     losses["loss"].backward()  # type: ignore[no-untyped-call]
@@ -409,7 +409,7 @@ def test_what_a_stage_is_divided_by_can_be_given(on_map: DiffusionInstNetwork) -
 def test_pairs_are_counted_stage_by_stage() -> None:
     match = Match.of(torch.tensor([[[0, -1], [1, 0]], [[-1, -1], [-1, 2]]]))
     assert match.pairs().tolist() == [3, 1] and match.pairs().dtype == torch.float32
-    assert match.stage.tolist() == [0, 0, 0, 1] and match.picture.tolist() == [0, 1, 1, 1]
+    assert match.stage.tolist() == [0, 0, 0, 1] and match.image.tolist() == [0, 1, 1, 1]
     assert match.query.tolist() == [0, 0, 1, 1] and match.target.tolist() == [0, 1, 0, 2]
     assert match.per_stage(torch.tensor([1.0, 2, 4, 8])).tolist() == [7, 8]
     assert PAIRS.pairs().tolist() == [5, 2]

@@ -33,13 +33,13 @@ ITERATIONS = 8
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three pictures, so that a batch of two straddles epochs."""
+    """Three images, so that a batch of two straddles epochs."""
     folder = tmp_path_factory.mktemp("shapes")
     return make_shapes(folder, train=3, val=2, size=(48, 64), objects=(1, 3))
 
 
 def config(**train: object) -> Config:
-    """Small pictures; federated classes and stochastic depth, whose draws a resume must repeat."""
+    """Small images; federated classes and stochastic depth, whose draws a resume must repeat."""
     small = {
         "iterations": ITERATIONS,
         "checkpoint_every": 2,
@@ -201,13 +201,13 @@ def test_interruption_says_what_is_left(
     assert "interrupted at iteration 0; there is no checkpoint yet" in caplog.text
 
 
-def test_classes_are_counted_by_picture(data: Path) -> None:
+def test_classes_are_counted_by_image(data: Path) -> None:
     split = load_split(data, "train")
     counts = class_counts(split)
     assert counts.shape == (3,)
     for label in range(3):
-        pictures = [r for r in split.records if any(a.label == label for a in r.annotations)]
-        assert counts[label] == len(pictures)
+        images = [r for r in split.records if any(a.label == label for a in r.annotations)]
+        assert counts[label] == len(images)
 
 
 def test_the_end_is_evaluated_whatever_the_interval(finished: Path) -> None:
@@ -228,7 +228,7 @@ def test_frozen_norm_without_pretraining_is_warned_of(
 
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[ImageBatch, list[Targets]]]:
-    """Gets the pictures and objects of each training step."""
+    """Gets the images and objects of each training step."""
     seen: list[tuple[ImageBatch, list[Targets]]] = []
     predict = TrainingStep.predict
 
@@ -292,7 +292,7 @@ def test_a_trial_run_that_fails_leaves_nothing_either(
     assert not list(temporary.iterdir()) and not (tmp_path / "out").exists()
 
 
-def test_overfitting_sees_the_same_pictures_as_they_are(
+def test_overfitting_sees_the_same_images_as_they_are(
     data: Path, tmp_path: Path, batches: list[tuple[ImageBatch, list[Targets]]]
 ) -> None:
     chosen = config(iterations=2, loggers=["csv"]).updated(
@@ -300,19 +300,19 @@ def test_overfitting_sees_the_same_pictures_as_they_are(
     )
     run(data, tmp_path, chosen, overfit=1)
     plan = json.loads((tmp_path / "plan.json").read_text())
-    assert plan["train"].startswith("1 pictures") and plan["val"].startswith("1 pictures")
+    assert plan["train"].startswith("1 images") and plan["val"].startswith("1 images")
     assert plan["train"] == plan["val"]
     assert len(list((tmp_path / "val_predictions").iterdir())) == 1
     first = load_split(data, "train").records[0]
     assert {t.image_id for _, targets in batches for t in targets} == {first.id}
-    pictures = [picture for images, _ in batches for picture in images.pixels]
-    assert len(pictures) == 4 and all(torch.equal(pictures[0], p) for p in pictures)
+    seen = [pixels for images, _ in batches for pixels in images.pixels]
+    assert len(seen) == 4 and all(torch.equal(seen[0], p) for p in seen)
     assert batches[0][0].sizes == ((48, 64),) * 2  # as at test time
     expected = torch.tensor([a.box for a in first.annotations])
     torch.testing.assert_close(batches[0][1][0].boxes, expected)
 
 
-def test_overfitting_skips_pictures_without_objects(
+def test_overfitting_skips_images_without_objects(
     tmp_path: Path, batches: list[tuple[ImageBatch, list[Targets]]]
 ) -> None:
     size = (48, 64)
@@ -401,7 +401,7 @@ def test_val_with_other_classes_is_refused(data: Path, tmp_path: Path) -> None:
 
 def test_nothing_annotated_to_train_on(data: Path, tmp_path: Path) -> None:
     bare = edited(data, tmp_path / "data", "train", None)
-    with pytest.raises(DatasetError, match="none of its 3 pictures has an annotated object"):
+    with pytest.raises(DatasetError, match="none of its 3 images has an annotated object"):
         run(bare, tmp_path / "out", config())
     assert not (tmp_path / "out").exists()
 
@@ -433,7 +433,7 @@ def test_a_batch_that_processes_cannot_share(data: Path, tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
-def test_a_process_without_a_val_picture_still_scores(data: Path) -> None:
+def test_a_process_without_a_val_image_still_scores(data: Path) -> None:
     val = load_split(data, "val")
 
     class Process:
@@ -505,9 +505,9 @@ def test_the_scaling_rule_is_applied_once(
     assert (saved.train.scaling, saved.train.lr, saved.train.iterations) == ("none", 2e-4, 2)
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert plan["lr"] == (
-        "0.0002 (linear scaling: 0.0004 is for 4 pictures, 1 iterations; here 2 pictures)"
+        "0.0002 (linear scaling: 0.0004 is for 4 images, 1 iterations; here 2 images)"
     )
-    assert plan["steps"].startswith("2 iterations of 2 pictures")
+    assert plan["steps"].startswith("2 iterations of 2 images")
     assert sorted(losses(tmp_path)) == [0, 1]
 
 

@@ -1,4 +1,4 @@
-"""Does item k of the stream depend on nothing but the seed and k, and does it lose no picture?"""
+"""Does item k of the stream depend on nothing but the seed and k, and does it lose no image?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from diffinst.training.loader import (
     TrainBatch,
     TrainStream,
     collate,
-    pictures_each,
+    images_each,
     shuffled_repeats,
     train_loader,
     transform_targets,
@@ -33,7 +33,7 @@ from diffinst.training.loader import (
 from diffinst.training.repeat import repeat_factors
 from diffinst.training.transforms import Crop, Flip, Resize
 
-PICTURES = 5
+IMAGES = 5
 CONFIG = Config.from_preset("tiny").updated(
     augment={"short_sides": [48, 64], "vertical_flip": 0.5, "colour": 0.2},
     train={"batch_size": 2, "iterations": 4, "proposals": 7},
@@ -42,9 +42,9 @@ CONFIG = Config.from_preset("tiny").updated(
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    """Five pictures of 40 x 56, some without objects."""
+    """Five images of 40 x 56, some without objects."""
     folder = tmp_path_factory.mktemp("shapes")
-    make_shapes(folder, train=PICTURES, val=0, size=(40, 56), objects=(0, 2), seed=1)
+    make_shapes(folder, train=IMAGES, val=0, size=(40, 56), objects=(0, 2), seed=1)
     return load_split(folder, "train")
 
 
@@ -83,25 +83,25 @@ def test_the_global_generators_play_no_part(split: Split) -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_an_epoch_visits_every_picture_once_in_a_new_order(split: Split) -> None:
+def test_an_epoch_visits_every_image_once_in_a_new_order(split: Split) -> None:
     stream = TrainStream(split, CONFIG)
-    ids = [stream[k][1].image_id for k in range(4 * PICTURES)]
-    epochs = [ids[i : i + PICTURES] for i in range(0, len(ids), PICTURES)]
+    ids = [stream[k][1].image_id for k in range(4 * IMAGES)]
+    epochs = [ids[i : i + IMAGES] for i in range(0, len(ids), IMAGES)]
     everyone = sorted(record.id for record in split.records)
     assert all(sorted(epoch) == everyone for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
-def test_a_picture_comes_back_with_other_geometry_and_noise(split: Split) -> None:
+def test_a_image_comes_back_with_other_geometry_and_noise(split: Split) -> None:
     stream = TrainStream(split, CONFIG)
-    visits = [k for k in range(3 * PICTURES) if stream[k][1].image_id == split.records[0].id]
+    visits = [k for k in range(3 * IMAGES) if stream[k][1].image_id == split.records[0].id]
     times = {stream[k][2].t for k in visits}
     assert len(visits) == 3 and len(times) == 3
 
 
 def test_items_are_what_a_step_needs(split: Split) -> None:
     stream = TrainStream(split, CONFIG)
-    for k in range(PICTURES):
+    for k in range(IMAGES):
         pixels, targets, draw = stream[k]
         height, width = pixels.shape[1:]
         assert pixels.dtype == torch.uint8 and pixels.is_contiguous()
@@ -109,8 +109,8 @@ def test_items_are_what_a_step_needs(split: Split) -> None:
         assert targets.masks.shape == (len(targets), height, width)
         assert targets.boxes.shape == (len(targets), 4) and targets.labels.dtype == torch.int64
         assert draw.noise.shape == (7, 4) and len(draw.order) == len(targets)
-    counts = {stream[k][1].image_id: len(stream[k][1]) for k in range(PICTURES)}
-    assert 0 in counts.values()  # pictures without objects are trained on
+    counts = {stream[k][1].image_id: len(stream[k][1]) for k in range(IMAGES)}
+    assert 0 in counts.values()  # images without objects are trained on
 
 
 def batches(split: Split, **train: object) -> list[TrainBatch]:
@@ -178,11 +178,11 @@ def test_processes_see_what_one_would_see(split: Split) -> None:
 
 def test_a_batch_is_shared_evenly_or_refused() -> None:
     train = CONFIG.train.model_copy(update={"batch_size": 12, "accumulate": 2})
-    assert [pictures_each(train, processes) for processes in (1, 2, 3, 6)] == [12, 6, 4, 2]
+    assert [images_each(train, processes) for processes in (1, 2, 3, 6)] == [12, 6, 4, 2]
     for processes in (4, 5, 12):
         wrong = rf"train\.batch_size 12 cannot .* {processes} processes x 2 micro-batches; use a "
         with pytest.raises(ValueError, match=wrong + f"multiple of {2 * processes}"):
-            pictures_each(train, processes)
+            images_each(train, processes)
 
 
 def test_a_share_that_is_not_even_is_refused(split: Split) -> None:
@@ -245,10 +245,10 @@ def test_nothing_to_repeat_is_the_plain_order(n: int) -> None:
 def test_rare_classes_come_more_often(split: Split) -> None:
     stream = TrainStream(split, CONFIG.updated(train={"repeat_threshold": 1.0}))
     factors = repeat_factors(split, 1.0)
-    assert factors.max() > 1 and stream.epoch_length == math.ceil(factors.sum()) > PICTURES
+    assert factors.max() > 1 and stream.epoch_length == math.ceil(factors.sum()) > IMAGES
     epochs = [stream.order(epoch).tolist() for epoch in range(3)]
     assert all(
-        len(epoch) == stream.epoch_length and set(epoch) == set(range(PICTURES)) for epoch in epochs
+        len(epoch) == stream.epoch_length and set(epoch) == set(range(IMAGES)) for epoch in epochs
     )
     assert epochs[0] != epochs[1]
     ids = [stream[k][1].image_id for k in range(stream.epoch_length)]
@@ -261,10 +261,10 @@ def test_collate_pads_to_a_common_multiple_of_32(split: Split) -> None:
     batch = collate(items)
     assert batch.images.pixels.shape[2] % 32 == 0 == batch.images.pixels.shape[3] % 32
     assert batch.images.sizes == tuple(tuple(p.shape[1:]) for p, _, _ in items)
-    for picture, (pixels, _, _) in zip(batch.images.pixels, items, strict=True):
+    for image, (pixels, _, _) in zip(batch.images.pixels, items, strict=True):
         height, width = pixels.shape[1:]
-        assert torch.equal(picture[:, :height, :width], pixels)
-        assert not picture[:, height:].any() and not picture[:, :, width:].any()
+        assert torch.equal(image[:, :height, :width], pixels)
+        assert not image[:, height:].any() and not image[:, :, width:].any()
     moved = batch.to("cpu")
     assert same(moved, batch) and moved.draws is batch.draws
 
@@ -284,7 +284,7 @@ def square(number: int, x: float, *, crowd: int = 0) -> dict[str, object]:
 
 @pytest.fixture
 def squares(tmp_path: Path) -> Split:
-    """Two objects and a crowd on a picture of 20 x 60."""
+    """Two objects and a crowd on an image of 20 x 60."""
     (tmp_path / "annotations").mkdir()
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "a.png").touch()
@@ -323,17 +323,17 @@ def test_what_is_thinner_than_a_pixel_is_dropped(squares: Split) -> None:
     assert len(transform_targets(record, (20, 60), [Crop(0, 9, 20, 30)])) == 1
 
 
-def test_pictures_of_another_size_than_annotated_are_refused(tmp_path: Path) -> None:
+def test_images_of_another_size_than_annotated_are_refused(tmp_path: Path) -> None:
     make_shapes(tmp_path, train=1, val=0, size=(40, 56))
     split = load_split(tmp_path, "train")
     path = split.records[0].path
-    with Image.open(path) as picture:
-        picture.resize((28, 20)).save(path)
-    with pytest.raises(DatasetError, match=rf"{path.name}: the picture is 20x28 .* say 40x56"):
+    with Image.open(path) as image:
+        image.resize((28, 20)).save(path)
+    with pytest.raises(DatasetError, match=rf"{path.name}: the image is 20x28 .* say 40x56"):
         TrainStream(split, CONFIG)[0]
 
 
-def test_no_pictures_is_an_error(tmp_path: Path) -> None:
+def test_no_images_is_an_error(tmp_path: Path) -> None:
     make_shapes(tmp_path, train=0, val=1)
-    with pytest.raises(DatasetError, match=r"instances_train\.json: no pictures to train on"):
+    with pytest.raises(DatasetError, match=r"instances_train\.json: no images to train on"):
         TrainStream(load_split(tmp_path, "train"), CONFIG)

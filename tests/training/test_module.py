@@ -144,7 +144,7 @@ def watched(
     cut: int | None = None,
     resume: bool = False,
 ) -> Path:
-    """A run in which the pictures of iterations in `broken` are not numbers.
+    """A run in which the images of iterations in `broken` are not numbers.
 
     Args:
         changed: Gets whether anything that is learnt or counted changed in each iteration.

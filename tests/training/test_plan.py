@@ -21,7 +21,7 @@ Settings = Callable[..., Config]
 def split_of(
     labels: Sequence[Sequence[int]], classes: Sequence[str], size: tuple[int, int] = (40, 60)
 ) -> Split:
-    """A picture for each list of labels."""
+    """An image for each list of labels."""
     corners = [0.0, 0.0, 9.0, 0.0, 9.0, 9.0]
 
     def record(number: int, on_it: Sequence[int]) -> ImageRecord:
@@ -34,22 +34,22 @@ def split_of(
         classes=tuple(classes),
         category_ids=tuple(range(1, len(classes) + 1)),
         records=[record(i, on_it) for i, on_it in enumerate(labels)],
-        image_dir=Path("pictures"),
+        image_dir=Path("images"),
     )
 
 
-# dog on two pictures, cat on three (twice on one of them), cow on none
+# dog on two images, cat on three (twice on one of them), cow on none
 PETS = split_of([[1, 0], [0, 0, 1], [0], []], ["cat", "dog", "cow"])
 TINY = Config.from_preset("tiny").updated(train={"iterations": 30, "warmup": 5, "batch_size": 2})
 
 
 def test_every_line_by_hand() -> None:
     assert describe(TINY, PETS, split_of([[0]], ["cat"])) == {
-        "train": "4 pictures, annotations/train.json",
-        "val": "1 pictures, annotations/train.json",
-        "classes": "3: cat (3), dog (2), cow (0) (pictures with each)",
+        "train": "4 images, annotations/train.json",
+        "val": "1 images, annotations/train.json",
+        "classes": "3: cat (3), dog (2), cow (0) (images with each)",
         # 30 x 2 / 4
-        "steps": "30 iterations of 2 pictures (15.0 epochs), cosine schedule, warm-up 5",
+        "steps": "30 iterations of 2 images (15.0 epochs), cosine schedule, warm-up 5",
         "batch": "2 = 1 process x 1 micro-batch x 2",
         "lr": "0.001",
         "model": "resnet10t, 2 stages, 30 proposals, float32",
@@ -68,7 +68,7 @@ def test_many_classes_are_cut_short() -> None:
     data = split_of([[k] * k for k in range(1, 11)], [f"c{k}" for k in range(11)])
     assert describe(TINY, data, None)["classes"] == (
         "11: c1 (1), c2 (1), c3 (1), c4 (1), c5 (1), c6 (1), c7 (1), c8 (1), and 3 more "
-        "(pictures with each)"
+        "(images with each)"
     )
 
 
@@ -78,11 +78,11 @@ def test_the_scaling_rule_is_told_with_its_numbers() -> None:
     )
     config = given.updated(train=given.train.scaled().model_dump(mode="json"))
     lines = describe(config, PETS, None, given=given)
-    # a quarter of the pictures an iteration: a quarter of the rate, four times as many
+    # a quarter of the images an iteration: a quarter of the rate, four times as many
     assert lines["lr"] == (
-        "0.00025 (linear scaling: 0.001 is for 8 pictures, 50 iterations; here 2 pictures)"
+        "0.00025 (linear scaling: 0.001 is for 8 images, 50 iterations; here 2 images)"
     )
-    assert lines["steps"].startswith("200 iterations of 2 pictures (100.0 epochs)")
+    assert lines["steps"].startswith("200 iterations of 2 images (100.0 epochs)")
     assert lines["steps"].endswith("warm-up 20")
     assert describe(TINY, PETS, None, given=TINY)["lr"] == "0.001"
 
@@ -96,10 +96,10 @@ def test_the_scaling_rule_is_told_with_its_numbers() -> None:
         ({"crop_range": [64, 96], "crop_probability": 0.0}, 0),
     ],
 )
-def test_pictures_too_small_for_the_crop(augment: dict[str, object], small: int) -> None:
+def test_images_too_small_for_the_crop(augment: dict[str, object], small: int) -> None:
     crop = {"crop_probability": 1.0, "crop_short_sides": [], "short_sides": [], **augment}
     lines = describe(TINY.updated(augment=crop), PETS, None)
-    said = "4 of 4 pictures are smaller than the crop of 64 even at zoom 1.5: they are used whole"
+    said = "4 of 4 images are smaller than the crop of 64 even at zoom 1.5: they are used whole"
     assert lines.get("crop") == (said if small else None)
 
 
@@ -164,6 +164,6 @@ def test_a_rehearsal_leaves_everything_as_it_was(
     assert {p.device.type for p in module.parameters()} == {"cpu"}
     assert module.iteration == 0 and module.network.decoder.training
     assert cost.seconds > 0 and cost.memory > 0 and cost.device
-    # it did compute: AdamW's numbers and the pictures take memory beside the weights
+    # it did compute: AdamW's numbers and the images take memory beside the weights
     learning = sum(4 * p.numel() for p in module.parameters() if p.requires_grad)
     assert cost.memory > 2 * learning

@@ -30,7 +30,7 @@ SAME = {"rtol": 0.0, "atol": 2e-5}  # weights move by up to STEPS * lr = 4e-4
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of one size, so that every share of a batch is padded alike; some are empty."""
+    """Images of one size, so that every share of a batch is padded alike; some are empty."""
     folder = tmp_path_factory.mktemp("shapes")
     return make_shapes(folder, train=7, val=3, size=(64, 64), objects=(0, 3))
 
@@ -133,7 +133,7 @@ def test_two_processes_learn_like_one_with_the_whole_batch(
         done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
         one, two = (json.loads((f / "metrics.json").read_text()) for f in (whole(seed), out))
-        assert one.keys() == two.keys()  # every val picture was scored once: the same precision
+        assert one.keys() == two.keys()  # every val image was scored once: the same precision
         return out
 
     assert_same_on_a_seed(run, whole)

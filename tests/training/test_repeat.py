@@ -1,4 +1,4 @@
-"""Pictures of rare classes are repeated as the LVIS paper says."""
+"""Images of rare classes are repeated as the LVIS paper says."""
 
 import json
 from pathlib import Path
@@ -13,17 +13,16 @@ from diffinst.training.repeat import repeat_factors
 SQUARE = [2.0, 1.0, 4.0, 1.0, 4.0, 3.0, 2.0, 3.0]
 
 
-def split_of(root: Path, pictures: list[list[int]], classes: int) -> Split:
-    """Pictures with objects of these classes."""
+def split_of(root: Path, images: list[list[int]], classes: int) -> Split:
+    """Images with objects of these classes."""
     (root / "annotations").mkdir()
     (root / "train").mkdir()
-    for i in range(len(pictures)):
+    for i in range(len(images)):
         (root / "train" / f"{i}.jpg").touch()
-    objects = [(i, label) for i, labels in enumerate(pictures) for label in labels]
+    objects = [(i, label) for i, labels in enumerate(images) for label in labels]
     content = {
         "images": [
-            {"id": i, "file_name": f"{i}.jpg", "height": 4, "width": 6}
-            for i in range(len(pictures))
+            {"id": i, "file_name": f"{i}.jpg", "height": 4, "width": 6} for i in range(len(images))
         ],
         "annotations": [
             {"id": j, "image_id": i, "category_id": label, "segmentation": [SQUARE]}
@@ -36,11 +35,11 @@ def split_of(root: Path, pictures: list[list[int]], classes: int) -> Split:
 
 
 def test_factors_by_hand(tmp_path: Path) -> None:
-    # Ten pictures. Class 0 is on eight (f = 0.8), class 1 on two (f = 0.2; twice on one of them),
+    # Ten images. Class 0 is on eight (f = 0.8), class 1 on two (f = 0.2; twice on one of them),
     # class 2 on one (f = 0.1), class 3 on none. With t = 0.4: r_0 = max(1, sqrt(0.5)) = 1,
     # r_1 = sqrt(0.4 / 0.2) = sqrt(2), r_2 = sqrt(0.4 / 0.1) = 2.
-    pictures = [[0], [0], [0], [0], [0], [0], [0, 1, 1], [0, 1, 2], [], []]
-    split = split_of(tmp_path, pictures, 4)
+    images = [[0], [0], [0], [0], [0], [0], [0, 1, 1], [0, 1, 2], [], []]
+    split = split_of(tmp_path, images, 4)
     expected = [1, 1, 1, 1, 1, 1, np.sqrt(2), 2, 1, 1]
     assert repeat_factors(split, 0.4) == pytest.approx(expected)
     assert repeat_factors(split, 0.0).tolist() == [1.0] * 10
@@ -48,7 +47,7 @@ def test_factors_by_hand(tmp_path: Path) -> None:
     assert repeat_factors(split.merged(), 0.4).tolist() == [1.0] * 10
 
 
-def test_a_split_without_objects_or_pictures(tmp_path: Path) -> None:
+def test_a_split_without_objects_or_images(tmp_path: Path) -> None:
     assert repeat_factors(split_of(tmp_path, [[], []], 2), 0.5).tolist() == [1.0, 1.0]
     (tmp_path / "nothing").mkdir()
     factors = repeat_factors(split_of(tmp_path / "nothing", [], 2), 0.5)
@@ -62,8 +61,8 @@ def test_threshold_is_a_share(tmp_path: Path, threshold: float) -> None:
 
 
 def test_real_annotations(shared_dir: Path) -> None:
-    """Each picture's factor is the largest of its classes', counted the slow way."""
-    split = load_split(shared_dir / "datasets" / "lvis_fixture", "val_100", pictures=False)
+    """Each image's factor is the largest of its classes', counted the slow way."""
+    split = load_split(shared_dir / "datasets" / "lvis_fixture", "val_100", images=False)
     on = [{a.label for a in record.annotations} for record in split.records]
     share = [sum(label in labels for labels in on) / 100 for label in range(len(split.classes))]
     expected = [
@@ -71,4 +70,4 @@ def test_real_annotations(shared_dir: Path) -> None:
         for labels in on
     ]
     assert repeat_factors(split, 0.05) == pytest.approx(expected)
-    assert max(expected) == pytest.approx(5**0.5)  # classes on one picture of a hundred
+    assert max(expected) == pytest.approx(5**0.5)  # classes on one image of a hundred

@@ -1,4 +1,4 @@
-"""Does a step follow from its draws alone, and can the network learn a picture by heart?"""
+"""Does a step follow from its draws alone, and can the network learn an image by heart?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from diffinst.training.loader import collate, transform_targets
 from diffinst.training.step import TrainingStep, fixed_statistics, running_statistics
 
 CONFIG = Config.from_preset("tiny")
-SIDE = 96  # of the picture that is learnt by heart
+SIDE = 96  # of the image that is learnt by heart
 
 
 def training_step(proposals: int = 12, config: Config = CONFIG) -> TrainingStep:
@@ -32,7 +32,7 @@ def training_step(proposals: int = 12, config: Config = CONFIG) -> TrainingStep:
 
 
 def targets(boxes: list[list[float]], image_id: int = 0) -> Targets:
-    """Filled boxes on a picture of 64 x 64, all of class 1."""
+    """Filled boxes on an image of 64 x 64, all of class 1."""
     masks = torch.zeros(len(boxes), 64, 64, dtype=torch.bool)
     for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
         mask[int(y1) : int(y2), int(x1) : int(x2)] = True
@@ -40,7 +40,7 @@ def targets(boxes: list[list[float]], image_id: int = 0) -> Targets:
     return Targets(torch.tensor(boxes, dtype=torch.float32).view(-1, 4), labels, masks, image_id)
 
 
-def pictures(count: int) -> ImageBatch:
+def images(count: int) -> ImageBatch:
     pixels = torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
     return ImageBatch(pixels, ((64, 64),) * count)
 
@@ -55,22 +55,22 @@ def tiny() -> TrainingStep:
 
 def test_the_same_draws_give_the_same_losses(tiny: TrainingStep) -> None:
     draws = tiny.draw(TWO, torch.Generator().manual_seed(1))
-    first, again = (tiny(pictures(2), TWO, draws) for _ in range(2))
+    first, again = (tiny(images(2), TWO, draws) for _ in range(2))
     assert first.losses.keys() == again.losses.keys()
     assert all(torch.equal(first.losses[k], again.losses[k]) for k in first.losses)
-    seeded = tiny(pictures(2), TWO, generator=torch.Generator().manual_seed(1))
+    seeded = tiny(images(2), TWO, generator=torch.Generator().manual_seed(1))
     assert torch.equal(seeded.losses["loss"], first.losses["loss"])
-    other = tiny(pictures(2), TWO, generator=torch.Generator().manual_seed(2))
+    other = tiny(images(2), TWO, generator=torch.Generator().manual_seed(2))
     assert not torch.equal(other.losses["loss"], first.losses["loss"])
 
 
 def test_the_first_noisy_boxes_are_the_objects_at_time_zero(tiny: TrainingStep) -> None:
     noise = torch.zeros(12, 4)
     draws = [Corruption(0, noise, noise, torch.arange(len(t))) for t in TWO]
-    start, times = tiny.noisy_boxes(pictures(2), TWO, draws)
+    start, times = tiny.noisy_boxes(images(2), TWO, draws)
     assert start.shape == (2, 12, 4) and start.dtype == torch.float32 and times.tolist() == [0, 0]
     torch.testing.assert_close(start[0, :2], TWO[0].boxes, rtol=0, atol=0.05)
-    # a picture without objects starts with one box over all of it; placeholders of 0 are half of it
+    # an image without objects starts with one box over all of it; placeholders of 0 are half of it
     torch.testing.assert_close(start[1, 0], torch.tensor([0.0, 0, 64, 64]), rtol=0, atol=0.05)
     torch.testing.assert_close(start[1, 1], torch.tensor([16.0, 16, 48, 48]), rtol=0, atol=0.05)
 
@@ -78,8 +78,8 @@ def test_the_first_noisy_boxes_are_the_objects_at_time_zero(tiny: TrainingStep) 
 def test_the_last_time_is_noise_only(tiny: TrainingStep) -> None:
     noise = torch.full((12, 4), 0.5)
     draws = [Corruption(999, noise, noise, torch.arange(len(t))) for t in TWO]
-    start, _ = tiny.noisy_boxes(pictures(2), TWO, draws)
-    # 0.5 of [-2, 2] is 0.625 of the picture for centre and size
+    start, _ = tiny.noisy_boxes(images(2), TWO, draws)
+    # 0.5 of [-2, 2] is 0.625 of the image for centre and size
     expected = torch.tensor([20.0, 20, 60, 60]).expand(2, 12, 4)
     torch.testing.assert_close(start, expected, rtol=0, atol=0.05)
 
@@ -89,7 +89,7 @@ def test_more_objects_than_proposals(tiny: TrainingStep, caplog: pytest.LogCaptu
     step = TrainingStep(tiny.network, tiny.criterion, proposals=3)
     draws = step.draw([crowd], torch.Generator().manual_seed(3))
     with caplog.at_level(logging.WARNING):
-        output = step(pictures(1), [crowd], draws)
+        output = step(images(1), [crowd], draws)
     assert "image 77 has 12 objects but only 3 proposals" in caplog.text
     assert "train.proposals" in caplog.text
     assert output.start.shape == (1, 3, 4)
@@ -100,23 +100,23 @@ def test_more_objects_than_proposals(tiny: TrainingStep, caplog: pytest.LogCaptu
     zero = torch.zeros(3, 4)
     calm = [Corruption(0, zero, zero, draws[0].order)]
     kept = crowd.boxes[draws[0].order[:3].sort().values]
-    torch.testing.assert_close(step(pictures(1), [crowd], calm).start[0], kept, rtol=0, atol=0.1)
+    torch.testing.assert_close(step(images(1), [crowd], calm).start[0], kept, rtol=0, atol=0.1)
 
 
 def test_no_warning_where_every_object_has_a_proposal(
     tiny: TrainingStep, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        tiny(pictures(2), TWO)
+        tiny(images(2), TWO)
     assert not caplog.text
 
 
 def test_the_output_carries_what_was_computed(tiny: TrainingStep) -> None:
-    output = tiny(pictures(2), TWO)
+    output = tiny(images(2), TWO)
     assert output.start.shape == (2, 12, 4) and len(output.stages) == 2
     assert output.encoded.features.mask_features.shape == (2, 8, 16, 16)
-    assert set(output.match.picture.tolist()) == {0}  # the other picture has no objects
-    again = tiny(pictures(2), TWO, match=output.match)
+    assert set(output.match.image.tolist()) == {0}  # the other image has no objects
+    again = tiny(images(2), TWO, match=output.match)
     assert torch.equal(again.match.owner, output.match.owner)
 
 
@@ -134,7 +134,7 @@ def test_matching_beforehand_is_the_match_of_the_step() -> None:
     before = {name: value.clone() for name, value in step.named_buffers()}
 
     torch.manual_seed(5)
-    match = step.match(pictures(3), batch, draws)
+    match = step.match(images(3), batch, draws)
     after = dict(step.named_buffers())
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
@@ -143,9 +143,9 @@ def test_matching_beforehand_is_the_match_of_the_step() -> None:
     assert all(module.training for module in step.modules())
 
     torch.manual_seed(5)
-    predicted = step.predict(pictures(3), batch, draws)
+    predicted = step.predict(images(3), batch, draws)
     assert torch.equal(match.owner, predicted.match.owner)
-    assert set(match.picture.tolist()) == {0, 2}
+    assert set(match.image.tolist()) == {0, 2}
     # what was left alone beforehand does count in the step: in both parts
     moved = {n for n, v in before.items() if not torch.equal(v, dict(step.named_buffers())[n])}
     assert any("backbone" in n for n in moved) and any("mask_branch" in n for n in moved)
@@ -155,7 +155,7 @@ def test_statistics_are_fixed_for_a_while_only() -> None:
     network = counting().network
     network.mask_branch.eval()
     norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    batch, learning = pictures(1), [norm.training for norm in norms]
+    batch, learning = images(1), [norm.training for norm in norms]
     assert {True, False} == set(learning)
     before = [value.clone() for value in network.buffers()]
 
@@ -183,7 +183,7 @@ def test_statistics_that_move_are_those_of_norms_that_learn() -> None:
 
 
 def learn(split: Split, iterations: int) -> tuple[list[float], DiffusionInst]:
-    """Losses of training on the first picture, and the model."""
+    """Losses of training on the first image, and the model."""
     config = CONFIG.updated(
         model={
             "num_classes": len(split.classes),
@@ -219,7 +219,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Split:
     return load_split(folder, "train")
 
 
-def test_one_picture_is_learnt_by_heart(shapes: Split) -> None:
+def test_one_image_is_learnt_by_heart(shapes: Split) -> None:
     losses, model = learn(shapes, 200)
     assert sum(losses[-10:]) < 0.4 * sum(losses[:10])
     record = shapes.records[0]

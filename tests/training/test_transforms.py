@@ -198,10 +198,10 @@ def test_the_long_side_is_limited() -> None:
 
 def test_all_eight_orientations() -> None:
     config = AugmentConfig(vertical_flip=0.5, transpose=0.5, crop_probability=0, short_sides=())
-    picture = torch.arange(6).view(2, 3)
+    image = torch.arange(6).view(2, 3)
     seen = set()
     for seed in range(200):
-        turned = picture
+        turned = image
         for step in draw_steps((2, 3), config, np.random.default_rng(seed)):
             turned = step.pixels(turned)
         seen.add(str(turned.tolist()))

@@ -212,11 +212,11 @@ def pyramid_maps(name: str, weights: Path) -> list[Tensor]:
         name, features_only=True, pretrained=True, pretrained_cfg_overlay=overlay
     )
     with torch.inference_mode():
-        maps: list[Tensor] = model.eval()(fixed_picture())
+        maps: list[Tensor] = model.eval()(fixed_image())
     return maps
 
 
-def fixed_picture() -> Tensor:
+def fixed_image() -> Tensor:
     return torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
@@ -229,7 +229,7 @@ def test_resnet_files_give_the_original_features(name: str, tmp_path: Path) -> N
             norm.running_mean.normal_(std=0.1)
             norm.running_var.uniform_(0.5, 1.5)
     with torch.inference_mode():
-        x = original.relu(original.bn1(original.conv1(fixed_picture())))
+        x = original.relu(original.bn1(original.conv1(fixed_image())))
         x = original.layer1(original.maxpool(x))
         expected = [x]
         for layer in (original.layer2, original.layer3, original.layer4):

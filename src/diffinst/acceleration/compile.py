@@ -13,9 +13,9 @@ from diffinst.models.network import DiffusionInstNetwork
 def compile_parts(network: DiffusionInstNetwork) -> bool:
     """Compile backbone, pyramid, mask branch and each decoder stage, in place, at their first call.
 
-    All stages but the first share their kernels. Another picture size or number of proposals
+    All stages but the first share their kernels. Another image size or number of proposals
     compiles again; beyond eight variants of a part torch runs further ones uncompiled, so it pays
-    for pictures of a few sizes. Box maths stays float32, whatever the precision.
+    for images of a few sizes. Box maths stays float32, whatever the precision.
 
     Args:
         network: Ready to predict.

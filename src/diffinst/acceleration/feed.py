@@ -1,4 +1,4 @@
-"""How do pictures reach the device? The next ones travel to a GPU while it works on these."""
+"""How do images reach the device? The next ones travel to a GPU while it works on these."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from diffinst.acceleration.record import QUIET
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
-Pictures = Sequence[NDArray[np.uint8]]
+Images = Sequence[NDArray[np.uint8]]
 
 
-def fed(chunks: Sequence[Pictures], device: torch.device) -> Iterator[list[Tensor]]:
-    """The pictures (H, W, 3) of each chunk as (3, H, W) uint8 tensors on a device, in order."""
+def fed(chunks: Sequence[Images], device: torch.device) -> Iterator[list[Tensor]]:
+    """The images (H, W, 3) of each chunk as (3, H, W) uint8 tensors on a device, in order."""
     if device.type != "cuda" or len(chunks) < 2:  # nothing to travel meanwhile
         for chunk in chunks:
-            yield [torch.from_numpy(picture).to(device).permute(2, 0, 1) for picture in chunk]
+            yield [torch.from_numpy(image).to(device).permute(2, 0, 1) for image in chunk]
         return
     stream = _aside(device)
 
-    def upload(chunk: Pictures) -> tuple[list[Tensor], torch.cuda.Event]:
+    def upload(chunk: Images) -> tuple[list[Tensor], torch.cuda.Event]:
         with QUIET, torch.cuda.device(device), torch.cuda.stream(stream):
-            pinned = [torch.from_numpy(picture).pin_memory() for picture in chunk]
+            pinned = [torch.from_numpy(image).pin_memory() for image in chunk]
             sent = [tensor.to(device, non_blocking=True) for tensor in pinned]
             return sent, stream.record_event()
 

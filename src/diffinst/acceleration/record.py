@@ -1,6 +1,6 @@
 """Work of fixed shapes, recorded once and replayed: one launch instead of a thousand (CUDA graphs).
 
-At one picture a GPU waits for the host, which starts its kernels one by one. A recording starts
+At one image a GPU waits for the host, which starts its kernels one by one. A recording starts
 them all at once.
 """
 
@@ -24,7 +24,7 @@ present values; what it returns is overwritten by the next run of this or anothe
 KEPT = 16  # recordings
 WARM_UP = 3  # runs before one is recorded: libraries choose their kernels in the first
 QUIET = threading.Lock()
-"""Held while a graph is recorded and while pictures are sent: neither may see the other's work."""
+"""Held while a graph is recorded and while images are sent: neither may see the other's work."""
 
 
 @dataclass(frozen=True)

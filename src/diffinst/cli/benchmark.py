@@ -40,7 +40,7 @@ def benchmark(
 ) -> None:
     """Time a model: in all, by part, and how far from what this machine can do.
 
-    Every combination of the numbers is measured: decoding of the picture excluded from the total
+    Every combination of the numbers is measured: decoding of the image excluded from the total
     (it is a part of its own), all masks painted at full size included.
 
     Parameters
@@ -48,7 +48,7 @@ def benchmark(
     model
         Name of shipped weights, a model folder, a file, a hub id; or a preset, with fresh weights.
     size
-        HEIGHTxWIDTH of the picture, which is not resized.
+        HEIGHTxWIDTH of the image, which is not resized.
     steps
         Denoising steps.
     proposals
@@ -56,7 +56,7 @@ def benchmark(
     detections
         Instances kept.
     batch
-        Pictures at once.
+        Images at once.
     precision
         fp32, bf16, auto.
     compiled

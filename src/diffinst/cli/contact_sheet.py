@@ -1,4 +1,4 @@
-"""How does an annotated dataset look? A sheet of pictures with their masks and boxes."""
+"""How does an annotated dataset look? A sheet of images with their masks and boxes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from diffinst.results.render.marks import INK
 from diffinst.results.render.overlay import PAPER, contact_sheet, overlay
 
 TILE_WIDTH = 400
-NAME_SIZE = 22  # pixels, on a picture of twice the width of a tile
+NAME_SIZE = 22  # pixels, on an image of twice the width of a tile
 
 
 def write_sheet(report: Report, file: Path, count: int) -> Path | None:
-    """Draw `count` pictures that show the spread of the data, and one for each kind of finding.
+    """Draw `count` images that show the spread of the data, and one for each kind of finding.
 
     Returns:
-        The file; None, and no file, where no picture can be shown.
+        The file; None, and no file, where no image can be shown.
     """
     chosen = [*spread(report.splits, count), *one_per_finding(report.splits, report.findings)]
     tiles = []
@@ -47,14 +47,14 @@ def write_sheet(report: Report, file: Path, count: int) -> Path | None:
 
 
 def _tile(sample: Sample) -> Image.Image:
-    """The picture at about twice the size of a tile, with masks, boxes and class names."""
+    """The image at about twice the size of a tile, with masks, boxes and class names."""
     pixels = Image.fromarray(read_image(sample.path))
     height, width = sample.size or (pixels.height, pixels.width)
     zoom = min(2 * TILE_WIDTH / width, 3 * TILE_WIDTH / height)
     size = max(1, round(height * zoom)), max(1, round(width * zoom))
-    # Where the picture is not of the size that its annotations say, it is forced into that: so it
+    # Where the image is not of the size that its annotations say, it is forced into that: so it
     # shows how masks and pixels do not fit.
-    picture = pixels.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    image = pixels.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     shown = [(drawn, box) for drawn in sample.drawn if (box := _box(drawn)) is not None]
     windows, patches = [], []
     for drawn, _ in shown:
@@ -74,7 +74,7 @@ def _tile(sample: Sample) -> Image.Image:
         image_size=size,
         class_names=("",),
     )
-    drawing = overlay(np.asarray(picture), instances, show_boxes=True, show_labels=False, alpha=0.4)
+    drawing = overlay(np.asarray(image), instances, show_boxes=True, show_labels=False, alpha=0.4)
     _write_names(drawing, [drawn.name for drawn, _ in shown], boxes.tolist())
     return drawing
 
@@ -89,7 +89,7 @@ def _box(drawn: Drawn) -> Box | None:
 def _window(
     drawn: Drawn, zoom: float, size: tuple[int, int]
 ) -> tuple[tuple[int, int, int, int], torch.Tensor]:
-    """Where the mask lies on the enlarged picture (y, x, height, width), and what is there."""
+    """Where the mask lies on the enlarged image (y, x, height, width), and what is there."""
     if drawn.mask is None or mask_utils.area(drawn.mask) == 0:
         return (0, 0, 0, 0), torch.zeros(0, 0, dtype=torch.bool)
     x0, y0, x1, y1 = (round(side) for side in mask_box(drawn.mask))

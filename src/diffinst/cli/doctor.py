@@ -42,7 +42,7 @@ def doctor(
 ) -> None:
     """Find what would break or spoil training on a dataset, and repair a copy of it.
 
-    Looks at every file, entry, picture and mask, says what is wrong and what to do, and draws a
+    Looks at every file, entry, image and mask, says what is wrong and what to do, and draws a
     contact sheet: look at it, no program sees all mistakes. Writes OUT/report.json and
     OUT/contact_sheet.png; the dataset stays as it is. Ends with exit code 1 if something would
     break training.
@@ -52,11 +52,11 @@ def doctor(
     data
         Folder of a dataset (COCO, LVIS or YOLO), or a YOLO data.yaml.
     fix
-        New folder for a repaired copy, in COCO layout, pictures included.
+        New folder for a repaired copy, in COCO layout, images included.
     out
         Where report and contact sheet go.
     samples
-        Pictures on the contact sheet, besides one for each kind of finding.
+        Images on the contact sheet, besides one for each kind of finding.
     json
         Print the report as JSON to stdout instead of text.
     """
@@ -102,7 +102,7 @@ def doctor(
         with progress_bar("copying", shown=not json) as copied:
             done = repair.write(report, fix, copied)
         say(
-            f"repaired copy  {fix}: {done.pictures[0]} of {done.pictures[1]} pictures, "
+            f"repaired copy  {fix}: {done.images[0]} of {done.images[1]} images, "
             f"{done.objects[0]} of {done.objects[1]} objects"
         )
     if report.breaks:
@@ -129,19 +129,19 @@ def _rows(summaries: tuple[Summary, ...]) -> list[tuple[str, list[str]]]:
     sides = [f"objects of {low} to {high} px" for low, high in pairwise((0, *SIDE_STEPS))]
     sides.append(f"objects of {SIDE_STEPS[-1]} px or more")
     return [
-        ("pictures", [str(s.pictures) for s in summaries]),
+        ("images", [str(s.images) for s in summaries]),
         ("objects", [str(s.objects) for s in summaries]),
         ("classes with objects", [f"{s.classes[0]} of {s.classes[1]}" for s in summaries]),
-        ("objects a picture, median", [f"{s.per_picture[0]:g}" for s in summaries]),
-        ("objects a picture, most", [str(s.per_picture[1]) for s in summaries]),
+        ("objects an image, median", [f"{s.per_image[0]:g}" for s in summaries]),
+        ("objects an image, most", [str(s.per_image[1]) for s in summaries]),
         (
             "object side 5, 50, 95 %",
             [", ".join(f"{side:.0f}" for side in s.sides) + " px" for s in summaries],
         ),
         *((side, [f"{s.side_shares[i]:.0%}" for s in summaries]) for i, side in enumerate(sides)),
-        ("smallest picture", [_size(s.sizes, 0) for s in summaries]),
+        ("smallest image", [_size(s.sizes, 0) for s in summaries]),
         ("most frequent size", [_size(s.sizes, 1) for s in summaries]),
-        ("largest picture", [_size(s.sizes, 2) for s in summaries]),
+        ("largest image", [_size(s.sizes, 2) for s in summaries]),
     ]
 
 

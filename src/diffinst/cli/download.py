@@ -34,9 +34,9 @@ def download(
     Parameters
     ----------
     name
-        coco (2017), lvis (v1, with COCO's pictures) or nuclei (BBBC038, 2018 Data Science Bowl).
+        coco (2017), lvis (v1, with COCO's images) or nuclei (BBBC038, 2018 Data Science Bowl).
     out
-        The folder; default: datasets/NAME. LVIS uses COCO's pictures in OUT/../coco, if they are
+        The folder; default: datasets/NAME. LVIS uses COCO's images in OUT/../coco, if they are
         there. Archives fetched by other means may be put into OUT/archives.
     only
         This split alone; default: train and val. test (coco alone) has no annotations.

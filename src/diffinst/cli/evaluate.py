@@ -47,8 +47,8 @@ def evaluate(
 ) -> None:
     """Mask and box AP of a model on an annotated split: COCO's, or LVIS's on LVIS data.
 
-    With --out every finished picture is kept: the same command again goes on where it stopped.
-    The exit code is 1 if a picture could not be read; the others are evaluated.
+    With --out every finished image is kept: the same command again goes on where it stopped.
+    The exit code is 1 if an image could not be read; the others are evaluated.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def evaluate(
     proposals
         Boxes to start from.
     max_detections
-        Kept and counted per picture; default: the model's own, in LVIS 300. More for crowded ones.
+        Kept and counted per image; default: the model's own, in LVIS 300. More for crowded ones.
     seed
         Of the starting noise.
     device
@@ -72,19 +72,19 @@ def evaluate(
         fp32, bf16 (faster where the processor has it, nearly the same results), or auto: bf16 where
         this machine is faster with it.
     compile_network
-        Compile the network at the first picture of each size, which takes up to a minute: for
-        thousands of pictures of a few sizes.
+        Compile the network at the first image of each size, which takes up to a minute: for
+        thousands of images of a few sizes.
     out
         Folder for predictions/, metrics.json, results.json, per_class.csv, precision_recall.png
-        and the worst pictures.
+        and the worst images.
     limit
-        Only the first pictures, so many.
+        Only the first images, so many.
     processes
-        How many share the pictures; each loads the model.
+        How many share the images; each loads the model.
     single_class
         Take all classes as one.
     worst
-        How many of the worst pictures are drawn into OUT.
+        How many of the worst images are drawn into OUT.
     submission
         File or folder for results as COCO's and LVIS's servers take them, JSON and zip.
     sweep_steps
@@ -109,7 +109,7 @@ def evaluate(
             "leave out one of them"
         )
     if worst < 0:
-        raise ValueError(f"--worst {worst}: give a number of pictures, 0 or more")
+        raise ValueError(f"--worst {worst}: give a number of images, 0 or more")
     several = processes > 1
     place = usable_device(device)
     chosen = resolved(precision, torch.device(place))  # once, for all processes
@@ -196,7 +196,7 @@ def _print(report: Report, out: Path | None) -> None:
     from diffinst.evaluation.outputs import class_rows
 
     if not report.annotated:
-        say(f"nothing is annotated on these {report.pictures} pictures: no metrics are computed")
+        say(f"nothing is annotated on these {report.images} images: no metrics are computed")
         return
     print_metrics(report)
     print()
@@ -227,7 +227,7 @@ def _submit(report: Report, split: Split, target: Path) -> None:
     from diffinst.evaluation.submission import write_submission
 
     made = write_submission(report.results, split, target)
-    more = f"; {made.dropped} beyond the limit per picture left out" if made.dropped else ""
+    more = f"; {made.dropped} beyond the limit per image left out" if made.dropped else ""
     say(f"submission: {made.archive} and {made.results}, {made.written} results{more}")
 
 
@@ -236,11 +236,11 @@ def _title(source: Source, split: Split) -> str:
 
 
 def _exit_if_failed(messages: Sequence[str]) -> None:
-    """Name the pictures that could not be read, each once."""
+    """Name the images that could not be read, each once."""
     failed = list(dict.fromkeys(messages))
     if not failed:
         return
-    say(f"{len(failed)} pictures could not be read and are not counted:")
+    say(f"{len(failed)} images could not be read and are not counted:")
     for message in failed[:_FAILURES_SHOWN]:
         say(f"  {message}")
     if len(failed) > _FAILURES_SHOWN:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from diffinst.cli.options import height_and_width
 from diffinst.cli.terminal import say
 
-CALIBRATION = 64  # pictures; more change the ranges little
+CALIBRATION = 64  # images; more change the ranges little
 
 
 def export(
@@ -41,7 +41,7 @@ def export(
     out
         Folder to write.
     size
-        HEIGHTxWIDTH of the pictures it will get.
+        HEIGHTxWIDTH of the images it will get.
     steps
         Denoising steps; default: the model's.
     proposals
@@ -49,10 +49,10 @@ def export(
     postprocess
         End with suppression and masks; otherwise candidates, their filters and F_mask come out.
     int8
-        Pictures or folders like those to come, at most 64 are used: OpenVINO models then compute in
+        Images or folders like those to come, at most 64 are used: OpenVINO models then compute in
         eight-bit integers, with the ranges seen on them.
     check
-        Pictures or folders to compare on.
+        Images or folders to compare on.
     limit
         Compare on at most so many.
     """
@@ -75,6 +75,6 @@ def export(
     )
     say(f"written: {out}")
     if not check:
-        say("not compared with the original: give pictures with --check")
+        say("not compared with the original: give images with --check")
         return
     say(str(compare(loaded, out, list_images(check)[:limit])))

@@ -27,7 +27,7 @@ def predict(
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
     compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
 ) -> None:
-    """Segment pictures or folders of pictures.
+    """Segment images or folders of images.
 
     Writes OUT/overlays/NAME.png, OUT/masks/NAME.png (16-bit label maps) and OUT/results.json (COCO
     format; image ids and class ids are explained in OUT/index.json).
@@ -43,11 +43,11 @@ def predict(
     steps
         Denoising steps; more may be better, each costs one decoder pass. Default: the model's.
     proposals
-        Boxes to start from; more for crowded pictures. Default: the model's.
+        Boxes to start from; more for crowded images. Default: the model's.
     threshold
         Only instances with at least this score. Default: the model's.
     max_detections
-        At most so many a picture.
+        At most so many an image.
     seed
         Of the starting noise.
     device
@@ -56,8 +56,8 @@ def predict(
         fp32, bf16 (faster where the processor has it, nearly the same results), or auto: bf16 where
         this machine is faster with it.
     compile_network
-        Compile the network at the first picture of each size, which takes up to a minute: for
-        thousands of pictures of a few sizes.
+        Compile the network at the first image of each size, which takes up to a minute: for
+        thousands of images of a few sizes.
     """
     from diffinst.inference.folder import predict_folder
     from diffinst.inference.predictor import DiffusionInst
@@ -75,13 +75,13 @@ def predict(
         seed=seed,
     )
     say(
-        f"{summary.instances} instances on {summary.pictures} pictures, "
-        f"{summary.seconds_per_image:.2f} s a picture\n"
+        f"{summary.instances} instances on {summary.images} images, "
+        f"{summary.seconds_per_image:.2f} s an image\n"
         f"overlays   {out / 'overlays'}\nmasks      {out / 'masks'}\n"
         f"results    {out / 'results.json'}"
     )
     if summary.failed:
-        say(f"{len(summary.failed)} pictures could not be read:")
+        say(f"{len(summary.failed)} images could not be read:")
         for line in summary.failed[:10]:
             say(f"  {line}")
         sys.exit(1)

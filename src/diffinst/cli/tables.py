@@ -47,7 +47,7 @@ def print_classes(rows: Sequence[ClassRow], where: str) -> None:
 
 def print_sweep(cells: Sequence[Cell]) -> None:
     """One pair of steps and proposals a line."""
-    table = _table("steps", "proposals", "mask AP", "AP50", "AP75", "box AP", "s/picture")
+    table = _table("steps", "proposals", "mask AP", "AP50", "AP75", "box AP", "s/image")
     for cell in cells:
         values = cell.report.as_dict()
         named = ("mask/AP", "mask/AP50", "mask/AP75", "box/AP", "seconds_per_image")
@@ -67,7 +67,7 @@ def print_benchmark(measurements: Sequence[Measurement]) -> None:
     row("seconds (median)", [f"{m.median:.3f}" for m in measurements])
     row("from", [f"{min(m.seconds):.3f}" for m in measurements])
     row("to", [f"{max(m.seconds):.3f}" for m in measurements])
-    row("pictures a second", [f"{m.workload.batch / m.median:.2f}" for m in measurements])
+    row("images a second", [f"{m.workload.batch / m.median:.2f}" for m in measurements])
     for name in measurements[0].parts:
         seconds = [m.parts.get(name) for m in measurements]
         row(f"  {name}", ["" if s is None else f"{s:.3f}" for s in seconds])
@@ -77,7 +77,7 @@ def print_benchmark(measurements: Sequence[Measurement]) -> None:
     row("times the limit", [f"{m.median / m.floor:.2f}" for m in measurements])
     if all(m.peak_gib is not None for m in measurements):
         row("peak GiB", [f"{m.peak_gib:.2f}" for m in measurements])
-        row("of them before the first picture", [f"{m.idle_gib:.2f}" for m in measurements])
+        row("of them before the first image", [f"{m.idle_gib:.2f}" for m in measurements])
     _console().print(table)
 
 

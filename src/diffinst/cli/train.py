@@ -31,7 +31,7 @@ def train(
     fast_dev_run: Annotated[bool, Parameter(negative="")] = False,
     fields: Overrides = None,
 ) -> None:
-    """Train on your own pictures: COCO, Roboflow, LVIS and YOLO folders are found by looking.
+    """Train on your own images: COCO, Roboflow, LVIS and YOLO folders are found by looking.
 
     Every field of the configuration is a flag, for example --train.lr 1e-4. The defaults shown for
     these flags are the paper's: what no flag names is taken from the preset (or the --config file),
@@ -60,7 +60,7 @@ def train(
     nodes
         Machines; run the same command on each, under torchrun or SLURM.
     overfit
-        Train and evaluate on the first N pictures, without augmentation: does it learn at all?
+        Train and evaluate on the first N images, without augmentation: does it learn at all?
     fast_dev_run
         Two iterations of everything, nothing kept: does it run at all?
     """

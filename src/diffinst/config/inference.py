@@ -8,7 +8,7 @@ from diffinst.config.part import Part, PositiveFloat, PositiveInt, Probability
 
 
 class PreprocessConfig(Part):
-    """How a picture becomes the network input at test time."""
+    """How an image becomes the network input at test time."""
 
     short_side: PositiveInt | None = 800
     """Resize the short side to this; None: multiply by `zoom` instead."""
@@ -28,7 +28,7 @@ class SamplerConfig(Part):
     ensemble: Literal["all", "official", "last"] = "all"
     """Steps that enter the result; `official` drops the last one as the published code does."""
     early_stop: Probability | None = None
-    """A picture stops when its confident boxes overlap those of the step before by this IoU."""
+    """An image stops when its confident boxes overlap those of the step before by this IoU."""
     nms_iou: Probability = 0.5
 
 

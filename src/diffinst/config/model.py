@@ -94,7 +94,7 @@ class DiffusionConfig(Part):
     """Signal scale s: boxes live in [-s, s]."""
     size_pixels: PositiveFloat | None = None
     """Widths and heights in the signal are shares of so many pixels of the network input; None: of
-    the picture (the paper). For small objects, whose boxes would otherwise start far too large."""
+    the image (the paper). For small objects, whose boxes would otherwise start far too large."""
     noise: Literal["normal", "sobol"] = "normal"
     """`normal`: independent draws (the paper); `sobol`: low-discrepancy, centres uniform."""
     time_power: PositiveFloat = 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from diffinst.config.part import Part, PositiveFloat, PositiveInt, Probability
 
@@ -17,8 +17,13 @@ class MatcherConfig(Part):
     giou_weight: float = 2.0
     candidates: PositiveInt = 5
     """k of an object is the whole part of the sum of its `candidates` largest IoUs."""
-    l1_unit: Literal["picture", "object"] = "picture"
-    """L1 cost and loss in shares of the picture (the paper) or of the object's own size."""
+    l1_unit: Literal["image", "object"] = "image"
+    """L1 cost and loss in fractions of the image (the paper) or of the object's own size."""
+
+    @field_validator("l1_unit", mode="before")
+    @classmethod
+    def _named_otherwise_before_0_2(cls, value: object) -> object:
+        return "image" if value == "picture" else value
 
 
 class CriterionConfig(Part):
@@ -51,7 +56,7 @@ class AugmentConfig(Part):
 
     flip: Probability = 0.5
     transpose: Probability = 0.0
-    """Swap rows and columns (with the flip: all eight orientations), for pictures without an up."""
+    """Swap rows and columns (with the flip: all eight orientations), for images without an up."""
     vertical_flip: Probability = 0.0
     colour: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Brightness, contrast and saturation jitter."""
@@ -76,12 +81,12 @@ class TrainConfig(Part):
     warmup_factor: Probability = 0.01
     lr: PositiveFloat = 5e-5
     batch_size: PositiveInt = 32
-    """Pictures an optimiser step, over all processes and micro-batches."""
+    """Images an optimiser step, over all processes and micro-batches."""
     accumulate: PositiveInt = 1
     """Micro-batches that a process splits its share of a batch into, one in memory at a time."""
     scaling: Literal["none", "linear"] = "none"
     """`linear`: lr times batch_size / reference_batch_size; iterations, milestones and warm-up
-    divided by it, so that as many pictures are seen."""
+    divided by it, so that as many images are seen."""
     reference_batch_size: PositiveInt = 32
     """The batch size that lr, iterations, milestones and warm-up are meant for."""
     backbone_lr_factor: Annotated[float, Field(ge=0)] = 1.0
@@ -94,7 +99,7 @@ class TrainConfig(Part):
     freeze: tuple[Literal["backbone", "fpn", "mask_branch", "decoder"], ...] = ()
     """Parts that keep their weights (the backbone's first levels: backbone.freeze_levels)."""
     repeat_threshold: Probability = 0.0
-    """Pictures with classes on a smaller share of pictures than this are repeated (LVIS: 0.001)."""
+    """Images with classes on a smaller share of images than this are repeated (LVIS: 0.001)."""
     single_class: bool = False
     """Take all classes of the data as one, named "object"."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0

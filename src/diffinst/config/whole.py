@@ -56,7 +56,7 @@ class Config(Part):
         sides = augment.crop_short_sides
         if augment.crop_probability and sides and low > max(sides):
             raise ConfigError(
-                f"augment.crop_range starts at {low}, larger than any picture to crop from "
+                f"augment.crop_range starts at {low}, larger than any image to crop from "
                 f"(augment.crop_short_sides {', '.join(map(str, sides))}); lower it"
             )
         if augment.zoom[0] > augment.zoom[1]:

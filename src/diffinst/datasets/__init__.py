@@ -1,1 +1,1 @@
-"""Annotated pictures."""
+"""Annotated images."""

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 2  # goes up with every change of `Packed` and of what reading leaves out or refuses
 SMALL = 20_000_000  # bytes of annotations that are read faster than a user would notice
-FEW_FILES = 2_000  # pictures, where each has annotations and size in files of their own
+FEW_FILES = 2_000  # images, where each has annotations and size in files of their own
 
 _ALIGNED = 64
 _CHUNK = 1 << 20

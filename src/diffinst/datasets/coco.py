@@ -1,4 +1,4 @@
-"""Reads COCO and LVIS annotation files: which pictures, which objects on them, which classes."""
+"""Reads COCO and LVIS annotation files: which images, which objects on them, which classes."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from diffinst.datasets.contents import Contents
 from diffinst.datasets.json_stream import entries
 from diffinst.datasets.naming import shown
 from diffinst.datasets.packed import Ints
-from diffinst.datasets.packer import Objects, Pictures, flat, pack
+from diffinst.datasets.packer import Images, Objects, flat, pack
 from diffinst.datasets.segmentation import DatasetError
 
-_Absent: TypeAlias = tuple[Sequence[int], Sequence[int]]  # LVIS's two lists of a picture
+_Absent: TypeAlias = tuple[Sequence[int], Sequence[int]]  # LVIS's two lists of an image
 _TABLES = ("images", "annotations", "categories")
 _SHAPE = "COCO files are an object with lists 'images', 'annotations', 'categories'"
-_UNANNOTATED = "image_info"  # COCO's names for pictures whose annotations it keeps to itself
+_UNANNOTATED = "image_info"  # COCO's names for images whose annotations it keeps to itself
 
 
 def read(file: Path, *, federated: bool = False) -> Contents:
-    """Read and check an annotation file in one pass; no picture is looked for.
+    """Read and check an annotation file in one pass; no image is looked for.
 
     Objects without extent (an empty segmentation, polygons of fewer than three points, a box
-    without area inside the picture) are left out, which `Contents.left_out` tells.
+    without area inside the image) are left out, which `Contents.left_out` tells.
 
     Args:
         file: COCO or LVIS json. Without 'annotations' only if its name has "image_info" in it.
-        federated: It is LVIS's. So is, wherever it lies, a file whose pictures have lists of absent
+        federated: It is LVIS's. So is, wherever it lies, a file whose images have lists of absent
             classes, or whose classes all have a frequency.
 
     Raises:
@@ -39,7 +39,7 @@ def read(file: Path, *, federated: bool = False) -> Contents:
             ambiguous or refers to nothing.
     """
     check = Entries(file)
-    pictures, objects, categories = Pictures(), Objects(), list[Category]()
+    images, objects, categories = Images(), Objects(), list[Category]()
     absent: list[_Absent] = []
     tables = set()
     listed = False
@@ -62,7 +62,7 @@ def read(file: Path, *, federated: bool = False) -> Contents:
                 raise DatasetError(f"{file}: annotation {one.id}: {error}") from error
         elif table == "images":
             image = check.image(entry, position)
-            pictures.add(image.id, image.height, image.width, image.file_name, image.other)
+            images.add(image.id, image.height, image.width, image.file_name, image.other)
             listed |= image.neg_category_ids is not None
             absent.append((image.neg_category_ids or (), image.not_exhaustive_category_ids or ()))
         else:
@@ -75,24 +75,24 @@ def read(file: Path, *, federated: bool = False) -> Contents:
 
     used = set(np.unique(flat(objects.categories, np.int64)).tolist())
     categories = _classes(categories, used, file)
-    _check_unique(pictures.ids, "images", file, pictures.names)
+    _check_unique(images.ids, "images", file, images.names)
     _check_unique(objects.ids, "annotations", file)
     labels = {category.id: label for label, category in enumerate(categories)}
-    rows = _found(objects, "image_id", objects.images, pictures.ids, "images", file)
+    rows = _found(objects, "image_id", objects.images, images.ids, "images", file)
     found = _found(objects, "category_id", objects.categories, list(labels), "categories", file)
-    _check_mask_sizes(pictures, objects, rows, file)
+    _check_mask_sizes(images, objects, rows, file)
     frequency = tuple(category.frequency for category in categories if category.frequency)
     frequency = frequency if len(frequency) == len(categories) else ()
     federated = federated or listed or bool(frequency)
     if federated and objects.ids and not listed:
         raise DatasetError(
             f"{file}: no image has 'neg_category_ids', without which LVIS cannot tell what is "
-            "absent from a picture; fetch the file again, or, if all classes were looked for "
+            "absent from an image; fetch the file again, or, if all classes were looked for "
             "everywhere, remove 'frequency' from its 'categories' and 'lvis' from its name"
         )
     if federated:
-        _add_absent(pictures, absent, labels, file)
-    packed, left_out = pack(pictures, objects, rows, found)
+        _add_absent(images, absent, labels, file)
+    packed, left_out = pack(images, objects, rows, found)
     return Contents(
         packed=packed,
         classes=tuple(category.name for category in categories),
@@ -129,10 +129,10 @@ def _classes(categories: list[Category], used: set[int], file: Path) -> list[Cat
 
 
 def _add_absent(
-    pictures: Pictures, absent: Iterable[_Absent], labels: Mapping[int, int], file: Path
+    images: Images, absent: Iterable[_Absent], labels: Mapping[int, int], file: Path
 ) -> None:
-    """Take LVIS's lists of each picture, given as category ids."""
-    for number, lists in zip(pictures.ids, absent, strict=True):
+    """Take LVIS's lists of each image, given as category ids."""
+    for number, lists in zip(images.ids, absent, strict=True):
         for key, ids in zip(
             ("neg_category_ids", "not_exhaustive_category_ids"), lists, strict=True
         ):
@@ -143,8 +143,8 @@ def _add_absent(
                     f"in 'categories' ({shown(labels)}); add that category or remove the id"
                 )
         negative, not_exhaustive = lists
-        pictures.negative.add(labels[i] for i in negative)
-        pictures.not_exhaustive.add(labels[i] for i in not_exhaustive)
+        images.negative.add(labels[i] for i in negative)
+        images.not_exhaustive.add(labels[i] for i in not_exhaustive)
 
 
 def _check_unique(ids: Iterable[int], table: str, file: Path, names: Sequence[str] = ()) -> None:
@@ -182,14 +182,14 @@ def _found(
     return rows
 
 
-def _check_mask_sizes(pictures: Pictures, objects: Objects, rows: Ints, file: Path) -> None:
-    sizes = flat(pictures.sizes, np.int32).reshape(-1, 2)[rows]
+def _check_mask_sizes(images: Images, objects: Objects, rows: Ints, file: Path) -> None:
+    sizes = flat(images.sizes, np.int32).reshape(-1, 2)[rows]
     masks = flat(objects.mask_sizes, np.int64).reshape(-1, 2)
     wrong = np.flatnonzero((masks != 0).any(1) & (masks != sizes).any(1))
     if len(wrong):
         j = int(wrong[0])
         raise DatasetError(
             f"{file}: annotation {objects.ids[j]}: its RLE is of size {masks[j].tolist()} (height, "
-            f"width), the picture of {sizes[j].tolist()}; correct 'size' or the picture's height "
+            f"width), the image of {sizes[j].tolist()}; correct 'size' or the image's height "
             "and width"
         )

@@ -46,7 +46,7 @@ class Category(_Strict):
 
 @dataclass(slots=True)
 class Image(_Strict):
-    """One picture; `other` is its folder and name in COCO's layout, if `coco_url` tells."""
+    """One image; `other` is its folder and name in COCO's layout, if `coco_url` tells."""
 
     id: _Id
     file_name: str
@@ -103,7 +103,7 @@ class Entries:
             url = entry.get("coco_url")
             other = "/".join(url.split("/")[-2:]) if isinstance(url, str) else ""
             named = entry.get("file_name") is not None
-            if other:  # LVIS v1 names pictures by nothing else
+            if other:  # LVIS v1 names images by nothing else
                 entry = {**entry, "other": other} if named else {**entry, "file_name": other}
         if _is_sound_image(entry):
             other = entry.get("other", "")

@@ -1,4 +1,4 @@
-"""What an annotation file says, before its pictures were looked for."""
+"""What an annotation file says, before its images were looked for."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Contents:
     """What an annotation file says.
 
     Attributes:
-        packed: Its pictures and objects.
+        packed: Its images and objects.
         classes: Names by label.
         category_ids: The file's ids by label.
-        federated: Not every class was looked for on every picture (LVIS).
+        federated: Not every class was looked for on every image (LVIS).
         frequency: "r", "c" or "f" by label, or empty.
         left_out: Objects that were left out, one line for each reason.
         notes: What else its user should know.

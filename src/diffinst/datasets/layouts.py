@@ -1,13 +1,13 @@
-"""Where are the splits of a dataset folder? Finds annotation files and their pictures by looking.
+"""Where are the splits of a dataset folder? Finds annotation files and their images by looking.
 
 In this order, the first to name a split has it; R is the dataset's folder:
 
-R/annotations/instances_S.json     pictures in R/S/, R/images/S/ or R/images/; image_info_S.json
-                                   (COCO's test pictures), S.json and the like are taken, too
-R/annotations/lvis_v1_S.json       pictures below R, R/images or R/../coco (LVIS has COCO's)
-R/S/_annotations.coco.json         beside its pictures (Roboflow); also annotations.json, ...
+R/annotations/instances_S.json     images in R/S/, R/images/S/ or R/images/; image_info_S.json
+                                   (COCO's test images), S.json and the like are taken, too
+R/annotations/lvis_v1_S.json       images below R, R/images or R/../coco (LVIS has COCO's)
+R/S/_annotations.coco.json         beside its images (Roboflow); also annotations.json, ...
 R/S.json, R/lvis_v1_S.json, ...    as in R/annotations; a file named after no split is "train"
-R/data.yaml                        YOLO: names, and where the pictures of train, val and test are
+R/data.yaml                        YOLO: names, and where the images of train, val and test are
 
 A year in a name ("train2017") may be left out, and "valid" and "validation" are "val".
 """
@@ -40,7 +40,7 @@ _WORDS = {"train", "val", "test", "test-dev", "minival", "trainval"}
 _NAMELESS = {"annotations", "instances", "result", "labels", "coco", "_annotations.coco"}
 _BESIDE = ("_annotations.coco", "annotations", "labels", "instances", "coco")
 _FILLERS = {"", "annotation", "annotations", "coco", "instances", "labels", "image", "info"}
-_COCO_FOLDERS = ("train2017", "val2017", "test2017")  # LVIS annotates these pictures
+_COCO_FOLDERS = ("train2017", "val2017", "test2017")  # LVIS annotates these images
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class SplitFiles:
         name: "train", "val", "test", ...
         format: How the annotations are written.
         annotations: The json, or the data.yaml.
-        images: The folder that file names refer to. For YOLO the folder of the split's pictures;
+        images: The folder that file names refer to. For YOLO the folder of the split's images;
             where the data.yaml names several, or a list, the one it lies in itself.
     """
 
@@ -130,7 +130,7 @@ def _by_key(complete: Iterable[_Found]) -> dict[str, SplitFiles]:
 
 
 def _look(root: Path) -> tuple[list[_Found], list[_Found]]:
-    """The splits, and the annotation files whose pictures are not there (`images` is a guess)."""
+    """The splits, and the annotation files whose images are not there (`images` is a guess)."""
     if root.suffix in (".yaml", ".yml") and root.is_file():
         return list(_yolo(root)), []
     if not root.is_dir():
@@ -155,7 +155,7 @@ def _look(root: Path) -> tuple[list[_Found], list[_Found]]:
 
 
 def _in(folder: Path, root: Path) -> Iterator[_Found]:
-    """Annotation files that are named after their split, the pictures elsewhere below `root`."""
+    """Annotation files that are named after their split, the images elsewhere below `root`."""
     for file in _jsons(folder):
         lvis = re.fullmatch(r"lvis_(?:v[\d.]+_)?(?:image_info_)?(.+)", file.stem)
         if lvis is not None:
@@ -185,13 +185,13 @@ def _jsons(folder: Path) -> list[Path]:
 
 
 def _beside(root: Path, claimed: Collection[str]) -> Iterator[_Found]:
-    """Annotation files that lie with their pictures in a folder named after the split."""
+    """Annotation files that lie with their images in a folder named after the split."""
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         name = _plain(folder.name)
         stems = (*_BESIDE, folder.name) if name in _WORDS else _BESIDE[:1]
         files = [folder / f"{stem}.json" for stem in stems]
         usual = [file for file in files if os.path.isfile(file)]  # False in lost+found, no error
-        # Only then is a folder of perhaps 100,000 pictures searched.
+        # Only then is a folder of perhaps 100,000 images searched.
         search = not usual and name in _WORDS.difference(claimed)
         files = usual[:1] or (_jsons(folder) if search else [])
         if len(files) == 1:
@@ -242,9 +242,9 @@ def _years_differ(found: _Found, name: str) -> bool:
 
 
 def _images(root: Path, exact: str) -> Path:
-    """The folder of a split's pictures; where there is none, the first that would do."""
+    """The folder of a split's images; where there is none, the first that would do."""
     plain, year = _plain(exact), _year(exact)
-    part = plain.partition("-")[0]  # the pictures of test-dev lie in those of test
+    part = plain.partition("-")[0]  # the images of test-dev lie in those of test
     same = [other for other, name in _SAME.items() if name == plain]
     names = list(dict.fromkeys([exact, plain + year, part + year, plain, part, *same]))
     below = [f"{up}{name}" for name in names for up in ("", "images/", "data/")]
@@ -254,14 +254,14 @@ def _images(root: Path, exact: str) -> Path:
 
 
 def _only_folder(root: Path) -> Path | None:
-    """Where pictures can only be: in the one folder of no special name, or in the root itself."""
+    """Where images can only be: in the one folder of no special name, or in the root itself."""
     with os.scandir(root) as entries:
         seen = [entry for entry in entries if not entry.name.startswith(".")]
     folders = [entry.name for entry in seen if entry.is_dir() and entry.name != "annotations"]
     if len(folders) == 1 and _plain(folders[0]) not in _WORDS:
         return root / folders[0]
-    pictures = any(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in seen)
-    return root if pictures else None
+    images = any(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in seen)
+    return root if images else None
 
 
 def _lvis_images(root: Path) -> Path:
@@ -276,8 +276,8 @@ def _absent(root: Path, name: str, splits: Iterable[str], incomplete: Iterable[_
     for found in incomplete:
         if found.exact == name or found.files.name == _plain(name):
             return (
-                f"no pictures for split '{name}': {found.files.annotations} is there, but "
-                f"{found.files.images} (a folder) is not, nor {root / 'images'}; put the pictures "
+                f"no images for split '{name}': {found.files.annotations} is there, but "
+                f"{found.files.images} (a folder) is not, nor {root / 'images'}; put the images "
                 "there"
             )
     known = f"splits found: {', '.join(splits)}" if splits else "no split was found"

@@ -7,27 +7,27 @@ from pathlib import Path
 
 from diffinst.datasets import cache, coco, yolo
 from diffinst.datasets.contents import Contents
+from diffinst.datasets.images import locate
 from diffinst.datasets.layouts import SplitFiles, find_split
 from diffinst.datasets.packed import PackedRecords
-from diffinst.datasets.pictures import locate
 from diffinst.datasets.segmentation import DatasetError
 from diffinst.datasets.split import Split
 
 
 def load_split(
-    root: str | Path, split: str, *, single_class: bool = False, pictures: bool = True
+    root: str | Path, split: str, *, single_class: bool = False, images: bool = True
 ) -> Split:
-    """Read and check one split; no picture is decoded and no mask is drawn.
+    """Read and check one split; no image is decoded and no mask is drawn.
 
     Objects without extent (an empty segmentation, polygons of fewer than three points, a box
-    without area inside the picture) are left out, with one warning a split. What was read of large
+    without area inside the image) are left out, with one warning a split. What was read of large
     annotation files is kept in the user's cache folder (`diffinst.datasets.cache`).
 
     Args:
         root: The dataset's folder, see `diffinst.datasets.layouts`.
         split: "train", "val", ...
         single_class: Take all classes as one, named "object".
-        pictures: Make sure that every picture is on disk.
+        images: Make sure that every image is on disk.
 
     Raises:
         DatasetError: Something is missing, of a wrong type, ambiguous or refers to nothing.
@@ -45,7 +45,7 @@ def load_split(
     for note in contents.notes:
         warnings.warn(f"{files.annotations}: {note}", stacklevel=2)
     packed = contents.packed
-    if pictures and files.format != "yolo":  # there the pictures themselves are what is listed
+    if images and files.format != "yolo":  # there the images themselves are what is listed
         packed = locate(packed, files.images, files.annotations)
     loaded = Split(
         name=files.name,
@@ -61,16 +61,16 @@ def load_split(
 
 
 def check_trainable(split: Split) -> None:
-    """Refuse to train on pictures without annotations.
+    """Refuse to train on images without annotations.
 
     Raises:
-        DatasetError: There are no pictures, or no object on any of them.
+        DatasetError: There are no images, or no object on any of them.
     """
     if not len(split.records):
-        raise DatasetError(f"{split.annotation_file}: no pictures to train on")
+        raise DatasetError(f"{split.annotation_file}: no images to train on")
     if not any(record.annotations for record in split.records):
         raise DatasetError(
-            f"{split.annotation_file}: none of its {len(split.records)} pictures has an annotated "
+            f"{split.annotation_file}: none of its {len(split.records)} images has an annotated "
             "object, so there is nothing to train on; train on an annotated split (test splits are "
             "for prediction only)"
         )
@@ -85,8 +85,8 @@ def _read(files: SplitFiles) -> Contents:
 
 
 def _read_yolo(file: Path, split: str) -> Contents:
-    pictures, _ = yolo.pictures_of(file, split)
-    if len(pictures) < cache.FEW_FILES:
+    images, _ = yolo.images_of(file, split)
+    if len(images) < cache.FEW_FILES:
         return yolo.read(file, split)
     return cache.cached(
         file, split, lambda: yolo.state(file, split), lambda: yolo.read(file, split)

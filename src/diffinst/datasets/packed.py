@@ -1,6 +1,6 @@
-"""The annotations of many pictures as a few flat arrays, which processes can share.
+"""The annotations of many images as a few flat arrays, which processes can share.
 
-118,000 pictures with 860,000 objects take 0.5 GB this way and 3 GB as Python objects. A record is
+118,000 images with 860,000 objects take 0.5 GB this way and 3 GB as Python objects. A record is
 made from the arrays when it is asked for.
 """
 
@@ -30,19 +30,19 @@ POLYGONS, COMPRESSED, PLAIN = 0, 1, 2
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """n pictures and their m objects, the objects of one picture in a row.
+    """n images and their m objects, the objects of one image in a row.
 
     A row i of a ragged column `x` lies in `x[x_starts[i] : x_starts[i + 1]]`.
 
     Attributes:
         image_ids: (n,) as in the file.
         sizes: (n, 2) height and width.
-        names: Of the pictures' files, UTF-8; ragged over the pictures.
+        names: Of the images' files, UTF-8; ragged over the images.
         other_names: Where else they may be (LVIS: folder and name in COCO's own layout), or empty;
-            ragged over the pictures.
-        negative: Labels known to be absent; ragged over the pictures.
-        not_exhaustive: Labels of which not every object is annotated; ragged over the pictures.
-        object_starts: (n + 1,) picture i has the objects from its start to the next.
+            ragged over the images.
+        negative: Labels known to be absent; ragged over the images.
+        not_exhaustive: Labels of which not every object is annotated; ragged over the images.
+        object_starts: (n + 1,) image i has the objects from its start to the next.
         ids: (m,) as in the file.
         boxes: (m, 4) xyxy pixels.
         labels: (m,).
@@ -108,7 +108,7 @@ class Packed:
         )
 
     def record(self, i: int, folder: Path) -> ImageRecord:
-        """Picture i, whose file name refers to `folder`."""
+        """Image i, whose file name refers to `folder`."""
         height, width = self.sizes[i].tolist()
         objects = slice(*self.object_starts[i : i + 2].tolist())
         columns = zip(
@@ -197,12 +197,12 @@ def _unpickled(columns: dict[str, Array | _InFile]) -> Packed:
 
 
 class PackedRecords(Sequence[ImageRecord]):
-    """The pictures of `Packed`, each made when it is asked for; a slice is a tuple.
+    """The images of `Packed`, each made when it is asked for; a slice is a tuple.
 
     Args:
         packed: The arrays.
         folder: What file names refer to.
-        chosen: Rows of the pictures in use; all where None.
+        chosen: Rows of the images in use; all where None.
     """
 
     def __init__(self, packed: Packed, folder: Path, chosen: Ints | None = None) -> None:
@@ -235,19 +235,19 @@ class PackedRecords(Sequence[ImageRecord]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"<{len(self)} pictures of {self.folder}>"
+        return f"<{len(self)} images of {self.folder}>"
 
     def rows(self) -> Ints:
-        """Rows of the pictures in use."""
+        """Rows of the images in use."""
         return np.arange(len(self.packed.image_ids)) if self.chosen is None else self.chosen
 
     def object_counts(self) -> Ints:
-        """(n,) objects of each picture."""
+        """(n,) objects of each image."""
         counts: Ints = np.diff(self.packed.object_starts)[self.rows()]
         return counts
 
     def labels(self) -> npt.NDArray[np.int32]:
-        """Labels of all objects, picture by picture."""
+        """Labels of all objects, image by image."""
         if self.chosen is None:
             return self.packed.labels
         starts, counts = self.packed.object_starts[self.chosen], self.object_counts()

@@ -1,4 +1,4 @@
-"""Collects objects one by one into flat arrays, before it is known which picture each is on."""
+"""Collects objects one by one into flat arrays, before it is known which image each is on."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from diffinst.datasets.segmentation import (
 
 _Kind = TypeVar("_Kind", bound=np.generic)
 
-MAX_PIXELS = 2**32 - 1  # of one picture: run lengths have 32 bits
+MAX_PIXELS = 2**32 - 1  # of one image: run lengths have 32 bits
 _NONE = float("nan")
 
 
-class Pictures:
-    """The pictures of a split, in the order of the file."""
+class Images:
+    """The images of a split, in the order of the file."""
 
     def __init__(self) -> None:
         self.ids = array("q")
         self.sizes = array("i")
         self.names: list[str] = []
         self.other_names: list[str] = []
-        self.negative = Rows("i")  # labels; none at all, or a row for each picture
+        self.negative = Rows("i")  # labels; none at all, or a row for each image
         self.not_exhaustive = Rows("i")
 
     def add(self, number: int, height: int, width: int, name: str, other: str = "") -> None:
@@ -63,7 +63,7 @@ class Objects:
 
     Attributes:
         ids: As in the file.
-        images: What the file calls the picture.
+        images: What the file calls the image.
         categories: What the file calls the class.
         boxes: x, y, width, height; NaN where the file has none.
         areas: NaN where the file has none.
@@ -154,21 +154,19 @@ class Objects:
         return RLE(size=size, counts=content.decode())
 
 
-def pack(
-    pictures: Pictures, objects: Objects, rows: Ints, labels: Ints
-) -> tuple[Packed, list[str]]:
-    """Put the objects to their pictures and leave out those without extent.
+def pack(images: Images, objects: Objects, rows: Ints, labels: Ints) -> tuple[Packed, list[str]]:
+    """Put the objects to their images and leave out those without extent.
 
     Args:
-        pictures: Of the split.
+        images: Of the split.
         objects: Of the split.
-        rows: (m,) position of each object's picture.
+        rows: (m,) position of each object's image.
         labels: (m,) of the objects.
 
     Returns:
         The arrays, and what was left out: one line for each kind.
     """
-    sizes = flat(pictures.sizes, np.int32).reshape(-1, 2)
+    sizes = flat(images.sizes, np.int32).reshape(-1, 2)
     emptied = flat(objects.emptied, np.uint8)
     masked = emptied <= Objects.SHORTENED
     boxes = flat(objects.boxes, np.float64).reshape(-1, 4).copy()
@@ -185,7 +183,7 @@ def pack(
 
     ids = flat(objects.ids, np.int64)
     noted = [(emptied == code, Objects.EMPTIED[code]) for code in (2, 3)]
-    noted += [(masked & ~extended, "annotations whose box has no area inside the picture")]
+    noted += [(masked & ~extended, "annotations whose box has no area inside the image")]
     noted += [(masked & extended & (emptied == Objects.SHORTENED), Objects.EMPTIED[1])]
     noted = sorted((n for n in noted if n[0].any()), key=lambda n: int(n[0].argmax()))
     left_out = [f"{int(n.sum())} {what} (id {shown(ids[n].tolist())})" for n, what in noted]
@@ -194,19 +192,19 @@ def pack(
     order = kept[np.argsort(rows[kept], kind="stable")]
     starts = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum(np.bincount(rows[kept], minlength=len(sizes)), out=starts[1:])
-    names, names_starts = pack_texts(pictures.names)
-    other_names, other_names_starts = pack_texts(pictures.other_names)
+    names, names_starts = pack_texts(images.names)
+    other_names, other_names_starts = pack_texts(images.other_names)
     packed = Packed(
-        image_ids=flat(pictures.ids, np.int64),
+        image_ids=flat(images.ids, np.int64),
         sizes=sizes,
         names=names,
         names_starts=names_starts,
         other_names=other_names,
         other_names_starts=other_names_starts,
-        negative=flat(pictures.negative.values, np.int32),
-        negative_starts=_starts(pictures.negative, len(sizes)),
-        not_exhaustive=flat(pictures.not_exhaustive.values, np.int32),
-        not_exhaustive_starts=_starts(pictures.not_exhaustive, len(sizes)),
+        negative=flat(images.negative.values, np.int32),
+        negative_starts=_starts(images.negative, len(sizes)),
+        not_exhaustive=flat(images.not_exhaustive.values, np.int32),
+        not_exhaustive_starts=_starts(images.not_exhaustive, len(sizes)),
         object_starts=starts,
         ids=ids[order],
         boxes=corners[order],
@@ -228,7 +226,7 @@ def _starts(rows: Rows, count: int) -> Ints:
 
 
 def clipped(boxes: Floats, sizes: npt.NDArray[np.int32]) -> Floats:
-    """Boxes x, y, width, height as xyxy inside pictures of (height, width)."""
+    """Boxes x, y, width, height as xyxy inside images of (height, width)."""
     limits = sizes[:, ::-1].astype(np.float64)
     near, far = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
     return np.concatenate([np.clip(near, 0, limits), np.clip(far, 0, limits)], axis=1)

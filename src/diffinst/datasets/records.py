@@ -1,4 +1,4 @@
-"""One annotated picture and its objects."""
+"""One annotated image and its objects."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Annotation:
 
     Attributes:
         id: As in the file, unique there.
-        box: xyxy pixels, clipped to the picture, with an area.
+        box: xyxy pixels, clipped to the image, with an area.
         label: 0-based index into `Split.classes`.
-        segmentation: RLE of the picture's size, or polygons [x1, y1, x2, y2, ...] in pixels of
+        segmentation: RLE of the image's size, or polygons [x1, y1, x2, y2, ...] in pixels of
             three points or more; `rasterize` turns it into a mask.
         crowd: Marks a group of objects, not one.
         area: Square pixels, as the file says (counted where it does not).
@@ -32,11 +32,11 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One picture and its objects (possibly none), in the order of the file.
+    """One image and its objects (possibly none), in the order of the file.
 
     Attributes:
         id: As in the file, unique there.
-        path: Of the picture.
+        path: Of the image.
         height: Pixels, EXIF rotation applied.
         width: Pixels, EXIF rotation applied.
         annotations: Its objects.

@@ -39,8 +39,8 @@ def rasterize(segmentation: Segmentation, height: int, width: int) -> npt.NDArra
     Args:
         segmentation: polygons in pixels, or RLE of size [height, width]. Polygons of fewer than
             three points are ignored.
-        height: of the picture.
-        width: of the picture.
+        height: of the image.
+        width: of the image.
 
     Returns:
         (height, width) bool, C-contiguous.
@@ -79,14 +79,14 @@ def checked(segmentation: Segmentation, height: int, width: int) -> Segmentation
         return [polygon for polygon in segmentation if len(polygon) >= 6]
     if segmentation["size"] != [height, width]:
         raise DatasetError(
-            f"its RLE is of size {segmentation['size']} (height, width), the picture of "
-            f"[{height}, {width}]; correct 'size' or the picture's height and width"
+            f"its RLE is of size {segmentation['size']} (height, width), the image of "
+            f"[{height}, {width}]; correct 'size' or the image's height and width"
         )
     runs = _run_lengths(segmentation["counts"])
     total = int(runs.sum())
     if runs.size and (total != height * width or runs.min() < 0):  # decoded, it would be garbage
         raise DatasetError(
-            f"its RLE counts cover {total} pixels, the picture has {height} x {width} = "
+            f"its RLE counts cover {total} pixels, the image has {height} x {width} = "
             f"{height * width} (none may be negative); encode the mask again"
         )
     return segmentation if runs[1::2].any() else []

@@ -1,4 +1,4 @@
-"""One annotated split: its pictures, their objects, its classes."""
+"""One annotated split: its images, their objects, its classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from diffinst.datasets.packed import PackedRecords
 from diffinst.datasets.records import Annotation, ImageRecord
 
-__all__ = ["Annotation", "ImageRecord", "Split", "class_counts", "labels_by_picture"]
+__all__ = ["Annotation", "ImageRecord", "Split", "class_counts", "labels_by_image"]
 
 Entry = dict[str, object]
 
@@ -27,9 +27,9 @@ class Split:
         annotation_file: Where it was read from.
         classes: Names by label.
         category_ids: The file's ids by label.
-        records: The pictures.
+        records: The images.
         image_dir: The folder they lie in.
-        federated: Not every class was looked for on every picture (LVIS).
+        federated: Not every class was looked for on every image (LVIS).
         frequency: "r", "c" or "f" by label (LVIS: rare, common, frequent), or empty.
     """
 
@@ -43,7 +43,7 @@ class Split:
     frequency: tuple[str, ...] = ()
 
     def merged(self, name: str = "object") -> Split:
-        """The same pictures with all classes taken as one."""
+        """The same images with all classes taken as one."""
         return replace(
             self,
             classes=(name,),
@@ -60,7 +60,7 @@ class Split:
         an entry when it is asked for; `list` turns them into what JSON can hold.
 
         Args:
-            image_ids: These pictures only.
+            image_ids: These images only.
         """
         records = self.records if image_ids is None else _with_ids(self.records, image_ids)
         frequency = [{"frequency": often} for often in self.frequency] or [{}] * len(self.classes)
@@ -72,8 +72,8 @@ class Split:
         }
 
 
-def labels_by_picture(split: Split) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Which classes are on which pictures?
+def labels_by_image(split: Split) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Which classes are on which images?
 
     Returns:
         Positions in `split.records` and labels, each pair once, ascending.
@@ -89,8 +89,8 @@ def labels_by_picture(split: Split) -> tuple[npt.NDArray[np.int64], npt.NDArray[
 
 
 def class_counts(split: Split) -> npt.NDArray[np.int64]:
-    """(K,) number of pictures that contain each class."""
-    _, labels = labels_by_picture(split)
+    """(K,) number of images that contain each class."""
+    _, labels = labels_by_image(split)
     counts: npt.NDArray[np.int64] = np.bincount(labels, minlength=len(split.classes))
     return counts
 

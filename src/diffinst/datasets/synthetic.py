@@ -1,4 +1,4 @@
-"""Generates small pictures of coloured shapes in COCO format, to try and test training with."""
+"""Generates small images of coloured shapes in COCO format, to try and test training with."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from diffinst.io.atomic import write_json
 SHAPES = ("disc", "box", "triangle")
 _ORIGIN = "diffinst make_shapes"  # tells our files from somebody's data
 _MIN_SIDE = 32
-_RADII = (0.12, 0.26)  # of the shorter side of the picture
+_RADII = (0.12, 0.26)  # of the shorter side of the image
 _MIN_VISIBLE = 0.35  # of every shape, whatever comes to lie on it
 _TRIES = 200  # for one shape
 
 Mask = npt.NDArray[np.bool_]
-Picture = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
 
 
 def make_shapes(
@@ -37,23 +37,23 @@ def make_shapes(
 ) -> Path:
     """Write a dataset of overlapping shapes on a textured background.
 
-    Masks are what is visible of a shape. The same arguments give the same files, and picture i of
+    Masks are what is visible of a shape. The same arguments give the same files, and image i of
     a split does not depend on how many there are. Running it again replaces its own files.
 
     Args:
         root: folder to write into; made if missing.
-        train: number of pictures in the split "train".
-        val: number of pictures in the split "val".
-        size: (height, width) of every picture, 32 or more each.
+        train: number of images in the split "train".
+        val: number of images in the split "val".
+        size: (height, width) of every image, 32 or more each.
         classes: some of `SHAPES`; their order gives the category ids, from 1.
         seed: 0 or more.
-        objects: fewest and most shapes on a picture, both included.
+        objects: fewest and most shapes on an image, both included.
 
     Returns:
         `root`, which `diffinst.datasets.load.load_split` reads.
 
     Raises:
-        ValueError: an argument is out of range, or that many shapes do not fit on a picture.
+        ValueError: an argument is out of range, or that many shapes do not fit on an image.
         FileExistsError: `root` holds annotations that were not made here.
 
     Example:
@@ -76,9 +76,9 @@ def make_shapes(
         annotations: list[dict[str, object]] = []
         for index in range(count):
             rng = np.random.default_rng([seed, number, index])
-            picture, masks, labels = _draw(rng, size, classes, objects)
+            pixels, masks, labels = _draw(rng, size, classes, objects)
             name = f"{index:06d}.png"
-            Image.fromarray(picture).save(root / split / name)
+            Image.fromarray(pixels).save(root / split / name)
             images.append({"id": index + 1, "file_name": name, "height": size[0], "width": size[1]})
             for mask, label in zip(masks, labels, strict=True):
                 rle = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
@@ -136,8 +136,8 @@ def _draw(
     size: tuple[int, int],
     classes: Sequence[str],
     objects: tuple[int, int],
-) -> tuple[Picture, list[Mask], list[int]]:
-    """One picture (height, width, 3), its visible masks (height, width) from back to front."""
+) -> tuple[Pixels, list[Mask], list[int]]:
+    """One image (height, width, 3), its visible masks (height, width) from back to front."""
     canvas = _background(rng, size)
     masks: list[Mask] = []
     areas: list[int] = []  # before anything was hidden
@@ -153,7 +153,7 @@ def _draw(
                 break
         else:
             raise ValueError(
-                f"objects={objects}: only {len(masks)} of {wanted} shapes fit on a picture; ask "
+                f"objects={objects}: only {len(masks)} of {wanted} shapes fit on an image; ask "
                 "for fewer (a larger size does not help, shapes grow with it)"
             )
         masks = [*visible, shape]
@@ -184,7 +184,7 @@ def _bright_colour(rng: np.random.Generator) -> npt.NDArray[np.float64]:
 
 
 def _shape(rng: np.random.Generator, kind: str, size: tuple[int, int]) -> Mask:
-    """A (height, width) mask: centre inside the picture, of any turn, cut off by the border."""
+    """A (height, width) mask: centre inside the image, of any turn, cut off by the border."""
     y, x = _pixel_centres(size)
     radius = rng.uniform(*_RADII) * min(size)
     y, x = y - rng.uniform(0, size[0]), x - rng.uniform(0, size[1])

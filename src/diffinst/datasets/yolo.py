@@ -1,8 +1,8 @@
-"""Reads YOLO segmentation: a data.yaml, and for each picture a text file of polygons.
+"""Reads YOLO segmentation: a data.yaml, and for each image a text file of polygons.
 
-A picture's labels lie in the folder labels/ beside images/ (R/images/train/a.jpg and
-R/labels/train/a.txt, R/train/images/a.jpg and R/train/labels/a.txt), or beside the picture. A
-line is `class x1 y1 x2 y2 ...`, in shares of the picture's width and height.
+An image's labels lie in the folder labels/ beside images/ (R/images/train/a.jpg and
+R/labels/train/a.txt, R/train/images/a.jpg and R/train/labels/a.txt), or beside the image. A
+line is `class x1 y1 x2 y2 ...`, in shares of the image's width and height.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from PIL import ExifTags, Image
 
 from diffinst.datasets.contents import Contents
 from diffinst.datasets.naming import shown
-from diffinst.datasets.packer import Objects, Pictures, flat, pack
+from diffinst.datasets.packer import Images, Objects, flat, pack
 from diffinst.datasets.segmentation import DatasetError
 from diffinst.io.images import ImageReadError, list_images
 
 SPLITS = ("train", "val", "test")
-UNANNOTATED = ("test",)  # splits of pictures that may all be without a label file
+UNANNOTATED = ("test",)  # splits of images that may all be without a label file
 
-_OVERSHOOT = 0.1  # of the picture: further out, the numbers are no shares of its sides
+_OVERSHOOT = 0.1  # of the image: further out, the numbers are no shares of its sides
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 def sources(file: Path) -> dict[str, list[Path]]:
-    """Where the pictures of each split are: folders, or text files that list pictures.
+    """Where the images of each split are: folders, or text files that list images.
 
     Splits of which nothing is there are left out (exports list a test split that they lack).
 
@@ -59,13 +59,13 @@ def is_dataset(file: Path) -> bool:
 
 
 def read(file: Path, split: str) -> Contents:
-    """Read and check one split; of each picture only the header is read, for its size.
+    """Read and check one split; of each image only the header is read, for its size.
 
-    File names of the pictures are absolute. Boxes and areas are those of the masks.
+    File names of the images are absolute. Boxes and areas are those of the masks.
 
     Lines of a class and four numbers are boxes. Where a split has nothing else it is refused, for
     there are no masks to learn; among polygons they become rectangles, which `Contents.notes`
-    tells, as it does how many pictures have no label file and are taken as showing nothing (an
+    tells, as it does how many images have no label file and are taken as showing nothing (an
     empty file says so itself). Lines of a single point are left out.
 
     Args:
@@ -77,14 +77,14 @@ def read(file: Path, split: str) -> Contents:
     """
     names = _names(file)
     labels = {number: label for label, number in enumerate(names)}
-    pictures, objects = Pictures(), Objects()
-    paths, twice = pictures_of(file, split)
+    images, objects = Images(), Objects()
+    paths, twice = images_of(file, split)
     places = bases(file)
     boxes, first_box = 0, ""
     unlabelled: list[Path] = []
     for row, path in enumerate(paths):
         height, width = _size(path)
-        pictures.add(row + 1, height, width, str(path.absolute()))
+        images.add(row + 1, height, width, str(path.absolute()))
         text = _labels(label_file := label_path(path, places))
         unlabelled += [path] if text is None else []
         for number, line in enumerate((text or "").splitlines(), start=1):
@@ -105,7 +105,7 @@ def read(file: Path, split: str) -> Contents:
     bare = len(unlabelled) == len(paths)
     if paths and bare and split not in UNANNOTATED:
         raise DatasetError(
-            f"{file}: none of the {len(paths)} pictures of '{split}' has a label file; looked for "
+            f"{file}: none of the {len(paths)} images of '{split}' has a label file; looked for "
             f"{label_path(paths[0], places)}, ...; put them there, or export the dataset again"
         )
     if boxes and boxes == len(objects.ids):
@@ -114,12 +114,12 @@ def read(file: Path, split: str) -> Contents:
             "masks are needed: export the dataset for instance segmentation"
         )
     packed, left_out = pack(
-        pictures, objects, flat(objects.images, np.int64), flat(objects.categories, np.int64)
+        images, objects, flat(objects.images, np.int64), flat(objects.categories, np.int64)
     )
     notes = []
     if unlabelled and not bare:
         notes.append(
-            f"{len(unlabelled)} of {len(paths)} pictures of '{split}' have no label file (first "
+            f"{len(unlabelled)} of {len(paths)} images of '{split}' have no label file (first "
             f"{unlabelled[0]}): taken as showing nothing"
         )
     if boxes:
@@ -138,19 +138,19 @@ def read(file: Path, split: str) -> Contents:
     )
 
 
-def label_path(picture: Path, bases: Sequence[Path] = ()) -> Path:
-    """The label file of a picture; where there is none, the first that would do.
+def label_path(image: Path, bases: Sequence[Path] = ()) -> Path:
+    """The label file of an image; where there is none, the first that would do.
 
     Args:
-        picture: Its path.
+        image: Its path.
         bases: Of its dataset. Folders above the one it lies below may be called images, too; they
             only count where the file is in none of the usual places.
     """
-    parts, absolute = picture.parts, picture.absolute()
+    parts, absolute = image.parts, image.absolute()
     above = next((base for base in reversed(bases) if absolute.is_relative_to(base)), Path())
     first = len(above.parts) - len(absolute.parts) + len(parts) if above.parts else 0
     folders = [i for i, part in enumerate(parts[:-1]) if part == "images"]
-    beside = picture.with_suffix(".txt")
+    beside = image.with_suffix(".txt")
     if not folders:
         return beside
     last = folders[-1]
@@ -176,7 +176,7 @@ def _existing(file: Path, content: Mapping[str, object], split: str, value: obje
         if not isinstance(entry, str):
             raise DatasetError(
                 f"{file}: '{split}' or 'path' holds {entry!r}; allowed are a folder, a .txt file "
-                "that lists pictures, or a list of them"
+                "that lists images, or a list of them"
             )
     roots = _bases(file, content)
     found, missing = [], []
@@ -230,11 +230,11 @@ def _names(file: Path) -> dict[int, str]:
 
 
 def state(file: Path, split: str) -> str:
-    """Changes with the data.yaml, the pictures and their label files."""
+    """Changes with the data.yaml, the images and their label files."""
     digest = hashlib.sha256(file.read_bytes())
     places = bases(file)
-    for picture in pictures_of(file, split)[0]:
-        for path in (picture, label_path(picture, places)):
+    for image in images_of(file, split)[0]:
+        for path in (image, label_path(image, places)):
             try:
                 status = path.stat()
             except FileNotFoundError:
@@ -245,8 +245,8 @@ def state(file: Path, split: str) -> str:
     return digest.hexdigest()
 
 
-def pictures_of(file: Path, split: str) -> tuple[list[Path], list[str]]:
-    """The pictures of a split, and names that stand there twice."""
+def images_of(file: Path, split: str) -> tuple[list[Path], list[str]]:
+    """The images of a split, and names that stand there twice."""
     places = bases(file)
     found: list[Path] = []
     for source in sources(file)[split]:
@@ -262,7 +262,7 @@ def pictures_of(file: Path, split: str) -> tuple[list[Path], list[str]]:
 
 
 def _listed(source: Path, bases: Sequence[Path]) -> Iterable[Path]:
-    """The pictures that a text file lists, one a line."""
+    """The images that a text file lists, one a line."""
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -283,11 +283,11 @@ def _listed(source: Path, bases: Sequence[Path]) -> Iterable[Path]:
 def _size(path: Path) -> tuple[int, int]:
     """Height and width, EXIF rotation applied."""
     try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(ExifTags.Base.Orientation) in _TURNED
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
-        raise DatasetError(f"{path}: cannot be read as a picture ({error}); replace it") from error
+        raise DatasetError(f"{path}: cannot be read as an image ({error}); replace it") from error
     return (width, height) if turned else (height, width)
 
 
@@ -315,7 +315,7 @@ def _numbers(line: str, where: str) -> tuple[int, list[float]]:
     outside = [v for v in values if not -_OVERSHOOT <= v <= 1 + _OVERSHOOT or math.isnan(v)]
     if outside:
         raise DatasetError(
-            f"{where}: {outside[0]:g} is outside the picture; coordinates are shares of its width "
+            f"{where}: {outside[0]:g} is outside the image; coordinates are shares of its width "
             "and height, 0 to 1: export the labels again"
         )
     return int(first), values

@@ -12,16 +12,16 @@ from diffinst.config import DiffusionConfig
 from diffinst.diffusion.schedule import Schedule
 from diffinst.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 
-MIN_SIZE = 1e-4  # padded boxes are never thinner than this share of the picture
+MIN_SIZE = 1e-4  # padded boxes are never thinner than this share of the image
 PAD_STD = 1 / 6
 PAD_MEAN = 0.5
 
 
 def _unit(scale: Tensor, config: DiffusionConfig) -> Tensor:
-    """What the signal's [0, 1] stands for, in pixels: the picture, or `size_pixels` for sizes.
+    """What the signal's [0, 1] stands for, in pixels: the image, or `size_pixels` for sizes.
 
     Args:
-        scale: (..., 4) (w, h, w, h) of the unpadded picture.
+        scale: (..., 4) (w, h, w, h) of the unpadded image.
         config: For `size_pixels`.
     """
     if config.size_pixels is None:
@@ -36,7 +36,7 @@ def to_signal(
 
     Args:
         boxes: (..., 4) xyxy pixels.
-        scale: Broadcasts (w, h, w, h) of the unpadded picture.
+        scale: Broadcasts (w, h, w, h) of the unpadded image.
         config: For s and the unit of sizes.
     """
     return (to_unit(boxes, scale, config) * 2 - 1) * config.scale
@@ -68,7 +68,7 @@ def draw_noise(
     """x_T of `count` proposals, (count, 4): N(0, 1), or a low-discrepancy sequence of the like.
 
     Independent draws leave holes where objects are missed; a scrambled Sobol sequence does not. Its
-    centres are uniform over the picture, its sizes normal.
+    centres are uniform over the image, its sizes normal.
     """
     if config.noise == "normal":
         return torch.randn(count, 4, generator=generator)
@@ -82,7 +82,7 @@ def draw_noise(
 
 @dataclass(frozen=True)
 class Corruption:
-    """The random draws of one training picture.
+    """The random draws of one training image.
 
     Attributes:
         t: Time in [0, T).
@@ -127,7 +127,7 @@ def kept_objects(
 def pad_start(
     boxes_unit: Float[Tensor, "n 4"], placeholder: Float[Tensor, "_ 4"], proposals: int
 ) -> Float[Tensor, "{proposals} 4"]:
-    """Objects first, then placeholders, up to N boxes; a picture without objects gets a full one.
+    """Objects first, then placeholders, up to N boxes; an image without objects gets a full one.
 
     Args:
         boxes_unit: (n, 4) cxcywh in the signal's unit, n <= N.
@@ -151,7 +151,7 @@ def corrupt(
     schedule: Schedule,
     config: DiffusionConfig,
 ) -> tuple[Float[Tensor, "N 4"], Float64[Tensor, "N 4"]]:
-    """b_t of one picture: pad to N, scale, add the noise of time t (Eq. 4, first line).
+    """b_t of one image: pad to N, scale, add the noise of time t (Eq. 4, first line).
 
     Args:
         boxes_unit: (n, 4) cxcywh in the signal's unit (`to_unit`), n <= N.

@@ -1,4 +1,4 @@
-"""Turns the published nuclei pictures (BBBC038, stage1_train.zip) into a COCO-format folder.
+"""Turns the published nuclei images (BBBC038, stage1_train.zip) into a COCO-format folder.
 
 In the archive: ID/images/ID.png, and one ID/masks/*.png per nucleus. Made of it:
 
@@ -30,7 +30,7 @@ from diffinst.io.atomic import write_text
 _LICENCE_URL = "https://creativecommons.org/publicdomain/zero/1.0/"
 _MEMBER = re.compile(r"(?:.*/)?(?P<id>[^/]+)/(?P<kind>images|masks)/[^/]+\.png")
 
-# First eight digits of the ids of the 66 pictures that the shipped weights were validated on, and
+# First eight digits of the ids of the 66 images that the shipped weights were validated on, and
 # so not trained on. They were drawn at random once; no shorter rule gives them.
 _VALIDATION = """
 04acab76 05040e2e 05a8f65e 06c77933 15039b3a 1815cf30 29780b28 2bf594e9 33618678
@@ -51,16 +51,16 @@ def convert(
     splits: Sequence[str] = ("train", "val"),
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write splits of the nuclei data: RGB pictures without alpha, compressed RLE, one class.
+    """Write splits of the nuclei data: RGB images without alpha, compressed RLE, one class.
 
-    "val" are the 66 pictures that the shipped weights were validated on, "train" all others. Masks
+    "val" are the 66 images that the shipped weights were validated on, "train" all others. Masks
     are taken as published; those without a pixel are left out. A split is complete or not there.
 
     Args:
         archive: stage1_train.zip.
         root: The dataset's folder.
         splits: Some of "train" and "val"; their folders must not exist.
-        progress: Called with the pictures done and in all.
+        progress: Called with the images done and in all.
 
     Returns:
         `root`.
@@ -84,7 +84,7 @@ def convert(
             chosen = [sample for sample in samples if split_of(sample.id) == split]
             if not chosen:
                 raise DatasetError(
-                    f"{archive}: holds no picture of the split '{split}'; is it stage1_train.zip?"
+                    f"{archive}: holds no image of the split '{split}'; is it stage1_train.zip?"
                 )
             for _ in _write_split(content, root, split, chosen):
                 done += 1
@@ -93,37 +93,37 @@ def convert(
     return root
 
 
-def split_of(picture: str) -> str:
-    """The split that a picture belongs to, by its id: "train" or "val"."""
-    return "val" if picture[:8] in _VALIDATION.split() else "train"
+def split_of(image: str) -> str:
+    """The split that an image belongs to, by its id: "train" or "val"."""
+    return "val" if image[:8] in _VALIDATION.split() else "train"
 
 
 @dataclass
 class _Sample:
-    """One picture: its id, and the archive's names of the picture and of its masks."""
+    """One image: its id, and the archive's names of the image and of its masks."""
 
     id: str
-    pictures: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
     masks: list[str] = field(default_factory=list)
 
 
 def _samples(content: zipfile.ZipFile, archive: Path) -> list[_Sample]:
-    """All pictures in the order of their ids, each with its masks in the order of their names."""
+    """All images in the order of their ids, each with its masks in the order of their names."""
     samples: dict[str, _Sample] = {}
     for name in sorted(content.namelist()):
         found = _MEMBER.fullmatch(name)
         if found is None or name.startswith("__MACOSX/"):
             continue
         sample = samples.setdefault(found["id"], _Sample(found["id"]))
-        (sample.pictures if found["kind"] == "images" else sample.masks).append(name)
+        (sample.images if found["kind"] == "images" else sample.masks).append(name)
     if not samples:
         raise DatasetError(
             f"{archive}: no ID/images/ID.png in it; give stage1_train.zip of BBBC038"
         )
     for sample in samples.values():
-        if len(sample.pictures) != 1:
+        if len(sample.images) != 1:
             raise DatasetError(
-                f"{archive}: {sample.id} has {len(sample.pictures)} pictures in its images/, "
+                f"{archive}: {sample.id} has {len(sample.images)} images in its images/, "
                 "expected is one; fetch the archive again"
             )
     return [samples[name] for name in sorted(samples)]
@@ -132,7 +132,7 @@ def _samples(content: zipfile.ZipFile, archive: Path) -> list[_Sample]:
 def _write_split(
     content: zipfile.ZipFile, root: Path, split: str, samples: Sequence[_Sample]
 ) -> Iterator[None]:
-    """Write a split beside its place and put it there at the end; yields after each picture."""
+    """Write a split beside its place and put it there at the end; yields after each image."""
     folder = root / f".{split}.unpacking"
     shutil.rmtree(folder, ignore_errors=True)  # of a killed run
     folder.mkdir(parents=True)
@@ -140,11 +140,11 @@ def _write_split(
     objects: list[dict[str, object]] = []
     try:
         for image_id, sample in enumerate(samples, start=1):
-            picture = _picture(content, sample.pictures[0], "RGB")
-            picture.save(folder / f"{sample.id}.png")
-            size = {"height": picture.height, "width": picture.width}
+            image = _image(content, sample.images[0], "RGB")
+            image.save(folder / f"{sample.id}.png")
+            size = {"height": image.height, "width": image.width}
             images.append({"id": image_id, "file_name": f"{sample.id}.png", "license": 1, **size})
-            for mask in _masks(content, sample, picture.height, picture.width):
+            for mask in _masks(content, sample, image.height, image.width):
                 objects.append({"id": len(objects) + 1, "image_id": image_id, **_object(mask)})
             yield
         tables = {
@@ -154,7 +154,7 @@ def _write_split(
             "annotations": objects,
             "categories": [{"id": 1, "name": "nucleus", "supercategory": "cell"}],
         }
-        # The pictures come last: a split whose folder is there is complete.
+        # The images come last: a split whose folder is there is complete.
         file = root / "annotations" / f"instances_{split}.json"
         write_text(file, json.dumps(tables) + "\n")
         os.replace(folder, root / split)
@@ -166,21 +166,21 @@ def _masks(
     content: zipfile.ZipFile, sample: _Sample, height: int, width: int
 ) -> Iterator[npt.NDArray[np.bool_]]:
     for name in sample.masks:
-        mask = np.asarray(_picture(content, name, "L")) != 0
+        mask = np.asarray(_image(content, name, "L")) != 0
         if mask.shape != (height, width):
             raise DatasetError(
-                f"{content.filename}: {name} is of size {mask.shape} (height, width), its picture "
+                f"{content.filename}: {name} is of size {mask.shape} (height, width), its image "
                 f"of {(height, width)}; fetch the archive again"
             )
         if mask.any():
             yield mask
 
 
-def _picture(content: zipfile.ZipFile, name: str, mode: str) -> Image.Image:
+def _image(content: zipfile.ZipFile, name: str, mode: str) -> Image.Image:
     packed = io.BytesIO(content.read(name))
     try:
-        with Image.open(packed) as picture:
-            converted: Image.Image = picture.convert(mode)
+        with Image.open(packed) as image:
+            converted: Image.Image = image.convert(mode)
             return converted
     except (  # as Pillow's decoders do
         OSError,

@@ -105,10 +105,10 @@ _LVIS_VAL = Archive(f"{_LVIS}/lvis_v1_val.json.zip", 64_026_968)
 # No checksum known with certainty; the size is rounded.
 _NUCLEI = Archive("https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip", 83_000_000)
 
-_FLICKR = "each picture under the licence its author chose on Flickr"
+_FLICKR = "each image under the licence its author chose on Flickr"
 
 
-def _pictures(archive: Archive, *splits: SplitName) -> Part:
+def _images(archive: Archive, *splits: SplitName) -> Part:
     folder = archive.name.removesuffix(".zip")  # JPEGs: as large unpacked as packed
     return Part((folder,), archive, archive.size, splits, folder)
 
@@ -124,7 +124,7 @@ def _nuclei(split: SplitName, unpacked: int) -> Part:
 DATASETS: Mapping[Name, Dataset] = MappingProxyType(
     {
         "coco": Dataset(
-            "COCO 2017: 80 classes; 118,287 pictures to train on, 5,000 to validate",
+            "COCO 2017: 80 classes; 118,287 images to train on, 5,000 to validate",
             f"annotations CC BY 4.0; {_FLICKR} (https://cocodataset.org/#termsofuse)",
             (
                 _annotations(
@@ -133,30 +133,30 @@ DATASETS: Mapping[Name, Dataset] = MappingProxyType(
                 _annotations(
                     _COCO_ANNOTATIONS, "annotations/instances_train2017.json", 469_785_474, "train"
                 ),
-                _pictures(_COCO_VAL, "val"),
-                _pictures(_COCO_TRAIN, "train"),
+                _images(_COCO_VAL, "val"),
+                _images(_COCO_TRAIN, "train"),
                 _annotations(
                     _COCO_TEST_INFO, "annotations/image_info_test2017.json", 7_000_000, "test"
                 ),
                 _annotations(
                     _COCO_TEST_INFO, "annotations/image_info_test-dev2017.json", 4_000_000, "test"
                 ),
-                _pictures(_COCO_TEST, "test"),
+                _images(_COCO_TEST, "test"),
             ),
         ),
         "lvis": Dataset(
-            "LVIS v1: 1,203 classes on COCO's pictures; 100,170 to train on, 19,809 to validate",
+            "LVIS v1: 1,203 classes on COCO's images; 100,170 to train on, 19,809 to validate",
             f"annotations CC BY 4.0; {_FLICKR} (https://cocodataset.org/#termsofuse)",
             (
                 _annotations(_LVIS_VAL, "lvis_v1_val.json", 192_000_000, "val"),
                 _annotations(_LVIS_TRAIN, "lvis_v1_train.json", 1_130_000_000, "train"),
-                _pictures(_COCO_VAL, "val"),
-                _pictures(_COCO_TRAIN, "train", "val"),  # LVIS validates on both
+                _images(_COCO_VAL, "val"),
+                _images(_COCO_TRAIN, "train", "val"),  # LVIS validates on both
             ),
         ),
         "nuclei": Dataset(
             "nuclei (BBBC038v1, 2018 Data Science Bowl, stage1_train): one class; "
-            "604 pictures to train on, 66 to validate",
+            "604 images to train on, 66 to validate",
             "CC0 1.0; cite Caicedo et al., Nature Methods 2019",
             (_nuclei("val", 7_000_000), _nuclei("train", 60_000_000)),
             note="masks as published; the shipped weights were trained and measured on a corrected "
@@ -242,7 +242,7 @@ def plan(
 
     Args:
         name: Of the dataset.
-        root: Its folder; need not exist. LVIS finds COCO's pictures in ROOT/../coco, too.
+        root: Its folder; need not exist. LVIS finds COCO's images in ROOT/../coco, too.
         only: This split alone.
         mirror: http:// or https:// address to use in place of all publishers' hosts.
 
@@ -259,7 +259,7 @@ def plan(
     wanted = [part for part in dataset.parts if set(part.splits) & set(splits)]
     homes = dict.fromkeys(wanted, root)
     if name == "lvis":
-        homes |= _pictures_of_coco(root, wanted)
+        homes |= _images_of_coco(root, wanted)
     missing = [part for part in wanted if not _is_there(homes[part], part)]
     archives = dict.fromkeys(part.archive for part in missing)
     return Plan(
@@ -289,12 +289,12 @@ def _is_there(home: Path, part: Part) -> bool:
     return all((home / target).exists() for target in part.targets)
 
 
-def _pictures_of_coco(root: Path, parts: Sequence[Part]) -> dict[Part, Path]:
+def _images_of_coco(root: Path, parts: Sequence[Part]) -> dict[Part, Path]:
     """Beside LVIS, if all that are needed are there and none here (where they would be taken)."""
-    pictures = [part for part in parts if part.targets[0] in ("train2017", "val2017")]
-    if any(_is_there(root, part) for part in pictures):
+    images = [part for part in parts if part.targets[0] in ("train2017", "val2017")]
+    if any(_is_there(root, part) for part in images):
         return {}
     for coco in (root.absolute().parent / "coco", root.absolute().parent / "coco" / "images"):
-        if all(_is_there(coco, part) for part in pictures):
-            return dict.fromkeys(pictures, coco)
+        if all(_is_there(coco, part) for part in images):
+            return dict.fromkeys(images, coco)
     return {}

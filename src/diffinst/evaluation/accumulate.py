@@ -20,7 +20,7 @@ ALL, SMALL, MEDIUM, LARGE = 0, 1, 2, 3  # COCO's areas
 
 _THRESHOLDS, _RECALLS, _AREAS = 10, 101, 4
 _MAX_PAIRS = 1_000_000
-"""Pairs of picture and class that the evaluator holds at once, about 500 bytes each; LVIS val alone
+"""Pairs of image and class that the evaluator holds at once, about 500 bytes each; LVIS val alone
 has 24 millions, almost all of them empty."""
 
 
@@ -52,9 +52,9 @@ def accumulate(
         truth: From `tables.read_ground_truth`.
         detections: From `tables.read_results`.
         iou_type: Masks or boxes.
-        limits: Results used per picture and class, ascending; precision holds for the last one.
-        federated: Unmatched results of a class that a picture lists as not exhaustive do not count.
-        max_pairs: The memory: classes are taken together up to so many pairs with pictures.
+        limits: Results used per image and class, ascending; precision holds for the last one.
+        federated: Unmatched results of a class that an image lists as not exhaustive do not count.
+        max_pairs: The memory: classes are taken together up to so many pairs with images.
     """
     category_ids = sorted(cast("int", category["id"]) for category in truth["categories"])
     objects, found = defaultdict(list), defaultdict(list)

@@ -60,7 +60,7 @@ class CocoMetrics:
         ap: Average precision over 101 recall points, all classes that have objects and the IoU
             thresholds 0.50, 0.55, ..., 0.95; `ap50`, `ap75`: at one threshold; `ap_small`,
             `ap_medium`, `ap_large`: of objects below 32^2 pixels, from there to 96^2, and above.
-        ar1: Recall over the same thresholds and classes with one result per picture and class;
+        ar1: Recall over the same thresholds and classes with one result per image and class;
             `ar10`: with ten (NaN if `max_detections` is less); `ar_max`: with `max_detections`,
             which also holds for `ar_small`, `ar_medium`, `ar_large` and every `ap`.
         per_class: AP by category name, in the order of category ids.
@@ -125,12 +125,12 @@ def coco_metrics(
             `category_id`, `area` and `segmentation` or `bbox`; images need `id` and, for masks,
             `height` and `width`.
         results: One record per detection: `image_id`, `category_id`, `score` (higher is surer) and
-            `segmentation` (compressed RLE at the picture's full size) or `bbox` (x, y, width,
-            height in pixels of the picture).
+            `segmentation` (compressed RLE at the image's full size) or `bbox` (x, y, width,
+            height in pixels of the image).
         iou_type: Compare masks (`segm`) or boxes (`bbox`).
-        max_detections: Results used per picture and class, best first.
-        image_ids: Evaluate these pictures only (none at all gives NaN); results for other known
-            pictures are left out.
+        max_detections: Results used per image and class, best first.
+        image_ids: Evaluate these images only (none at all gives NaN); results for other known
+            images are left out.
 
     Returns:
         The twelve numbers, AP per class and the precision curves.
@@ -139,7 +139,7 @@ def coco_metrics(
         FileNotFoundError: `ground_truth` is a path at which there is no file.
         ValueError: An unknown `iou_type`, `max_detections` below 1, an id that the ground truth
             does not have, a missing key, a value that is not a finite number, a mask that is no
-            compressed RLE or has another size than its picture, or two categories of one name.
+            compressed RLE or has another size than its image, or two categories of one name.
 
     Example:
         >>> cell = {"image_id": 1, "category_id": 1, "bbox": [2, 3, 9, 9], "area": 81}

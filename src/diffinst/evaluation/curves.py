@@ -93,7 +93,7 @@ def draw_sweep(rows: Sequence[Mapping[str, float | None]], path: Path, *, title:
     over_steps.set_xticks(steps, [f"{step:g}" for step in steps])
     over_steps.minorticks_off()
     over_time.set(
-        xlabel="seconds per picture", ylabel="mask AP", title="steps at the points", xlim=(0, None)
+        xlabel="seconds per image", ylabel="mask AP", title="steps at the points", xlim=(0, None)
     )
     for axes in (over_steps, over_time):
         axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""How good is a model on an annotated split? Mask and box AP; pixels of one picture at a time."""
+"""How good is a model on an annotated split? Mask and box AP; pixels of one image at a time."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ class Report:
     Attributes:
         mask: Mask metrics; NaN everywhere if nothing is annotated.
         box: Box metrics.
-        results: COCO results of all pictures, masks as RLE.
-        seconds_per_image: Wall-clock time of `predict` per picture, reading included.
-        pictures: How many were predicted; they alone are counted.
+        results: COCO results of all images, masks as RLE.
+        seconds_per_image: Wall-clock time of `predict` per image, reading included.
+        images: How many were predicted; they alone are counted.
         image_ids: Which ones.
         objects: Annotated objects on them by class name, crowds left out.
-        failed: One message per picture that could not be predicted.
+        failed: One message per image that could not be predicted.
     """
 
     mask: Metrics
     box: Metrics
     results: list[CocoResult]
     seconds_per_image: float
-    pictures: int
+    images: int
     image_ids: tuple[int, ...] = ()
     objects: Mapping[str, int] = field(default_factory=dict)
     failed: tuple[str, ...] = ()
@@ -58,13 +58,13 @@ class Report:
         return any(self.objects.values())
 
     def as_dict(self) -> dict[str, float | None]:
-        """`mask/AP`, ..., `box/AP`, ..., `seconds_per_image`, `pictures`; None where undefined."""
+        """`mask/AP`, ..., `box/AP`, ..., `seconds_per_image`, `images`; None where undefined."""
         values = {
             **self.mask.as_dict("mask"),
             **self.box.as_dict("box"),
             "seconds_per_image": self.seconds_per_image,
-            "pictures": float(self.pictures),
-            "failed_pictures": float(len(self.failed)),
+            "images": float(self.images),
+            "failed_images": float(len(self.failed)),
         }
         return finite(values)
 
@@ -75,13 +75,13 @@ def finite(values: Mapping[str, float]) -> dict[str, float | None]:
 
 
 class Evaluator:
-    """Collects results picture by picture, as RLE straight from the crops.
+    """Collects results image by image, as RLE straight from the crops.
 
     The metrics are LVIS's where the split is federated, COCO's elsewhere.
 
     Args:
-        split: The annotated pictures.
-        max_detections: Results counted per picture (LVIS) or per picture and class (COCO); None:
+        split: The annotated images.
+        max_detections: Results counted per image (LVIS) or per image and class (COCO); None:
             300 or 100.
         class_names: What the labels of the results mean; empty: the split's classes in order.
 
@@ -103,16 +103,16 @@ class Evaluator:
         self.image_ids: list[int] = []
 
     def add(self, record: ImageRecord, instances: Instances) -> None:
-        """Take the result of one picture."""
+        """Take the result of one image."""
         self.take(record.id, instances.to_coco(record.id, self.category_ids))
 
     def take(self, image_id: int, results: Sequence[CocoResult]) -> None:
-        """Take the result of one picture in the split's categories."""
+        """Take the result of one image in the split's categories."""
         self.image_ids.append(image_id)
         self.results += results
 
     def compute(self) -> tuple[Metrics, Metrics]:
-        """Mask and box metrics over the pictures added so far."""
+        """Mask and box metrics over the images added so far."""
         truth = self.split.as_coco(self.image_ids)
         results = self.results if truth["annotations"] else []
         return self._metrics(truth, results, "segm"), self._metrics(truth, results, "bbox")
@@ -142,21 +142,21 @@ def evaluate(
     records: Sequence[ImageRecord] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Predict every picture of a split and score the result.
+    """Predict every image of a split and score the result.
 
-    A picture that cannot be read is noted in the report; the others go on and are what is scored.
+    An image that cannot be read is noted in the report; the others go on and are what is scored.
 
     Args:
         model: What to evaluate.
-        split: Annotated pictures; their classes must be the model's.
+        split: Annotated images; their classes must be the model's.
         steps: Denoising steps.
         proposals: Boxes to start from.
-        max_detections: Results kept and counted per picture; the model's own where None (300 on
+        max_detections: Results kept and counted per image; the model's own where None (300 on
             federated data).
-        seed: Of the noise, the same for every picture.
+        seed: Of the noise, the same for every image.
         single_class: The split was read with all classes as one; take the model's as one, too.
-        records: Only these pictures.
-        progress: Called with (done, total) after each picture.
+        records: Only these images.
+        progress: Called with (done, total) after each image.
 
     Raises:
         ConfigError: A value is out of range.
@@ -192,13 +192,13 @@ def evaluate_records(
 def report(
     split: Split, predictions: Sequence[Prediction], max_detections: int, failed: Sequence[str] = ()
 ) -> Report:
-    """Score predictions of some or all pictures of a split.
+    """Score predictions of some or all images of a split.
 
     Args:
-        split: Annotated pictures.
-        predictions: One per picture.
+        split: Annotated images.
+        predictions: One per image.
         max_detections: As in `Evaluator`.
-        failed: One message per picture that could not be predicted.
+        failed: One message per image that could not be predicted.
     """
     evaluator = Evaluator(split, max_detections)
     for prediction in predictions:
@@ -210,7 +210,7 @@ def report(
         box=box,
         results=evaluator.results,
         seconds_per_image=seconds / max(len(predictions), 1),
-        pictures=len(predictions),
+        images=len(predictions),
         image_ids=tuple(evaluator.image_ids),
         objects=_objects(split, evaluator.image_ids),
         failed=tuple(failed),

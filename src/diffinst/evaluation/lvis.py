@@ -1,4 +1,4 @@
-"""How good are the detections where not every class was looked for on every picture? LVIS's AP."""
+"""How good are the detections where not every class was looked for on every image? LVIS's AP."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from diffinst.evaluation.tables import (
     read_results,
 )
 
-MAX_DETECTIONS = 300  # per picture, over all classes (LVIS paper, 5; the `lvis` package)
+MAX_DETECTIONS = 300  # per image, over all classes (LVIS paper, 5; the `lvis` package)
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 
 
@@ -49,9 +49,9 @@ class LvisMetrics:
             thresholds 0.50, 0.55, ..., 0.95; `ap50`, `ap75`: at one threshold; `ap_small`,
             `ap_medium`, `ap_large`: of objects below 32^2 pixels, from there to 96^2, and above;
             `ap_rare`, `ap_common`, `ap_frequent`: of the classes on 1 to 10, 11 to 100, and more
-            training pictures.
+            training images.
         ar_max: Recall over the same thresholds and classes with `max_detections` (300 in LVIS)
-            results per picture; `ar_small`, `ar_medium`, `ar_large`: by area.
+            results per image; `ar_small`, `ar_medium`, `ar_large`: by area.
         per_class: AP by category name, in the order of category ids.
         precision: (10, 101, num_classes) float64, as in `CocoMetrics`.
     """
@@ -91,9 +91,9 @@ def lvis_metrics(
 ) -> LvisMetrics:
     """Compare results with federated ground truth by LVIS's rules; the inputs are left as they are.
 
-    On a picture only its annotated classes and those of `neg_category_ids` count: results of other
+    On an image only its annotated classes and those of `neg_category_ids` count: results of other
     classes are ignored. Of a class in `not_exhaustive_category_ids`, results that match no object
-    are ignored. The best `max_detections` results of a picture count, whatever their classes, and
+    are ignored. The best `max_detections` results of an image count, whatever their classes, and
     are chosen before anything is ignored. Objects and results of area 0 are left out.
 
     Args:
@@ -102,8 +102,8 @@ def lvis_metrics(
             "f") of the categories, without which the three numbers by frequency are NaN.
         results: As for `coco_metrics`.
         iou_type: Compare masks (`segm`) or boxes (`bbox`).
-        max_detections: Results used per picture, best first.
-        image_ids: Evaluate these pictures only.
+        max_detections: Results used per image, best first.
+        image_ids: Evaluate these images only.
 
     Raises:
         FileNotFoundError: `ground_truth` is a path at which there is no file.
@@ -128,7 +128,7 @@ def lvis_metrics(
         for annotation in truth["annotations"]
         if cast("float", annotation["area"]) > 0
     ]
-    best = _best_of_picture(detections, max_detections)
+    best = _best_of_image(detections, max_detections)
     counted = [d for d in _labelled(best, truth) if _area(d, iou_type) > 0]
     arrays = accumulate(truth, counted, iou_type, [max_detections], federated=True)
     by_id = {cast("int", c["id"]): str(c["frequency"]) for c in truth["categories"]}
@@ -136,8 +136,8 @@ def lvis_metrics(
     return _summarize(arrays, [names[i] for i in order], [by_id[i] for i in order])
 
 
-def _best_of_picture(detections: list[Detection], limit: int) -> list[Detection]:
-    """At most `limit` per picture, of equal scores those that came first."""
+def _best_of_image(detections: list[Detection], limit: int) -> list[Detection]:
+    """At most `limit` per image, of equal scores those that came first."""
     by_image: dict[object, list[Detection]] = defaultdict(list)
     for detection in detections:
         by_image[detection["image_id"]].append(detection)
@@ -150,7 +150,7 @@ def _best_of_picture(detections: list[Detection], limit: int) -> list[Detection]
 
 
 def _labelled(detections: list[Detection], truth: Truth) -> list[Detection]:
-    """Those of a class that was looked for on their picture."""
+    """Those of a class that was looked for on their image."""
     looked_for: dict[object, set[object]] = {
         image["id"]: set(cast("Sequence[int]", image["neg_category_ids"]))
         for image in truth["images"]

@@ -1,4 +1,4 @@
-"""Which predictions on one picture are right, and which objects were missed? COCO's matching."""
+"""Which predictions on one image are right, and which objects were missed? COCO's matching."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ THRESHOLDS: NDArray[np.float64] = np.arange(10, 20) / 20  # IoU 0.50, 0.55, ...,
 
 @dataclass(frozen=True)
 class Match:
-    """Predictions and objects of one picture, by IoU threshold.
+    """Predictions and objects of one image, by IoU threshold.
 
     Attributes:
         hit: bool (10, n), predictions that found an object.
         ignored: bool (10, n), predictions that do not count: they lie in a crowd, or their class
-            was not looked for on the picture (LVIS).
+            was not looked for on the image (LVIS).
         found: bool (10, m), annotations that a prediction hit; never a crowd.
         crowd: bool (m,), annotations that are no single object.
     """
@@ -57,9 +57,9 @@ def match(record: ImageRecord, results: Sequence[CocoResult], split: Split) -> M
     """Give each prediction, best first, the free object of its class that it overlaps most.
 
     Args:
-        record: The picture.
+        record: The image.
         results: What was found there, in the split's categories; masks are compared.
-        split: Where the picture comes from.
+        split: Where the image comes from.
     """
     n, m = len(results), len(record.annotations)
     steps = len(THRESHOLDS)
@@ -102,6 +102,6 @@ def _take_best(
 
 
 def _not_asked(category: int, record: ImageRecord, split: Split, annotated: bool) -> bool:
-    """Whether predictions of a class that find nothing do not count on a picture (LVIS)."""
+    """Whether predictions of a class that find nothing do not count on an image (LVIS)."""
     label = split.category_ids.index(category)
     return label in record.not_exhaustive or not (annotated or label in record.negative)

@@ -2,8 +2,8 @@
 
 metrics.json          the numbers, and the settings they belong to
 per_class.csv         AP, AP50 and number of objects, best first
-results.json          COCO results of all pictures
-worst.json, worst/    the worst pictures
+results.json          COCO results of all images
+worst.json, worst/    the worst images
 precision_recall.png  the curves
 """
 
@@ -39,7 +39,7 @@ class ClassRow:
         ap50: Mask AP at IoU 0.5.
         box_ap: Box AP.
         box_ap50: Box AP at IoU 0.5.
-        objects: Annotated on the pictures evaluated, crowds left out.
+        objects: Annotated on the images evaluated, crowds left out.
     """
 
     name: str
@@ -80,7 +80,7 @@ def write_outputs(
         asked: How; metrics.json names it.
         out: The folder.
         title: Of the curves.
-        worst: How many of the worst pictures are drawn.
+        worst: How many of the worst images are drawn.
         threshold: Lowest score of a prediction that counts for them.
 
     Returns:

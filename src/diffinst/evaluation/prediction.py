@@ -1,4 +1,4 @@
-"""What does a model find on one picture of a split, in the split's own categories?"""
+"""What does a model find on one image of a split, in the split's own categories?"""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Options:
     Attributes:
         steps: Denoising steps.
         proposals: Boxes to start from.
-        max_detections: Results kept per picture; by default LVIS's 300 on federated data.
-        seed: Of the noise, the same for every picture.
+        max_detections: Results kept per image; by default LVIS's 300 on federated data.
+        seed: Of the noise, the same for every image.
         single_class: The split's classes were taken as one; so are the model's.
     """
 
@@ -54,13 +54,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found on one picture.
+    """What was found on one image.
 
     Attributes:
-        image_id: The picture.
+        image_id: The image.
         seconds: Wall clock of `predict`, reading included.
         results: COCO results, masks as RLE.
-        file_size: Of the picture's file, in bytes; None: not known.
+        file_size: Of the image's file, in bytes; None: not known.
     """
 
     image_id: int
@@ -139,7 +139,7 @@ def category_ids(names: Sequence[str], split: Split) -> tuple[int, ...]:
 
 
 def predict_record(model: DiffusionInst, record: ImageRecord, asked: Request) -> Prediction:
-    """Predict one picture.
+    """Predict one image.
 
     Raises:
         ImageReadError: It cannot be read, or is not of the size that the annotations say.
@@ -171,6 +171,6 @@ def check_size(found: Instances, record: ImageRecord) -> None:
     expected = (record.height, record.width)
     if found.image_size != expected:
         raise ImageReadError(
-            f"{record.path}: the picture is {found.image_size} (height, width), image {record.id} "
+            f"{record.path}: the image is {found.image_size} (height, width), image {record.id} "
             f"of the annotations {expected}; put the right file there or correct the annotations"
         )

@@ -12,7 +12,7 @@ from diffinst.datasets.split import ImageRecord, Split
 from diffinst.evaluation.evaluator import Report, evaluate_records, report
 from diffinst.evaluation.prediction import Options, Request, predict_record, request
 from diffinst.evaluation.source import Source
-from diffinst.evaluation.store import Store, check_pictures, describe
+from diffinst.evaluation.store import Store, check_images, describe
 from diffinst.evaluation.workers import devices, predict_in_processes
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.images import ImageReadError
@@ -31,25 +31,25 @@ def run(
     device: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Predict the pictures of a split that are not predicted yet, and score all of them.
+    """Predict the images of a split that are not predicted yet, and score all of them.
 
     Any number of processes gives the same predictions, if torch uses as many threads: processes on
     a CPU share them, and sums over other numbers of threads differ in their last bits.
 
     Args:
         source: What to evaluate.
-        split: Annotated pictures, or pictures alone: then all metrics are NaN.
+        split: Annotated images, or images alone: then all metrics are NaN.
         out: Run folder, see `evaluation.store`; None: nothing is kept.
         options: How to predict.
-        limit: Only the first pictures, so many.
+        limit: Only the first images, so many.
         processes: How many predict; more than one load the model again each.
         device: Of the processes, if several; None: GPUs in turn, or the CPU.
-        progress: Called with (done, total) at the start and after each picture.
+        progress: Called with (done, total) at the start and after each image.
 
     Raises:
         ConfigError: A value is out of range.
-        ValueError: No pictures, other classes than the model's, or `out` holds predictions of
-            another model, other pictures or settings.
+        ValueError: No images, other classes than the model's, or `out` holds predictions of
+            another model, other images or settings.
         ChildProcessError: One of several processes failed.
     """
     if processes < 1 or (limit is not None and limit < 1):
@@ -57,7 +57,7 @@ def run(
     asked = request(source.model.config, split, options or Options())
     records = [replace(record, annotations=()) for record in islice(split.records, limit)]
     if not records:
-        raise ValueError(f"{split.annotation_file} lists no pictures: there is nothing to evaluate")
+        raise ValueError(f"{split.annotation_file} lists no images: there is nothing to evaluate")
     if out is None and processes > 1:
         with tempfile.TemporaryDirectory() as folder:
             return _run(source, split, Path(folder), asked, records, processes, device, progress)
@@ -94,9 +94,9 @@ def _run(
         if progress is not None:
             progress(count, len(records))
     done = store.read(known)
-    check_pictures(done, records)
+    check_images(done, records)
     predictions = [done[record.id] for record in records if record.id in done]
-    assert len(predictions) + len(failed) == len(records)  # every picture exactly once
+    assert len(predictions) + len(failed) == len(records)  # every image exactly once
     return report(split, predictions, asked.max_detections, failed)
 
 
@@ -105,7 +105,7 @@ def _left(
 ) -> list[ImageRecord]:
     """What is not predicted yet; what is does not stay in memory meanwhile."""
     done = store.read(known)
-    check_pictures(done, records)
+    check_images(done, records)
     return [record for record in records if record.id not in done]
 
 

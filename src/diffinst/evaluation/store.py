@@ -1,4 +1,4 @@
-"""Where do predictions outlive a killed run? One line per picture, beside the settings they need.
+"""Where do predictions outlive a killed run? One line per image, beside the settings they need.
 
 RUN/settings.json              what the predictions were made with
 RUN/predictions/*.jsonl        one file per process that wrote; a torn last line is ignored
@@ -34,11 +34,11 @@ def describe(source: Source, split: Split, asked: Request, device: str) -> Setti
 
     Args:
         source: The model.
-        split: The pictures; ids, sizes and paths below its folder are hashed, so that may move.
+        split: The images; ids, sizes and paths below its folder are hashed, so that may move.
         asked: How they are predicted.
         device: Where; its kind counts.
     """
-    pictures = [[r.id, _place(r, split), r.height, r.width] for r in split.records]
+    images = [[r.id, _place(r, split), r.height, r.width] for r in split.records]
     return {
         "diffinst": _version(),
         "torch": str(torch.__version__),
@@ -46,7 +46,7 @@ def describe(source: Source, split: Split, asked: Request, device: str) -> Setti
         "model": source.digest,
         "config": source.config_digest,
         "split": split.name,
-        "pictures": _hash(json.dumps(pictures).encode()),
+        "images": _hash(json.dumps(images).encode()),
         "steps": asked.steps,
         "proposals": asked.proposals,
         "max_detections": asked.max_detections,
@@ -61,11 +61,11 @@ def _place(record: ImageRecord, split: Split) -> str:
     return (path.relative_to(split.image_dir) if inside else path).as_posix()
 
 
-def check_pictures(predictions: Mapping[int, Prediction], records: Iterable[ImageRecord]) -> None:
+def check_images(predictions: Mapping[int, Prediction], records: Iterable[ImageRecord]) -> None:
     """Refuse predictions of files that have been replaced; those that are gone are not compared.
 
     Raises:
-        ValueError: A picture has another size in bytes than when it was predicted.
+        ValueError: An image has another size in bytes than when it was predicted.
     """
     for record in records:
         prediction = predictions.get(record.id)
@@ -75,7 +75,7 @@ def check_pictures(predictions: Mapping[int, Prediction], records: Iterable[Imag
         if size != prediction.file_size:
             raise ValueError(
                 f"{record.path} has {size} bytes, it had {prediction.file_size} when it was "
-                "predicted: put that picture back, or choose another folder for the evaluation"
+                "predicted: put that image back, or choose another folder for the evaluation"
             )
 
 
@@ -115,13 +115,13 @@ class Store:
         return Shard(self.shards)
 
     def read(self, known: Collection[int]) -> dict[int, Prediction]:
-        """What is there, by picture.
+        """What is there, by image.
 
         Args:
-            known: The picture ids of the split.
+            known: The image ids of the split.
 
         Raises:
-            ValueError: A line is broken (other than a file's last one), a picture is not the
+            ValueError: A line is broken (other than a file's last one), an image is not the
                 split's, or there are two different predictions of one; names file and line.
         """
         merged: dict[int, tuple[Prediction, str]] = {}
@@ -144,7 +144,7 @@ class Store:
 
 
 class Shard:
-    """Appends predictions to a new file, each written through before the next picture starts.
+    """Appends predictions to a new file, each written through before the next image starts.
 
     The file is made with the first prediction, so that a process with nothing to do leaves none.
 

@@ -27,7 +27,7 @@ class Submission:
         results: The JSON file.
         archive: The same file zipped, for the server.
         written: Results in it.
-        dropped: Results beyond the benchmark's limit per picture.
+        dropped: Results beyond the benchmark's limit per image.
     """
 
     results: Path
@@ -39,11 +39,11 @@ class Submission:
 def write_submission(results: Iterable[CocoResult], split: Split, target: Path) -> Submission:
     """Write masks for COCO's or LVIS's server: `image_id`, `category_id`, `segmentation`, `score`.
 
-    Masks are compressed RLE at full size, scores have five decimals. At most 100 results a picture
+    Masks are compressed RLE at full size, scores have five decimals. At most 100 results an image
     (LVIS: 300) are kept, the best ones.
 
     Args:
-        results: Of all pictures.
+        results: Of all images.
         split: Where they come from.
         target: A .json or .zip file, the other one is written beside it; or a folder, which gets
             detections_SPLIT_diffinst_results.json, as COCO's server wants its files called.

@@ -25,7 +25,7 @@ class Summary:
     Attributes:
         row: What `Report.as_dict` says.
         classes: What `class_rows` says.
-        failed: One message per picture that could not be predicted.
+        failed: One message per image that could not be predicted.
     """
 
     row: Row
@@ -80,7 +80,7 @@ def sweep(
 
     Args:
         source: The model.
-        split: Annotated pictures.
+        split: Annotated images.
         out: Gets a run folder per pair, OUT/cells/steps-S_proposals-P; None: nothing is kept.
         options: What all pairs share.
         steps: Numbers of steps; empty: the model's.
@@ -88,7 +88,7 @@ def sweep(
         limit: As in `run`.
         processes: As in `run`.
         device: As in `run`.
-        progress: Called with (done, total), pictures of all pairs.
+        progress: Called with (done, total), images of all pairs.
 
     Raises:
         ConfigError: A number is out of range; none is evaluated then.

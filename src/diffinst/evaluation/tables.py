@@ -123,7 +123,7 @@ def read_results(
         shape = _rle(shape, images[image_id], where) if iou_type == "segm" else _box(shape, where)
         ids = {"image_id": image_id, "category_id": category_id}
         detections.append({**ids, "score": score, shape_key: shape})
-    _check_known("results", "image", used_images, images, "give the annotations of these pictures")
+    _check_known("results", "image", used_images, images, "give the annotations of these images")
     _check_known("results", "category", used_categories, names, "map labels to its category ids")
     return detections
 
@@ -131,7 +131,7 @@ def read_results(
 def keep_images(
     truth: Truth, detections: list[Detection], image_ids: Collection[int]
 ) -> tuple[Truth, list[Detection]]:
-    """Ground truth and results of some of the pictures.
+    """Ground truth and results of some of the images.
 
     Raises:
         ValueError: The ground truth does not have one of them.
@@ -196,7 +196,7 @@ def _box(value: object, where: str) -> list[float]:
 
 
 def _rle(value: object, image: Record, where: str) -> dict[str, object]:
-    """A compressed RLE of the picture's size; of any other size it would match nothing, unsaid."""
+    """A compressed RLE of the image's size; of any other size it would match nothing, unsaid."""
     rle = value if isinstance(value, Mapping) else {}
     if not isinstance(rle.get("counts"), (str, bytes)):
         raise ValueError(
@@ -207,6 +207,6 @@ def _rle(value: object, image: Record, where: str) -> dict[str, object]:
     if size != expected:
         raise ValueError(
             f"{where}: the mask's [height, width] is {size}, that of image {image['id']} is "
-            f"{expected}; paste masks into the full picture"
+            f"{expected}; paste masks into the full image"
         )
     return {"size": size, "counts": rle["counts"]}

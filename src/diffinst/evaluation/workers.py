@@ -1,4 +1,4 @@
-"""How do several processes share the pictures? Each asks for the next one when it is free."""
+"""How do several processes share the images? Each asks for the next one when it is free."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from diffinst.io.images import ImageReadError
 Origin = tuple[Path, Precision | None, bool, str, str]
 """A model's folder, its precision, whether it is compiled, `Source.digest`, `.config_digest`."""
 
-_GRACE = 60.0  # seconds for the pictures at hand when the work is stopped
+_GRACE = 60.0  # seconds for the images at hand when the work is stopped
 
 
 def devices(asked: str | None, processes: int) -> list[str]:
@@ -41,7 +41,7 @@ def predict_in_processes(
     shards: Path,
     on: Sequence[str],
 ) -> Iterator[str | None]:
-    """Predict pictures, each by one process, which writes a shard of its own.
+    """Predict images, each by one process, which writes a shard of its own.
 
     Args:
         source: The model; every process loads its folder and refuses another model there.
@@ -51,7 +51,7 @@ def predict_in_processes(
         on: A device per process.
 
     Yields:
-        After each picture None, or why it could not be read.
+        After each image None, or why it could not be read.
 
     Raises:
         ChildProcessError: A process failed; what is finished stays in the shards.
@@ -85,7 +85,7 @@ def predict_in_processes(
 
 
 def _receive(connection: Connection, process: SpawnProcess) -> tuple[str, str | None]:
-    """("ready", None) or ("done", message of a failed picture)."""
+    """("ready", None) or ("done", message of a failed image)."""
     with _alive(process):
         outcome, message = connection.recv()
     if outcome == "failed":
@@ -103,13 +103,13 @@ def _alive(process: SpawnProcess) -> Iterator[None]:
         code = process.exitcode
         reason = "killed, perhaps for lack of memory" if code and code < 0 else "ended"
         raise ChildProcessError(
-            f"an evaluation process was {reason} (exit code {code}); finished pictures are kept: "
+            f"an evaluation process was {reason} (exit code {code}); finished images are kept: "
             "the same command goes on from there, perhaps with fewer --processes"
         ) from None
 
 
 def _stop(workers: Mapping[Connection, SpawnProcess]) -> None:
-    """Let each finish its picture: a process ends when nobody is at the other end of its pipe."""
+    """Let each finish its image: a process ends when nobody is at the other end of its pipe."""
     for connection in workers:
         connection.close()
     for process in workers.values():
@@ -136,11 +136,11 @@ def _work(
 def serve(
     connection: Connection, origin: Origin, device: str, asked: Request, shards: Path
 ) -> None:
-    """Ask for a picture, predict it, write it, ask for the next; ends with None or the parent.
+    """Ask for an image, predict it, write it, ask for the next; ends with None or the parent.
 
     Args:
         connection: Sends ("ready", None) once, ("done", None or why it could not be read) after
-            each picture, ("failed", why) at last if anything else goes wrong; receives records.
+            each image, ("failed", why) at last if anything else goes wrong; receives records.
         origin: The model.
         device: Where the model runs.
         asked: How to predict.

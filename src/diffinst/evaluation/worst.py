@@ -1,4 +1,4 @@
-"""On which pictures is a model worst, and what does it get wrong there?"""
+"""On which images is a model worst, and what does it get wrong there?"""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _MIN_TILE, _MAX_TILE = 480, 960  # pixels
 
 
 @dataclass(frozen=True)
-class PictureScore:
-    """How good the masks on one picture are.
+class ImageScore:
+    """How good the masks on one image are.
 
     Attributes:
         image_id: As in the annotations.
-        file: The picture, in the split's folder.
+        file: The image, in the split's folder.
         f1: Mean over the IoU thresholds 0.50, 0.55, ..., 0.95 of the masks' F1.
         objects: Annotated, crowds left out.
         found: Objects found at IoU 0.5.
@@ -62,15 +62,15 @@ def score_threshold(threshold: float) -> float:
     return threshold or USUAL_THRESHOLD
 
 
-def picture_scores(
+def image_scores(
     split: Split, results: Iterable[CocoResult], image_ids: Iterable[int], threshold: float
-) -> list[PictureScore]:
-    """Score pictures one by one, the worst first.
+) -> list[ImageScore]:
+    """Score images one by one, the worst first.
 
     Args:
-        split: Annotated pictures.
+        split: Annotated images.
         results: Predictions in the split's categories.
-        image_ids: The pictures.
+        image_ids: The images.
         threshold: Lowest score of a prediction that counts.
     """
     by_image, kept = _confident(results, threshold), set(image_ids)
@@ -90,24 +90,24 @@ def write_worst(
     *,
     count: int,
     threshold: float,
-) -> list[PictureScore]:
-    """Draw the worst pictures, prediction beside annotation, and list them.
+) -> list[ImageScore]:
+    """Draw the worst images, prediction beside annotation, and list them.
 
-    Earlier pictures of the folder are replaced.
+    Earlier images of the folder are replaced.
 
     Args:
-        split: Annotated pictures.
+        split: Annotated images.
         results: Predictions in the split's categories.
-        image_ids: The pictures.
+        image_ids: The images.
         out: Gets worst.json and worst/01_NAME.png, worst/02_NAME.png, ...
         count: How many.
         threshold: Lowest score of a prediction that counts.
 
     Returns:
-        The worst pictures, the worst first.
+        The worst images, the worst first.
     """
     results = list(results)
-    chosen = picture_scores(split, results, image_ids, threshold)[:count]
+    chosen = image_scores(split, results, image_ids, threshold)[:count]
     by_image = _confident(results, threshold)
     ids = {score.image_id for score in chosen}
     records = {record.id: record for record in split.records if record.id in ids}
@@ -117,27 +117,27 @@ def write_worst(
     for rank, score in enumerate(chosen, start=1):
         record = records[score.image_id]
         name = f"{rank:02d}_{record.path.stem}.png"
-        entry: dict[str, object] = {**asdict(score), "picture": f"worst/{name}"}
+        entry: dict[str, object] = {**asdict(score), "image": f"worst/{name}"}
         try:
             drawn = draw(record, by_image[record.id], split)
         except ImageReadError as error:  # predicted earlier, gone by now
-            entry["picture"] = f"not drawn: {error}"
+            entry["image"] = f"not drawn: {error}"
         else:
             with atomic_path(out / "worst" / name) as temporary:
                 drawn.save(temporary, format="PNG")
         entries.append(entry)
-    write_json(out / "worst.json", {"score_threshold": threshold, "pictures": entries})
+    write_json(out / "worst.json", {"score_threshold": threshold, "images": entries})
     return chosen
 
 
 def draw(record: ImageRecord, results: Sequence[CocoResult], split: Split) -> Image.Image:
-    """One picture twice: what was predicted, and what is annotated.
+    """One image twice: what was predicted, and what is annotated.
 
     Blue is right, red a false positive, yellow a missed object (each at IoU 0.5), grey what does
     not count: crowds, and predictions in them or of classes not looked for.
 
     Raises:
-        ImageReadError: The picture cannot be read.
+        ImageReadError: The image cannot be read.
     """
     image = read_image(record.path)
     matched = match(record, results, split)
@@ -173,12 +173,12 @@ def _confident(results: Iterable[CocoResult], threshold: float) -> dict[int, lis
     return by_image
 
 
-def _score(record: ImageRecord, matched: Match, split: Split) -> PictureScore:
+def _score(record: ImageRecord, matched: Match, split: Split) -> ImageScore:
     inside = record.path.is_relative_to(split.image_dir)
     file = record.path.relative_to(split.image_dir).as_posix() if inside else record.path.name
     missed, found = int(matched.missed[_IOU_50].sum()), int(matched.found[_IOU_50].sum())
     wrong = int(matched.false[_IOU_50].sum())
-    return PictureScore(record.id, file, matched.f1, missed + found, found, missed, wrong)
+    return ImageScore(record.id, file, matched.f1, missed + found, found, missed, wrong)
 
 
 def _pick(

@@ -44,7 +44,7 @@ class About:
 
     Attributes:
         format: Its kind.
-        size: (height, width) of its pictures.
+        size: (height, width) of its images.
         steps: Denoising steps.
         proposals: Boxes to start from.
         postprocess: Whether it ends with suppression and masks.
@@ -90,16 +90,16 @@ def export(
         model: On the CPU, not optimized.
         out: Folder; gets model.pt2, model.onnx, or model.xml and model.bin, and export.json.
         to: Which runtime.
-        size: (height, width) of the pictures; callers resize to it.
+        size: (height, width) of the images; callers resize to it.
         steps: Denoising steps; default: the model's.
         proposals: Boxes to start from; default: the model's.
         postprocess: End with suppression and masks.
-        calibration: Pictures like those to come (OpenVINO only): convolutions and matrix products
+        calibration: Images like those to come (OpenVINO only): convolutions and matrix products
             are then done in eight-bit integers with the ranges seen on them.
 
     Raises:
         ConfigError: A value out of range.
-        ImageReadError: A calibration picture cannot be read; names it.
+        ImageReadError: A calibration image cannot be read; names it.
         ValueError: No such format, a size of zero, a package that is missing, a backbone that
             cannot be traced, or eight-bit integers in another format than OpenVINO's.
     """
@@ -177,7 +177,7 @@ def _write(
             openvino.save_model(converted, folder / "model.xml", compress_to_fp16=False)
 
 
-def _quantized(converted: Any, fixed: FixedModel, pictures: Sequence[ImageSource]) -> Any:  # noqa: ANN401 (OpenVINO's model has no types)
+def _quantized(converted: Any, fixed: FixedModel, images: Sequence[ImageSource]) -> Any:  # noqa: ANN401 (OpenVINO's model has no types)
     """An OpenVINO model with eight-bit convolutions and matrix products.
 
     As a transformer: without it NNCF takes box maths and norms into eight bits, too, which cost a
@@ -186,7 +186,7 @@ def _quantized(converted: Any, fixed: FixedModel, pictures: Sequence[ImageSource
     nncf = _required("nncf", "int8")
     nncf.set_log_level(logging.ERROR)
     wanted = [i.any_name for i in converted.inputs]
-    items = [exported_inputs(fitted(picture, fixed.size), fixed.config) for picture in pictures]
+    items = [exported_inputs(fitted(image, fixed.size), fixed.config) for image in images]
     seen = nncf.Dataset([{name: item[name] for name in wanted} for item in items])
     return nncf.quantize(
         converted,

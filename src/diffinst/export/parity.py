@@ -1,4 +1,4 @@
-"""Does an exported model find what the original finds, on real pictures, and how fast?"""
+"""Does an exported model find what the original finds, on real images, and how fast?"""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ NEAR = 0.02  # a score may move by so much and the instance still counts as foun
 
 @dataclass(frozen=True)
 class Parity:
-    """The comparison over some pictures.
+    """The comparison over some images.
 
     Attributes:
-        pictures: Compared.
+        images: Compared.
         instances: Confident ones of the original.
         same: Of these, found again in the same class with a mask IoU of at least 0.95.
         extra: Confident ones of the exported model that the original does not have.
@@ -42,7 +42,7 @@ class Parity:
         seconds_exported: The same, exported, with its share of post-processing on our side.
     """
 
-    pictures: int
+    images: int
     instances: int
     same: int
     extra: int
@@ -52,38 +52,38 @@ class Parity:
     def __str__(self) -> str:
         """One sentence for a terminal."""
         return (
-            f"{self.same} of {self.instances} confident instances on {self.pictures} pictures are "
+            f"{self.same} of {self.instances} confident instances on {self.images} images are "
             f"the same (mask IoU >= {SAME_IOU}), {self.extra} are new; "
-            f"{self.seconds_exported:.3f} s a picture, {self.seconds:.3f} s with PyTorch"
+            f"{self.seconds_exported:.3f} s an image, {self.seconds:.3f} s with PyTorch"
         )
 
 
 def compare(
-    model: DiffusionInst, folder: str | Path, pictures: Sequence[ImageSource], seed: int = 0
+    model: DiffusionInst, folder: str | Path, images: Sequence[ImageSource], seed: int = 0
 ) -> Parity:
-    """Run both on the same pictures from the same noise.
+    """Run both on the same images from the same noise.
 
     Args:
         model: The one that was exported.
         folder: From `export`.
-        pictures: Any; they are resized to the exported size first.
+        images: Any; they are resized to the exported size first.
         seed: Of the noise.
 
     Raises:
-        ImageReadError: A picture cannot be read; names it.
+        ImageReadError: An image cannot be read; names it.
         ValueError: The folder holds no exported model.
     """
     about, run = read_about(folder), load(folder)
     original = same_settings(model, about)
     threshold = model.config.postprocess.threshold or CONFIDENT
     counts, seconds = np.zeros(3, dtype=int), []
-    for source in pictures:
-        picture = fitted(source, about.size)
-        array = np.ascontiguousarray(picture.transpose(1, 2, 0))
+    for source in images:
+        image = fitted(source, about.size)
+        array = np.ascontiguousarray(image.transpose(1, 2, 0))
         begin = time.perf_counter()
         expected = original.predict(array, seed=seed)
         between = time.perf_counter()
-        outputs = run(**exported_inputs(picture, original.config, seed))
+        outputs = run(**exported_inputs(image, original.config, seed))
         found = to_instances(outputs, about, original)
         seconds.append((between - begin, time.perf_counter() - between))
         counts += common(expected, found, threshold)
@@ -119,7 +119,7 @@ def to_instances(outputs: Sequence[NDArray[Any]], about: About, model: Diffusion
 
 
 def from_candidates(
-    outputs: Sequence[NDArray[Any]], about: About, model: DiffusionInst, picture: tuple[int, int]
+    outputs: Sequence[NDArray[Any]], about: About, model: DiffusionInst, image: tuple[int, int]
 ) -> Instances:
     """Suppression and masks for the outputs of a model exported without them.
 
@@ -127,14 +127,14 @@ def from_candidates(
         outputs: In the order of `about.outputs`.
         about: What they are.
         model: Its settings, and what draws the masks.
-        picture: (height, width) of the original picture, in whose pixels the instances are.
+        image: (height, width) of the original image, in whose pixels the instances are.
     """
     values = (torch.from_numpy(np.array(value)) for value in outputs)
     boxes, scores, labels, filters, mask_features = values
     pool = Pool(boxes[None], scores[None], labels.long()[None], filters[None])
     features = Features((), mask_features[None], (about.size,))
     detections = select(pool, 0, model.config.sampler.nms_iou)
-    return draw(detections, features, 0, picture, model.network, model.config.postprocess)
+    return draw(detections, features, 0, image, model.network, model.config.postprocess)
 
 
 def common(expected: Instances, found: Instances, threshold: float) -> NDArray[np.int64]:

@@ -26,28 +26,28 @@ INPUTS = ("image", "start", "renoise", "renewal")
 
 
 def fitted(source: ImageSource, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A picture of any size as (3, height, width) RGB of the exported size.
+    """An image of any size as (3, height, width) RGB of the exported size.
 
     Raises:
         ImageReadError: It cannot be read; names it.
     """
-    picture = torch.from_numpy(read_image(source)).permute(2, 0, 1)
-    return resize(picture, size).round().byte().numpy()
+    image = torch.from_numpy(read_image(source)).permute(2, 0, 1)
+    return resize(image, size).round().byte().numpy()
 
 
 def exported_inputs(
-    picture: NDArray[np.uint8], config: Config, seed: int = 0
+    image: NDArray[np.uint8], config: Config, seed: int = 0
 ) -> dict[str, NDArray[np.float32]]:
     """What an exported model takes.
 
     Args:
-        picture: (3, height, width) RGB of its size.
+        image: (3, height, width) RGB of its size.
         config: With the steps and proposals it was exported with.
         seed: Of the noise.
     """
     noise = Noise.draw([seed], config.sampler, config.model.diffusion)
     values = (noise.start, noise.renoise, noise.renewal)
-    arrays: list[Any] = [picture[None].astype(np.float32), *(v.float().numpy() for v in values)]
+    arrays: list[Any] = [image[None].astype(np.float32), *(v.float().numpy() for v in values)]
     return dict(zip(INPUTS, arrays, strict=True))
 
 
@@ -57,7 +57,7 @@ class FixedModel(nn.Module):
     Args:
         network: In eval mode.
         config: Steps, proposals, suppression, number kept, mask threshold.
-        size: (height, width) of the pictures.
+        size: (height, width) of the images.
         postprocess: Suppression and masks inside, or left to the caller.
     """
 
@@ -80,7 +80,7 @@ class FixedModel(nn.Module):
     def forward(
         self, image: Tensor, start: Tensor, renoise: Tensor, renewal: Tensor
     ) -> tuple[Tensor, ...]:
-        """One picture.
+        """One image.
 
         Args:
             image: (1, 3, height, width) float32 RGB in [0, 255].
@@ -136,11 +136,11 @@ class FixedModel(nn.Module):
 
     def _masks(self, features: Features, filters: Tensor, boxes: Tensor) -> Tensor:
         """(n, height, width) bool."""
-        picture = torch.zeros_like(boxes[:, 0], dtype=torch.int64)
+        image = torch.zeros_like(boxes[:, 0], dtype=torch.int64)
         if self.network.config.filters.evaluate == "grid":
-            probs = self._paste_grid(features, filters, boxes, picture)
+            probs = self._paste_grid(features, filters, boxes, image)
         else:
-            logits = self.network.map_logits(features, filters, boxes, picture)
+            logits = self.network.map_logits(features, filters, boxes, image)
             probs = aligned_bilinear(logits.sigmoid()[:, None], MASK_STRIDE)[:, 0]
             probs = probs[:, : self.size[0], : self.size[1]]
             probs = probs * self._windows(clip(boxes, self.size).floor())
@@ -156,12 +156,12 @@ class FixedModel(nn.Module):
         return inside[0][:, :, None] * inside[1][:, None]
 
     def _paste_grid(
-        self, features: Features, filters: Tensor, boxes: Tensor, picture: Tensor
+        self, features: Features, filters: Tensor, boxes: Tensor, image: Tensor
     ) -> Tensor:
         """(n, height, width) probabilities from a grid inside each box."""
         config = self.network.config.filters
         size = config.grid_test
-        logits, _ = self.network.grid_logits(features, filters, boxes, picture, size)
+        logits, _ = self.network.grid_logits(features, filters, boxes, image, size)
         probs = logits.sigmoid().view(-1, size, size)
         areas = enlarge(boxes, config.grid_margin)
         rows = _taps(areas[:, 1], areas[:, 3], self.size[0], size)

@@ -1,1 +1,1 @@
-"""From pictures to instances."""
+"""From images to instances."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 from diffinst.config import Config
 
 
-def advice(size: tuple[int, int], pictures: int, config: Config, *, exact: bool) -> str:
+def advice(size: tuple[int, int], images: int, config: Config, *, exact: bool) -> str:
     """What to change and by how much, what changes no result first.
 
     Args:
         size: (height, width) of the padded network input.
-        pictures: In the batch.
+        images: In the batch.
         config: What the prediction was asked for.
         exact: Whether it runs in float32.
     """
     steps = []
-    if pictures > 1:
-        steps.append(f"hand over fewer pictures at once (are {pictures}; one takes 1/{pictures})")
+    if images > 1:
+        steps.append(f"hand over fewer images at once (are {images}; one takes 1/{images})")
     if exact:
         steps.append("use bf16, optimize('bf16') or --precision bf16 (about half)")
     sampler = config.sampler

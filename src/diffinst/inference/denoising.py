@@ -1,4 +1,4 @@
-"""From a batch of pictures to scored candidates, with or without a recording of the work."""
+"""From a batch of images to scored candidates, with or without a recording of the work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diffinst.structures import Features, ImageBatch
 
 
 class Denoiser:
-    """Encodes pictures and runs all steps.
+    """Encodes images and runs all steps.
 
     Args:
         network: In eval mode.
@@ -36,7 +36,7 @@ class Denoiser:
 
         Args:
             batch: On the network's device.
-            seeds: Of each picture's noise.
+            seeds: Of each image's noise.
             config: Steps, proposals, renewal.
 
         Returns:

@@ -46,7 +46,7 @@ def denoising_strip(
     stages: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Image.Image:
-    """Draw how a picture is segmented, from noise to result, and save it.
+    """Draw how an image is segmented, from noise to result, and save it.
 
     Args:
         model: Loaded weights.
@@ -67,17 +67,15 @@ def denoising_strip(
     kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}.get(Path(path).suffix.lower())
     if kind is None:
         raise ValueError(f"{path}: a film strip is a .png or a .jpg file")
-    picture = read_image(image)
+    pixels = read_image(image)
     if stages is None:
         last = model.config.model.decoder.stages - 1
         stages = sorted({0, last // 2, last})
-    trace = model.trace(picture, steps=steps, proposals=proposals, seed=seed)
+    trace = model.trace(pixels, steps=steps, proposals=proposals, seed=seed)
     frames = strip_frames(trace, threshold, stages)
-    result = model.predict(
-        picture, steps=steps, proposals=proposals, threshold=threshold, seed=seed
-    )
+    result = model.predict(pixels, steps=steps, proposals=proposals, threshold=threshold, seed=seed)
     frames.append(Frame("result", result))
-    strip = film_strip(picture, frames)
+    strip = film_strip(pixels, frames)
     with atomic_path(path) as temporary:
         strip.save(temporary, format=kind)
     return strip

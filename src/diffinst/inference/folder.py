@@ -29,13 +29,13 @@ class Summary:
     """What a run over files did.
 
     Attributes:
-        pictures: Segmented.
+        images: Segmented.
         instances: Found in all.
         seconds_per_image: Wall clock of prediction alone.
-        failed: One message per picture that could not be read.
+        failed: One message per image that could not be read.
     """
 
-    pictures: int
+    images: int
     instances: int
     seconds_per_image: float
     failed: tuple[str, ...]
@@ -52,13 +52,13 @@ def predict_folder(
     max_detections: int | None = None,
     seed: int = 0,
 ) -> Summary:
-    """Segment files and folders; a picture that cannot be read is reported, the others go on.
+    """Segment files and folders; an image that cannot be read is reported, the others go on.
 
     Args:
         model: Does the work.
         images: Files or folders.
         out: Gets overlays/, masks/ (16-bit label maps), results.json (COCO results) and index.json
-            (picture files by id, classes by id).
+            (image files by id, classes by id).
         steps: As in `DiffusionInst.predict`.
         proposals: As in `DiffusionInst.predict`.
         threshold: As in `DiffusionInst.predict`.
@@ -90,8 +90,8 @@ def predict_folder(
                 advance(i, len(files))
     finally:
         run.write()  # what is done stays, whatever stopped the rest
-    pictures = len(run.done)
-    return Summary(pictures, len(run.results), run.seconds / max(pictures, 1), tuple(run.failed))
+    count = len(run.done)
+    return Summary(count, len(run.results), run.seconds / max(count, 1), tuple(run.failed))
 
 
 class _Run:
@@ -106,7 +106,7 @@ class _Run:
         self.seconds = 0.0
 
     def take(self, image_id: int, path: Path, name: str, found: Instances) -> None:
-        """Save a picture's overlay and label map, remember its results."""
+        """Save an image's overlay and label map, remember its results."""
         found.save(self.out / "overlays" / f"{name}.png")
         found.save_masks(self.out / "masks" / f"{name}.png")
         self.results += found.to_coco(image_id)
@@ -121,7 +121,7 @@ class _Run:
 
 
 def _is_own(path: Path, out: Path) -> bool:
-    """Whether a picture is the overlay or label map of an earlier run into the same folder."""
+    """Whether an image is the overlay or label map of an earlier run into the same folder."""
     return any((out / kind).resolve() in path.resolve().parents for kind in ("overlays", "masks"))
 
 

@@ -1,4 +1,4 @@
-"""Masks of one picture drawn where its features lie: nothing is done once an instance.
+"""Masks of one image drawn where its features lie: nothing is done once an instance.
 
 What `postprocess` does in a loop on a CPU, for devices that would wait between the turns.
 """
@@ -23,7 +23,7 @@ def map_windows(
     inside: Tensor,
     boxes: Tensor,
     features: Features,
-    picture: int,
+    image: int,
     output: tuple[int, int],
     network: DiffusionInstNetwork,
     threshold: float,
@@ -33,18 +33,18 @@ def map_windows(
     Args:
         filters: (n, d).
         inside: (n, 4) xyxy pixels of the network input.
-        boxes: (n, 4) the same in pixels of the picture, clipped to it.
+        boxes: (n, 4) the same in pixels of the image, clipped to it.
         features: The encoded batch.
-        picture: Index into the batch.
-        output: (height, width) of the picture.
+        image: Index into the batch.
+        output: (height, width) of the image.
         network: Evaluates the filters.
         threshold: Of probabilities.
 
     Returns:
-        Windows (y0, x0, height, width) in pixels of the picture and patches on the CPU.
+        Windows (y0, x0, height, width) in pixels of the image and patches on the CPU.
     """
-    maps = features.mask_features[picture]
-    size, real = (int(maps.shape[1]), int(maps.shape[2])), features.sizes[picture]
+    maps = features.mask_features[image]
+    size, real = (int(maps.shape[1]), int(maps.shape[2])), features.sizes[image]
     taps = [map_to_output(size[axis], real[axis], output[axis], maps.device) for axis in range(2)]
     windows = _windows(boxes.floor())
     points = map_points(size, maps.device)
@@ -71,15 +71,15 @@ def grid_windows(
     filters: Tensor,
     inside: Tensor,
     features: Features,
-    picture: int,
+    image: int,
     output: tuple[int, int],
     network: DiffusionInstNetwork,
     threshold: float,
 ) -> tuple[list[list[int]], list[Tensor]]:
     """Filters on a grid over each box, resampled to the pixels it covers; as `map_windows`."""
-    config, real = network.config.filters, features.sizes[picture]
+    config, real = network.config.filters, features.sizes[image]
     size = config.grid_test
-    which = torch.full((len(inside),), picture, device=inside.device)
+    which = torch.full((len(inside),), image, device=inside.device)
     logits, _ = network.grid_logits(features, filters, inside, which, size)
     probs = logits.float().sigmoid().view(-1, size, size)
     areas = enlarge(inside.float(), config.grid_margin)

@@ -1,4 +1,4 @@
-"""From scored candidates to instances in the picture's own pixels; masks only in boxes."""
+"""From scored candidates to instances in the image's own pixels; masks only in boxes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BLOCK = 4096  # columns of a window that are float at once
 
 @dataclass(frozen=True)
 class Detections:
-    """What is kept of one picture before masks are drawn, by descending score.
+    """What is kept of one image before masks are drawn, by descending score.
 
     Attributes:
         boxes: (n, 4) xyxy pixels of the network input, not clipped.
@@ -44,16 +44,16 @@ class Detections:
         )
 
 
-def select(pool: Pool, picture: int, nms_iou: float) -> Detections:
-    """One picture's candidates after NMS within each class.
+def select(pool: Pool, image: int, nms_iou: float) -> Detections:
+    """One image's candidates after NMS within each class.
 
     Args:
         pool: Candidates of the batch.
-        picture: Index into the batch.
+        image: Index into the batch.
         nms_iou: IoU above which the worse of two boxes of a class goes.
     """
-    boxes, scores = pool.boxes[picture].float(), pool.scores[picture]
-    labels, filters = pool.labels[picture], pool.filters[picture]
+    boxes, scores = pool.boxes[image].float(), pool.scores[image]
+    labels, filters = pool.labels[image], pool.filters[image]
     real = (scores >= 0) & boxes.isfinite().all(1)
     boxes, scores, labels, filters = boxes[real], scores[real], labels[real], filters[real]
     keep = class_nms(boxes, scores, labels, nms_iou)
@@ -63,22 +63,22 @@ def select(pool: Pool, picture: int, nms_iou: float) -> Detections:
 def draw(
     detections: Detections,
     features: Features,
-    picture: int,
+    image: int,
     output: tuple[int, int],
     network: DiffusionInstNetwork,
     config: PostprocessConfig,
 ) -> Instances:
-    """Instances of one picture.
+    """Instances of one image.
 
     Args:
         detections: Candidates after NMS.
         features: The encoded batch.
-        picture: Index into the batch.
-        output: (height, width) of the original picture.
+        image: Index into the batch.
+        output: (height, width) of the original image.
         network: Evaluates the filters.
         config: Threshold, number kept, mask threshold.
     """
-    inside = features.sizes[picture]
+    inside = features.sizes[image]
     ratio = detections.boxes.new_tensor([output[1] / inside[1], output[0] / inside[0]])
     boxes = clip(detections.boxes * ratio.repeat(2), output)
     real = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1) & (detections.scores >= config.threshold)
@@ -87,7 +87,7 @@ def draw(
     cut = _grid_masks if network.config.filters.evaluate == "grid" else _map_masks
     if at_once(boxes.device):
         cut = _painted
-    masks = cut(kept, boxes, features, picture, output, network, config.mask_threshold)
+    masks = cut(kept, boxes, features, image, output, network, config.mask_threshold)
     return Instances(
         boxes=boxes.float().cpu(),
         scores=kept.scores.float().cpu(),
@@ -99,7 +99,7 @@ def draw(
 
 
 def at_once(device: torch.device) -> bool:
-    """Whether all masks of a picture are drawn together; on a CPU that takes ten times as long."""
+    """Whether all masks of an image are drawn together; on a CPU that takes ten times as long."""
     return device.type != "cpu"
 
 
@@ -107,7 +107,7 @@ def _painted(
     kept: Detections,
     boxes: Tensor,
     features: Features,
-    picture: int,
+    image: int,
     output: tuple[int, int],
     network: DiffusionInstNetwork,
     threshold: float,
@@ -115,11 +115,11 @@ def _painted(
     """All masks together, where the features lie."""
     if network.config.filters.evaluate == "grid":
         windows, patches = grid_windows(
-            kept.filters, kept.boxes, features, picture, output, network, threshold
+            kept.filters, kept.boxes, features, image, output, network, threshold
         )
     else:
         windows, patches = map_windows(
-            kept.filters, kept.boxes, boxes, features, picture, output, network, threshold
+            kept.filters, kept.boxes, boxes, features, image, output, network, threshold
         )
     return _crops(windows, patches, output)
 
@@ -128,7 +128,7 @@ def _map_masks(
     kept: Detections,
     boxes: Tensor,
     features: Features,
-    picture: int,
+    image: int,
     output: tuple[int, int],
     network: DiffusionInstNetwork,
     threshold: float,
@@ -137,8 +137,8 @@ def _map_masks(
 
     A window is rows floor(y1)..floor(y2)-1 and columns floor(x1)..floor(x2)-1 of the output.
     """
-    maps = features.mask_features[picture]
-    height, width = features.sizes[picture]
+    maps = features.mask_features[image]
+    height, width = features.sizes[image]
     rows = map_to_output(maps.shape[1], height, output[0])
     columns = map_to_output(maps.shape[2], width, output[1])
     points = map_points((maps.shape[1], maps.shape[2]), maps.device).view(*maps.shape[1:], 2)
@@ -171,7 +171,7 @@ def _grid_masks(
     kept: Detections,
     boxes: Tensor,
     features: Features,
-    picture: int,
+    image: int,
     output: tuple[int, int],
     network: DiffusionInstNetwork,
     threshold: float,
@@ -179,10 +179,10 @@ def _grid_masks(
     """Filters on a grid over each box, slightly enlarged, resampled to the pixels it covers."""
     config = network.config.filters
     size = config.grid_test
-    which = torch.full((len(boxes),), picture, device=kept.boxes.device)
+    which = torch.full((len(boxes),), image, device=kept.boxes.device)
     logits, _ = network.grid_logits(features, kept.filters, kept.boxes, which, size)
     probs = logits.float().sigmoid().view(-1, size, size).cpu()
-    inside = features.sizes[picture]
+    inside = features.sizes[image]
     ratio = torch.tensor([output[1] / inside[1], output[0] / inside[0]]).repeat(2)
     areas = enlarge(kept.boxes.float().cpu(), config.grid_margin) * ratio
     pixels = torch.cat([areas[:, :2].floor(), areas[:, 2:].ceil()], dim=1)

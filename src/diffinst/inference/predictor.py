@@ -1,4 +1,4 @@
-"""The public model: `DiffusionInst` loads weights and turns pictures into instances."""
+"""The public model: `DiffusionInst` loads weights and turns images into instances."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from diffinst.results.instances import Instances
 from diffinst.structures import ImageBatch
 from diffinst.weights import store
 
-MAX_BATCH = {"cuda": 32}  # pictures that go through the network at once
+MAX_BATCH = {"cuda": 32}  # images that go through the network at once
 
 
 class DiffusionInst:
@@ -111,7 +111,7 @@ class DiffusionInst:
             precision: `fp32` gives the same results to rounding; `bf16` nearly the
                 same; `auto` is bf16 where this machine is faster with it.
             compile_network: Compile it at the first prediction of each size, which takes up to a
-                minute: for many pictures of a few sizes. On a GPU all steps are recorded, too, and
+                minute: for many images of a few sizes. On a GPU all steps are recorded, too, and
                 replayed at once. Where that is not possible a warning says why, and it runs as it
                 is.
 
@@ -182,13 +182,13 @@ class DiffusionInst:
         max_detections: int | None = None,
         seed: int = 0,
     ) -> Instances | list[Instances]:
-        """Segment a picture, or a list of them.
+        """Segment an image, or a list of them.
 
-        Every picture starts from the same noise, given by `seed`, so a list gives what its pictures
-        give one by one. Only pictures of one padded size share a batch.
+        Every image starts from the same noise, given by `seed`, so a list gives what its images
+        give one by one. Only images of one padded size share a batch.
 
         Args:
-            images: Path, PIL picture, array (H, W, 3) or (H, W), tensor (3, H, W); or a list of
+            images: Path, PIL image, array (H, W, 3) or (H, W), tensor (3, H, W); or a list of
                 these, sizes may differ.
             steps: Denoising steps, 1 to T.
             proposals: Boxes to start from.
@@ -197,10 +197,10 @@ class DiffusionInst:
             seed: Of the noise.
 
         Returns:
-            `Instances` in the pixels of the original picture, or a list of them.
+            `Instances` in the pixels of the original image, or a list of them.
 
         Raises:
-            ImageReadError: A picture cannot be read; names it.
+            ImageReadError: An image cannot be read; names it.
             ConfigError: A value out of range; names it.
             MemoryError: Says what to lower, and by how much.
         """
@@ -230,18 +230,18 @@ class DiffusionInst:
             score, NMS applied.
         """
         config = self._configured(steps, proposals, None, None)
-        picture = read_image(image)
-        batch, output = self.prepare([picture], config.preprocess), picture.shape[:2]
+        pixels = read_image(image)
+        batch, output = self.prepare([pixels], config.preprocess), pixels.shape[:2]
         self.network.eval()
         with torch.inference_mode():
             noise = self._runner().noise([seed], config.sampler)
             return trace(self.network, batch, noise, (output[0], output[1]), config)
 
     def prepare(
-        self, pictures: Sequence[NDArray[np.uint8]], config: PreprocessConfig | None = None
+        self, images: Sequence[NDArray[np.uint8]], config: PreprocessConfig | None = None
     ) -> ImageBatch:
-        """RGB uint8 pictures (H, W, 3) to one padded batch on the model's device."""
-        (tensors,) = fed([pictures], self.device)
+        """RGB uint8 images (H, W, 3) to one padded batch on the model's device."""
+        (tensors,) = fed([images], self.device)
         return _batch(tensors, config or self.config.preprocess)
 
     def _runner(self) -> Denoiser:
@@ -266,11 +266,11 @@ class DiffusionInst:
         return self.config.updated(**parts) if any(parts.values()) else self.config
 
     def _predict_all(
-        self, pictures: Sequence[NDArray[np.uint8]], config: Config, seed: int
+        self, images: Sequence[NDArray[np.uint8]], config: Config, seed: int
     ) -> list[Instances]:
         groups: dict[tuple[int, int], list[int]] = {}
-        for i, picture in enumerate(pictures):
-            size = _input_size((picture.shape[0], picture.shape[1]), config.preprocess)
+        for i, image in enumerate(images):
+            size = _input_size((image.shape[0], image.shape[1]), config.preprocess)
             padded = tuple(-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in size)
             groups.setdefault((padded[0], padded[1]), []).append(i)
         most = MAX_BATCH.get(self.device.type, 8)
@@ -281,17 +281,17 @@ class DiffusionInst:
         ]
         exact = self.network.dtype == torch.float32
         results: dict[int, Instances] = {}
-        fed_chunks = fed([[pictures[i] for i in chunk] for _, chunk in chunks], self.device)
+        fed_chunks = fed([[images[i] for i in chunk] for _, chunk in chunks], self.device)
         for size, chunk in chunks:
             with explained("predicting", partial(advice, size, len(chunk), config, exact=exact)):
-                own, tensors = [pictures[i] for i in chunk], next(fed_chunks)
+                own, tensors = [images[i] for i in chunk], next(fed_chunks)
                 found = self._predict_batch(own, tensors, config, seed)
             results.update(zip(chunk, found, strict=True))
-        return [results[i] for i in range(len(pictures))]
+        return [results[i] for i in range(len(images))]
 
     def _predict_batch(
         self,
-        pictures: Sequence[NDArray[np.uint8]],
+        images: Sequence[NDArray[np.uint8]],
         tensors: Sequence[Tensor],
         config: Config,
         seed: int,
@@ -301,16 +301,16 @@ class DiffusionInst:
             batch = _batch(tensors, config.preprocess)
             pool, features = self._runner()(batch, [seed] * len(batch), config.sampler)
             found = []
-            for i, picture in enumerate(pictures):
+            for i, image in enumerate(images):
                 detections = select(pool, i, config.sampler.nms_iou)
-                output = (picture.shape[0], picture.shape[1])
+                output = (image.shape[0], image.shape[1])
                 instances = draw(detections, features, i, output, self.network, config.postprocess)
-                found.append(replace(instances, image=picture))
+                found.append(replace(instances, image=image))
         return found
 
 
 def _batch(tensors: Sequence[Tensor], config: PreprocessConfig) -> ImageBatch:
-    """(3, H, W) uint8 pictures resized and padded, where they lie."""
+    """(3, H, W) uint8 images resized and padded, where they lie."""
     sizes = [_input_size((int(t.shape[1]), int(t.shape[2])), config) for t in tensors]
     return pad_batch([resize(t, size) for t, size in zip(tensors, sizes, strict=True)])
 

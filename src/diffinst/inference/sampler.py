@@ -1,7 +1,7 @@
 """The sampling loop: from noise to boxes and filters in any number of DDIM steps (Eq. 6).
 
 Shapes are fixed: renewal moves kept proposals to the front and fills up with `torch.where`, so any
-batch works and one picture never changes another.
+batch works and one image never changes another.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from diffinst.structures import StageOutput
 
 @dataclass(frozen=True)
 class Noise:
-    """Every random draw of a run over B pictures with N proposals and S steps.
+    """Every random draw of a run over B images with N proposals and S steps.
 
     Attributes:
         start: (B, N, 4) x_T.
@@ -38,9 +38,9 @@ class Noise:
 
     @classmethod
     def draw(cls, seeds: Sequence[int], config: SamplerConfig, diffusion: DiffusionConfig) -> Noise:
-        """One independent stream per picture, from its own seed: batches equal single pictures."""
-        pictures = [_draw_one(seed, config, diffusion) for seed in seeds]
-        start, renoise, renewal = zip(*pictures, strict=True)
+        """One independent stream per image, from its own seed: batches equal single images."""
+        images = [_draw_one(seed, config, diffusion) for seed in seeds]
+        start, renoise, renewal = zip(*images, strict=True)
         return cls(torch.stack(start), torch.stack(renoise, dim=1), torch.stack(renewal, dim=1))
 
     def to(self, device: torch.device | str) -> Noise:
@@ -69,8 +69,8 @@ class SampleStep:
         start: (B, N, 4) xyxy pixels that entered the decoder.
         stages: Its outputs.
         kept: (B, N) bool, proposals that go on; the others are renewed.
-        active: (B,) bool, pictures that had not stopped before this step.
-        counts: (B,) bool, pictures whose result this step enters; None: it enters none.
+        active: (B,) bool, images that had not stopped before this step.
+        counts: (B,) bool, images whose result this step enters; None: it enters none.
     """
 
     index: int
@@ -103,7 +103,7 @@ class Sampler:
 
         Args:
             encoded: The encoded batch.
-            noise: All random draws, B pictures.
+            noise: All random draws, B images.
         """
         config, scale = self.config, encoded.scale
         x = noise.start
@@ -133,7 +133,7 @@ class Sampler:
         match self.config.ensemble:
             case "all":
                 return active
-            case "last":  # of each picture, wherever it stopped
+            case "last":  # of each image, wherever it stopped
                 stops_early = self.config.early_stop is not None
                 return active & ~going_on if index == last or stops_early else None
             case "official":
@@ -169,7 +169,7 @@ class Sampler:
 
 
 def _settled(before: StageOutput, now: StageOutput, kept: Tensor, config: SamplerConfig) -> Tensor:
-    """(B,) pictures whose confident boxes all stood, in the same class, in the step before."""
+    """(B,) images whose confident boxes all stood, in the same class, in the step before."""
     assert config.early_stop is not None
     was = before.logits.float().sigmoid().amax(-1) > config.renewal_threshold
     overlap = iou(now.boxes[:, :, None], before.boxes[:, None])
@@ -180,11 +180,11 @@ def _settled(before: StageOutput, now: StageOutput, kept: Tensor, config: Sample
 
 @dataclass(frozen=True)
 class Pool:
-    """Scored candidates of a batch, M a picture.
+    """Scored candidates of a batch, M an image.
 
     Attributes:
         boxes: (B, M, 4) xyxy pixels of the network input.
-        scores: (B, M) probabilities; -1 where a stopped picture has no candidate.
+        scores: (B, M) probabilities; -1 where a stopped image has no candidate.
         labels: (B, M) int64.
         filters: (B, M, d).
     """
@@ -196,11 +196,11 @@ class Pool:
 
 
 def pool_step(output: StageOutput, active: Bool[Tensor, "B"]) -> Pool:
-    """The N best (proposal, class) pairs of each picture; a proposal may have several classes.
+    """The N best (proposal, class) pairs of each image; a proposal may have several classes.
 
     Args:
         output: Of the last decoder stage.
-        active: (B,) pictures that take part.
+        active: (B,) images that take part.
     """
     count, classes = output.logits.shape[1:]
     scores, flat = output.logits.float().sigmoid().flatten(1).topk(count, dim=1, sorted=False)

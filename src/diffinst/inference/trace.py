@@ -36,13 +36,13 @@ def trace(
     output: tuple[int, int],
     config: Config,
 ) -> list[TracePoint]:
-    """Everything between noise and result of one picture.
+    """Everything between noise and result of one image.
 
     Args:
         network: In eval mode.
-        batch: The picture, on the network's device, as the noise.
+        batch: The image, on the network's device, as the noise.
         noise: All random draws.
-        output: (height, width) of the original picture.
+        output: (height, width) of the original image.
         config: Sampler, mask threshold.
     """
     encoded = network.encode(batch)

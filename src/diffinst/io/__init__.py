@@ -1,1 +1,1 @@
-"""Pictures and files."""
+"""Images and files."""

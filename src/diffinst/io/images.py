@@ -1,4 +1,4 @@
-"""Turns a path, PIL picture, array or tensor into RGB uint8 (height, width, 3); lists pictures."""
+"""Turns a path, PIL image, array or tensor into RGB uint8 (height, width, 3); lists images."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 ImageSource: TypeAlias = str | Path | Image.Image | npt.NDArray[np.generic] | Tensor
-Picture: TypeAlias = npt.NDArray[np.uint8]
+Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 500_000_000
-"""Larger pictures are refused (1.5 GB as RGB). Assign to it to allow more; Pillow's own limit,
-`PIL.Image.MAX_IMAGE_PIXELS`, is raised to it while a picture is decoded and put back afterwards."""
+"""Larger images are refused (1.5 GB as RGB). Assign to it to allow more; Pillow's own limit,
+`PIL.Image.MAX_IMAGE_PIXELS`, is raised to it while an image is decoded and put back afterwards."""
 IMAGE_SUFFIXES = (
     ".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"
 )  # fmt: skip
 """What `list_images` picks from a folder, in lower case; any case counts."""
 FLOAT_SLACK = 1e-3
-"""Float pictures may leave [0, 1] by this much (resampling overshoots) and are clipped."""
+"""Float images may leave [0, 1] by this much (resampling overshoots) and are clipped."""
 
 _DEPTH_RATIO = 257  # 65535 / 255: full range to full range
 _DAMAGED = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, struct.error)
@@ -36,20 +36,20 @@ _DECODING_ERRORS = (*_DAMAGED, *_BOMB)  # what Pillow's decoders raise on such f
 
 
 class ImageReadError(ValueError):
-    """A picture cannot be read; the message names it, what is wrong and what to do."""
+    """An image cannot be read; the message names it, what is wrong and what to do."""
 
 
-def read_image(source: ImageSource) -> Picture:
-    """Read one picture as RGB, always into memory of its own.
+def read_image(source: ImageSource) -> Pixels:
+    """Read one image as RGB, always into memory of its own.
 
-    Files and PIL pictures are turned upright by their EXIF orientation; of an animation or a
-    multi-page file the first picture counts; colour profiles are ignored. Whatever is transparent
+    Files and PIL images are turned upright by their EXIF orientation; of an animation or a
+    multi-page file the first image counts; colour profiles are ignored. Whatever is transparent
     is laid on white. 16-bit greys are divided by 257, so that the full range stays the full range
     (Pillow itself reads 16-bit colour files as 8 bit). PIL mode `I` counts as 16-bit grey (Pillow
-    used to open such files in it), mode `F` as a float picture.
+    used to open such files in it), mode `F` as a float image.
 
     Args:
-        source: a file; a PIL picture of any mode; an array (height, width), (height, width, 1),
+        source: a file; a PIL image of any mode; an array (height, width), (height, width, 1),
             (height, width, 3) RGB or (height, width, 4) RGBA; or a tensor (1, height, width) or
             (3, height, width) RGB on any device. Arrays are uint8, uint16 or float in [0, 1],
             tensors uint8 or float in [0, 1].
@@ -58,7 +58,7 @@ def read_image(source: ImageSource) -> Picture:
         (height, width, 3) RGB uint8, C-contiguous.
 
     Raises:
-        ImageReadError: the file is missing, a folder, empty, damaged, no picture or larger than
+        ImageReadError: the file is missing, a folder, empty, damaged, no image or larger than
             `MAX_PIXELS`; or shape, type or values are not those above.
 
     Example:
@@ -69,20 +69,20 @@ def read_image(source: ImageSource) -> Picture:
         case str() | Path():
             return _from_file(Path(source))
         case Image.Image():
-            return _from_pil(source, f"PIL picture {getattr(source, 'filename', '')}".rstrip())
+            return _from_pil(source, f"PIL image {getattr(source, 'filename', '')}".rstrip())
         case np.ndarray():
             return _from_array(source, "array")
         case torch.Tensor():
             return _from_tensor(source)
         case _:
             raise ImageReadError(
-                f"a picture cannot be read from {type(source).__name__}; give a path, a PIL "
-                "picture, a numpy array or a torch tensor (several pictures: one at a time)"
+                f"an image cannot be read from {type(source).__name__}; give a path, a PIL "
+                "image, a numpy array or a torch tensor (several images: one at a time)"
             )
 
 
 def list_images(paths: Sequence[str | Path]) -> list[Path]:
-    """List picture files, at least one: files as given, folders recursively in sorted order.
+    """List image files, at least one: files as given, folders recursively in sorted order.
 
     Folders are searched for `IMAGE_SUFFIXES`; hidden files and folders are left out and links to
     folders inside them are not followed.
@@ -91,13 +91,13 @@ def list_images(paths: Sequence[str | Path]) -> list[Path]:
         paths: files and folders, or a single one.
 
     Raises:
-        ImageReadError: a path is missing, a folder cannot be read, or no picture was found.
+        ImageReadError: a path is missing, a folder cannot be read, or no image was found.
     """
     given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            found += sorted(_pictures_below(path))
+            found += sorted(_images_below(path))
         elif path.exists():
             found.append(path)
         else:
@@ -105,13 +105,13 @@ def list_images(paths: Sequence[str | Path]) -> list[Path]:
     if not found:
         places = ", ".join(map(str, given)) or "an empty list of paths"
         raise ImageReadError(
-            f"no pictures in {places}; looked for files ending in {' '.join(IMAGE_SUFFIXES)} "
+            f"no images in {places}; looked for files ending in {' '.join(IMAGE_SUFFIXES)} "
             "(any case, hidden ones left out); name a folder that holds some, or the files"
         )
     return found
 
 
-def _pictures_below(folder: Path) -> list[Path]:
+def _images_below(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise ImageReadError(
             f"{error.filename}: the folder cannot be read ({error.strerror}); check its permissions"
@@ -154,12 +154,12 @@ _pillow_limit = _PillowLimit()
 
 def _missing(path: Path) -> str:
     if str(path).startswith(("http:/", "https:/", "ftp:/", "s3:/", "gs:/")):
-        return f"{path}: addresses are not fetched; download the picture and give its path"
+        return f"{path}: addresses are not fetched; download the image and give its path"
     place = "" if path.is_absolute() else f" (looked in {Path.cwd()})"
     return f"{path}: there is no such file or folder{place}; check the spelling"
 
 
-def _from_file(path: Path) -> Picture:
+def _from_file(path: Path) -> Pixels:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -169,7 +169,7 @@ def _from_file(path: Path) -> Picture:
     if stat.S_ISDIR(status.st_mode):
         raise ImageReadError(f"{path}: is a folder; give a file, or list it with `list_images`")
     if not stat.S_ISREG(status.st_mode):
-        raise ImageReadError(f"{path}: is a device or pipe; save the picture to a file first")
+        raise ImageReadError(f"{path}: is a device or pipe; save the image to a file first")
     if status.st_size == 0:
         raise ImageReadError(f"{path}: the file is empty (0 bytes); copy or download it again")
     try:
@@ -179,7 +179,7 @@ def _from_file(path: Path) -> Picture:
         raise ImageReadError(f"{path}: may not be read; check its permissions") from error
     except UnidentifiedImageError as error:
         raise ImageReadError(
-            f"{path}: is not a picture in a format that Pillow knows, or its first bytes are "
+            f"{path}: is not an image in a format that Pillow knows, or its first bytes are "
             "damaged; convert it to PNG or JPEG, or download it again"
         ) from error
     except _DECODING_ERRORS as error:
@@ -201,7 +201,7 @@ def _too_large(name: str, pixels: str) -> str:
     )
 
 
-def _from_pil(image: Image.Image, name: str) -> Picture:
+def _from_pil(image: Image.Image, name: str) -> Pixels:
     pixels = image.width * image.height
     if pixels == 0:
         raise ImageReadError(f"{name}: its size (w, h) is {image.size}, no pixel; leave it out")
@@ -234,7 +234,7 @@ def _mode_i_as_uint16(values: npt.NDArray[np.generic], name: str) -> npt.NDArray
     return values.astype(np.uint16)
 
 
-def _from_array(array: npt.NDArray[np.generic], name: str) -> Picture:
+def _from_array(array: npt.NDArray[np.generic], name: str) -> Pixels:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
@@ -242,7 +242,7 @@ def _from_array(array: npt.NDArray[np.generic], name: str) -> Picture:
         hint = "; if channels come first, use array.transpose(1, 2, 0)" if first else ""
         raise ImageReadError(
             f"{name}: its shape is {array.shape}; allowed are (height, width) and (height, width, "
-            f"1 or 3 or 4), one picture at a time{hint}"
+            f"1 or 3 or 4), one image at a time{hint}"
         )
     if array.size == 0:
         raise ImageReadError(f"{name}: its shape is {array.shape}, without a pixel; leave it out")
@@ -253,7 +253,7 @@ def _from_array(array: npt.NDArray[np.generic], name: str) -> Picture:
     return np.array(np.broadcast_to(values, (height, width, 3)), order="C")  # a copy
 
 
-def _as_uint8(array: npt.NDArray[np.generic], name: str) -> Picture:
+def _as_uint8(array: npt.NDArray[np.generic], name: str) -> Pixels:
     """Full range to full range: uint16 0..65535 and float 0..1 become 0..255, rounded."""
     if array.dtype == np.uint8:
         return array.astype(np.uint8, copy=False)
@@ -277,19 +277,19 @@ def _as_uint8(array: npt.NDArray[np.generic], name: str) -> Picture:
     return np.rint(unit * 255).astype(np.uint8)
 
 
-def _on_white(rgba: Picture) -> Picture:
+def _on_white(rgba: Pixels) -> Pixels:
     alpha = rgba[..., 3:].astype(np.uint32)
     mixed: npt.NDArray[np.uint32] = rgba[..., :3] * alpha + 255 * (255 - alpha) + 127
     return (mixed // 255).astype(np.uint8)
 
 
-def _from_tensor(tensor: Tensor) -> Picture:
+def _from_tensor(tensor: Tensor) -> Pixels:
     shape = tuple(tensor.shape)
     if len(shape) != 3 or shape[0] not in (1, 3):
         last = len(shape) == 3 and shape[2] in (1, 3)
         hint = "; if channels come last, use tensor.permute(2, 0, 1)" if last else ""
         raise ImageReadError(
-            f"tensor: its shape is {shape}; allowed is (1 or 3, height, width), one picture{hint}"
+            f"tensor: its shape is {shape}; allowed is (1 or 3, height, width), one image{hint}"
         )
     if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
         raise ImageReadError(

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffinst.ops.roi_align import FeatureTable, RoIKernel
 
 CHANNELS, BOXES, SIZE, SAMPLING = 256, 500, 7, 2  # the paper's
-SIDES, PIXELS = (128, 64, 32, 16), 512  # of the probe's picture
+SIDES, PIXELS = (128, 64, 32, 16), 512  # of the probe's image
 ROUNDS = 5
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}  # for N(0, 1) features
 

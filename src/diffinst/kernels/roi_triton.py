@@ -98,7 +98,7 @@ def pool(
         widths: (levels,).
         starts: (levels,).
         scales: (levels,) float32.
-        rows: Of the table for one picture.
+        rows: Of the table for one image.
         size: Bins per side.
         sampling: Bilinear samples per bin and axis.
 

@@ -37,11 +37,11 @@ class Workload:
     """What is measured.
 
     Attributes:
-        size: (height, width) of the picture, which the network sees at this size.
+        size: (height, width) of the image, which the network sees at this size.
         steps: Denoising steps.
         proposals: Boxes to start from.
         detections: Instances kept, as full-size masks.
-        batch: Pictures at once.
+        batch: Images at once.
         precision: As in `DiffusionInst.optimize`.
         compiled: Whether the network is compiled.
     """
@@ -88,7 +88,7 @@ class Measurement:
         return {**asdict(self), "median": self.median}
 
 
-def noise_picture(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
+def noise_image(size: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
     """(height, width, 3) RGB, colourful at every scale; what it shows costs no time either way."""
     generator = np.random.default_rng(seed)
     small = generator.integers(0, 256, (max(1, size[0] // 16), max(1, size[1] // 16), 3), np.uint8)
@@ -108,9 +108,9 @@ def ready(model: DiffusionInst, workload: Workload) -> DiffusionInst:
     )
 
 
-def predict(model: DiffusionInst, pictures: Sequence[NDArray[np.uint8]]) -> list[Instances]:
+def predict(model: DiffusionInst, images: Sequence[NDArray[np.uint8]]) -> list[Instances]:
     """What is timed: predictions with all masks painted at full size."""
-    found = model.predict(list(pictures))
+    found = model.predict(list(images))
     for instances in found:
         _ = instances.masks
     return found
@@ -128,32 +128,32 @@ def measure(
         rounds: How often; medians are reported.
     """
     fast = ready(model, workload)
-    pictures = [noise_picture(workload.size, i) for i in range(workload.batch)]
+    images = [noise_image(workload.size, i) for i in range(workload.batch)]
     if workload.compiled:
         torch.compiler.reset()  # kernels of other workloads would change this one's
-        predict(fast, pictures)
+        predict(fast, images)
     plain = ready(model, replace(workload, compiled=False)) if workload.compiled else fast
-    work = count(lambda: predict(plain, pictures))  # warms up, too
+    work = count(lambda: predict(plain, images))  # warms up, too
     clock = Stopwatch(fast.device)
     seconds = []
     for _ in range(rounds):
         begin = clock.now()
-        predict(fast, pictures)
+        predict(fast, images)
         seconds.append(clock.now() - begin)
-    parts = [] if workload.compiled else [_parts(fast, pictures) for _ in range(rounds)]
+    parts = [] if workload.compiled else [_parts(fast, images) for _ in range(rounds)]
     names = parts[0] if parts else ()
     medians = {name: statistics.median(p[name] for p in parts) for name in names}
     return Measurement(workload, tuple(seconds), medians, work, limits.floor(work))
 
 
-def _parts(model: DiffusionInst, pictures: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
+def _parts(model: DiffusionInst, images: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
     """What `predict` does, in its pieces."""
     clock, config, network = Stopwatch(model.device), model.config, model.network
     with tempfile.TemporaryDirectory(prefix="diffinst-benchmark-") as folder:
-        for i, picture in enumerate(pictures):
-            Image.fromarray(picture).save(Path(folder) / f"{i}.jpg")
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(Path(folder) / f"{i}.jpg")
         with clock.part("load"):
-            loaded = [read_image(Path(folder) / f"{i}.jpg") for i in range(len(pictures))]
+            loaded = [read_image(Path(folder) / f"{i}.jpg") for i in range(len(images))]
     with torch.inference_mode(), clock.watching(network):
         with clock.part("preprocess"):
             batch = model.prepare(loaded)
@@ -163,11 +163,11 @@ def _parts(model: DiffusionInst, pictures: Sequence[NDArray[np.uint8]]) -> dict[
             noise = Noise.draw([0] * len(batch), config.sampler, config.model.diffusion)
             sampler = Sampler(network, config.sampler)
             pool = pool_steps(list(sampler.run(encoded, noise.to(model.device))))
-        for i, picture in enumerate(loaded):
+        for i, image in enumerate(loaded):
             with clock.part("suppression"):
                 detections = select(pool, i, config.sampler.nms_iou)
             with clock.part("masks in boxes"):
-                size = (picture.shape[0], picture.shape[1])
+                size = (image.shape[0], image.shape[1])
                 args = (encoded.features, i, size, network, config.postprocess)
                 instances = draw(detections, *args)
             with clock.part("full-size masks"):
@@ -200,9 +200,9 @@ def with_memory(model: DiffusionInst, measurement: Measurement) -> Measurement:
 def _remember(answer: Connection, folder: str, device: str, workload: Workload) -> None:
     keep_freed_memory()  # as the commands do
     model = ready(DiffusionInst.from_pretrained(folder, device=device), workload)
-    pictures = [noise_picture(workload.size, i) for i in range(workload.batch)]
+    images = [noise_image(workload.size, i) for i in range(workload.batch)]
     idle = peak_gib(model.device)
-    predict(model, pictures)
+    predict(model, images)
     answer.send((idle, peak_gib(model.device)))
 
 

@@ -26,7 +26,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 class Backbone(nn.Module):
-    """Normalised pictures to four feature maps.
+    """Normalised images to four feature maps.
 
     Args:
         config: Which network.
@@ -67,7 +67,7 @@ class Backbone(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What pictures are computed in."""
+        """What images are computed in."""
         return next(p.dtype for p in self.body.parameters() if p.ndim == 4)
 
     def _freeze(self, levels: int) -> None:
@@ -96,7 +96,7 @@ def _freeze_through(module: nn.Module, names: tuple[str, ...], prefix: str = "")
 def _create(config: BackboneConfig, is_swin: bool, pretrained: bool) -> nn.Module:
     extra: dict[str, Any] = {}
     if is_swin:
-        # every stage keeps its window and shift whatever the picture's size
+        # every stage keeps its window and shift whatever the image's size
         extra = {"strict_img_size": False, "always_partition": True}
     elif config.name.startswith("swinv2_"):
         extra = {"strict_img_size": False}
@@ -254,8 +254,8 @@ def _keep_norm(module: nn.Module, norm: nn.BatchNorm2d) -> None:
 def fold_frozen_norms(body: nn.Module) -> None:
     """Freeze every BatchNorm2d of a network, in place, folded into its convolution where it can be.
 
-    Pairs are found by running a small picture and looking which norm reads which convolution's
-    output; what timm's norm layers do behind the norm (activation) stays. The same picture checks
+    Pairs are found by running a small image and looking which norm reads which convolution's
+    output; what timm's norm layers do behind the norm (activation) stays. The same image checks
     that the network still computes the same.
 
     Raises:
@@ -290,7 +290,7 @@ def fold_frozen_norms(body: nn.Module) -> None:
             before = body.eval()(probe)
         except (AssertionError, RuntimeError) as error:
             raise ValueError(
-                f"this backbone does not run on pictures of any size ({error}); choose another"
+                f"this backbone does not run on images of any size ({error}); choose another"
             ) from error
         for hook in hooks:
             hook.remove()

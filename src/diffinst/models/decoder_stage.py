@@ -77,7 +77,7 @@ class DynamicConv(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over the proposals of one picture."""
+    """Multi-head self-attention over the proposals of one image."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

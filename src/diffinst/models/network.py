@@ -27,7 +27,7 @@ class Encoded:
     Attributes:
         features: Pyramid and F_mask.
         table: The pyramid as the decoder reads it.
-        scale: (B, 1, 4) float32 (w, h, w, h) of the unpadded pictures.
+        scale: (B, 1, 4) float32 (w, h, w, h) of the unpadded images.
     """
 
     features: Features
@@ -75,7 +75,7 @@ class DiffusionInstNetwork(nn.Module):
         self.register_buffer("image_std", std, persistent=False)
 
     def encode(self, images: ImageBatch) -> Encoded:
-        """Pictures through backbone, pyramid and mask branch; once, whatever the number of steps.
+        """Images through backbone, pyramid and mask branch; once, whatever the number of steps.
 
         Args:
             images: (B, 3, H, W), H and W multiples of 32; normalised here, padding zeroed after.
@@ -92,7 +92,7 @@ class DiffusionInstNetwork(nn.Module):
 
         Args:
             pixels: (B, 3, H, W).
-            sizes: (height, width) of each picture inside the padding.
+            sizes: (height, width) of each image inside the padding.
             scale: (B, 1, 4) the same as (w, h, w, h).
         """
         pyramid = self._pyramid(pixels)
@@ -138,7 +138,7 @@ class DiffusionInstNetwork(nn.Module):
         features: Features,
         filters: Float[Tensor, "n d"],
         boxes: Float[Tensor, "n 4"],
-        picture: Int64[Tensor, "n"],
+        image: Int64[Tensor, "n"],
     ) -> Float[Tensor, "n h w"]:
         """Mask logits on all of F_mask (Eq. 3).
 
@@ -146,7 +146,7 @@ class DiffusionInstNetwork(nn.Module):
             features: Encoded batch.
             filters: (n, d).
             boxes: (n, 4) xyxy pixels of the network input; used where filters see coordinates.
-            picture: (n,) int64 index into the batch, ascending.
+            image: (n,) int64 index into the batch, ascending.
 
         Returns:
             (n, H/4, W/4).
@@ -155,7 +155,7 @@ class DiffusionInstNetwork(nn.Module):
         size = (int(maps.shape[-2]), int(maps.shape[-1]))
         parts = []
         for i in range(len(features)):
-            mine = picture == i
+            mine = image == i
             points = maps[i].flatten(1)  # (c, H/4 * W/4)
             if self.config.filters.coordinates:
                 seen = relative_coordinates(map_points(size, maps.device), boxes[mine])
@@ -169,7 +169,7 @@ class DiffusionInstNetwork(nn.Module):
         features: Features,
         filters: Float[Tensor, "n d"],
         boxes: Float[Tensor, "n 4"],
-        picture: Int64[Tensor, "n"],
+        image: Int64[Tensor, "n"],
         size: int,
     ) -> tuple[Float[Tensor, "n {size*size}"], Float[Tensor, "n {size*size} 2"]]:
         """Mask logits on a size x size grid inside each (enlarged) box.
@@ -178,25 +178,25 @@ class DiffusionInstNetwork(nn.Module):
             features: Encoded batch.
             filters: (n, d).
             boxes: (n, 4) xyxy pixels of the network input; coordinates are relative to them.
-            picture: (n,) int64 index into the batch.
+            image: (n,) int64 index into the batch.
             size: Points per side.
 
         Returns:
             logits (n, size * size) and the points (n, size * size, 2) x, y pixels they stand for.
         """
         points = grid_points(enlarge(boxes, self.config.filters.grid_margin), size)
-        return self.point_logits(features, filters, boxes, picture, points), points
+        return self.point_logits(features, filters, boxes, image, points), points
 
     def point_logits(
         self,
         features: Features,
         filters: Float[Tensor, "n d"],
         boxes: Float[Tensor, "n 4"],
-        picture: Int64[Tensor, "n"],
+        image: Int64[Tensor, "n"],
         points: Float[Tensor, "n p 2"],
     ) -> Float[Tensor, "n p"]:
         """Mask logits at any points: (n, p, 2) x, y pixels of the network input to (n, p)."""
-        sampled = sample_at(features.mask_features, points, picture)  # (n, c, p)
+        sampled = sample_at(features.mask_features, points, image)  # (n, c, p)
         if self.config.filters.coordinates:
             seen = relative_coordinates(points, boxes).transpose(1, 2)
             sampled = torch.cat([seen.to(sampled), sampled], dim=1)

@@ -1,6 +1,6 @@
 """Box arithmetic: formats, IoU and GIoU, refinement deltas, NMS.
 
-`boxes` are xyxy pixels, `boxes_norm` cxcywh shares of the picture. All maths is float32 or better.
+`boxes` are xyxy pixels, `boxes_norm` cxcywh shares of the image. All maths is float32 or better.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def area(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
 
 
 def clip(boxes: Float[Tensor, "*batch 4"], size: tuple[int, int]) -> Float[Tensor, "*batch 4"]:
-    """Clip (..., 4) xyxy boxes to a picture of size (height, width)."""
+    """Clip (..., 4) xyxy boxes to an image of size (height, width)."""
     height, width = size
     limit = boxes.new_tensor([width, height, width, height])
     return torch.minimum(boxes.clamp(min=0), limit)
@@ -101,7 +101,7 @@ def class_nms(
     """Non-maximum suppression within each class.
 
     Classes are kept apart by shifting each one's boxes to a region of its own, in float64: exact
-    also for boxes outside the picture and for many classes.
+    also for boxes outside the image and for many classes.
 
     Args:
         boxes: (n, 4) xyxy.

@@ -1,4 +1,4 @@
-"""Pictures to network inputs: sizes, resizing, padding into a batch."""
+"""Images to network inputs: sizes, resizing, padding into a batch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MOST_REDUCTION = 32  # on a GPU: a stronger one needs more memory than a multipr
 def fit_size(
     size: tuple[int, int], *, short_side: int | None, zoom: float, long_side: int
 ) -> tuple[int, int]:
-    """Size (height, width) a picture is resized to.
+    """Size (height, width) an image is resized to.
 
     Args:
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
         short_side: The short side becomes this; None: both sides times `zoom`.
         zoom: Used where `short_side` is None.
         long_side: The long side is limited to this, the aspect ratio stays.
@@ -53,7 +53,7 @@ def resize(
 def pad_batch(
     images: Sequence[UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]], divisor: int = SIZE_DIVISOR
 ) -> ImageBatch:
-    """(3, h, w) pictures in one batch, zero-padded at the bottom and right to a common multiple.
+    """(3, h, w) images in one batch, zero-padded at the bottom and right to a common multiple.
 
     Example:
         >>> pad_batch([torch.zeros(3, 30, 40), torch.zeros(3, 33, 20)]).pixels.shape

@@ -84,14 +84,14 @@ def grid_points(boxes: Float[Tensor, "n 4"], size: int) -> Float[Tensor, "n {siz
 
 
 def sample_at(
-    maps: Float[Tensor, "B C h w"], points: Float[Tensor, "n p 2"], picture: Int64[Tensor, "n"]
+    maps: Float[Tensor, "B C h w"], points: Float[Tensor, "n p 2"], image: Int64[Tensor, "n"]
 ) -> Float[Tensor, "n C p"]:
     """Bilinear samples of stride-4 maps at pixels of the network input, border replicated.
 
     Args:
         maps: (B, C, H/4, W/4).
         points: (n, p, 2) x, y pixels of the network input.
-        picture: (n,) int64, which of the B maps each row of points looks at.
+        image: (n,) int64, which of the B maps each row of points looks at.
 
     Returns:
         (n, C, p).
@@ -107,7 +107,7 @@ def sample_at(
     x1 = (x0 + 1).clamp(max=width - 1)
     y1 = (y0 + 1).clamp(max=height - 1)
     table = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
-    base = picture[:, None] * (height * width)
+    base = image[:, None] * (height * width)
     fx, fy = fraction.unbind(-1)
     index = torch.stack([y0 * width + x0, y0 * width + x1, y1 * width + x0, y1 * width + x1], -1)
     weight = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], -1)
@@ -185,7 +185,7 @@ def grid_to_output(
 def map_to_output(
     cells: int, inside: int, output: int, device: torch.device | None = None
 ) -> AxisTaps:
-    """From a stride-4 map's axis to the output picture's, four cells a pixel.
+    """From a stride-4 map's axis to the output image's, four cells a pixel.
 
     It is `aligned_bilinear` by 4, cut to the unpadded input, and bilinear resizing with corners not
     aligned, as one linear operator.
@@ -193,7 +193,7 @@ def map_to_output(
     Args:
         cells: Length of the stride-4 axis (padded input / 4).
         inside: Length of the unpadded input.
-        output: Length of the output picture.
+        output: Length of the output image.
         device: Where the result lies.
     """
     half = MASK_STRIDE // 2

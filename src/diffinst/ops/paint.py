@@ -18,7 +18,7 @@ from diffinst.ops.roi_align import weighted_gather
 
 PIXELS = 2**20  # resampled at once: each takes about 100 bytes on the way
 Axis: TypeAlias = Callable[[Tensor, Tensor], AxisTaps]
-"""From (m,) int64 map numbers and (m,) int64 rows or columns of the picture to their taps."""
+"""From (m,) int64 map numbers and (m,) int64 rows or columns of the image to their taps."""
 
 
 def paint(
@@ -28,12 +28,12 @@ def paint(
     columns: Axis,
     threshold: float,
 ) -> list[Bool[Tensor, "_ _"]]:
-    """Where resampled probabilities exceed a threshold, in a window of the picture each.
+    """Where resampled probabilities exceed a threshold, in a window of the image each.
 
     Args:
         probs: (n, h, w).
         windows: n times (y0, x0, height, width) in pixels.
-        rows: Which cells of a map a row of the picture blends.
+        rows: Which cells of a map a row of the image blends.
         columns: The same of columns.
         threshold: In [0, 1].
 

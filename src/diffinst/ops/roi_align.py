@@ -38,7 +38,7 @@ def assign_levels(boxes: Float[Tensor, "*batch 4"], levels: int = 4) -> Int64[Te
 
 
 class Levels(NamedTuple):
-    """Where the levels of a pyramid lie in a picture's part of the table; one entry a level.
+    """Where the levels of a pyramid lie in an image's part of the table; one entry a level.
 
     Attributes:
         heights: (levels,) int64 rows of cells.
@@ -68,7 +68,7 @@ def _filled(values: Sequence[float], device: torch.device) -> Tensor:
 
 
 class FeatureTable:
-    """The pyramid as one (B * rows, C) table, built once per picture and used by every stage.
+    """The pyramid as one (B * rows, C) table, built once per image and used by every stage.
 
     Args:
         pyramid: p2..., each (B, C, H/s, W/s), strides 4, 8, ...
@@ -89,7 +89,7 @@ class FeatureTable:
     def pool(
         self, boxes: Float[Tensor, "B N 4"], size: int, sampling: int
     ) -> Float[Tensor, "B N {size*size} C"]:
-        """Aligned RoIAlign of each picture's boxes from the level that fits them.
+        """Aligned RoIAlign of each image's boxes from the level that fits them.
 
         Args:
             boxes: (B, N, 4) xyxy pixels of the network input; gets no gradient.
@@ -100,10 +100,10 @@ class FeatureTable:
             (B, N, size * size, C), bins row by row.
 
         Raises:
-            ValueError: Boxes of another number of pictures than the pyramid's.
+            ValueError: Boxes of another number of images than the pyramid's.
         """
         if boxes.shape[0] != self.batch:
-            raise ValueError(f"boxes of {boxes.shape[0]} pictures for features of {self.batch}")
+            raise ValueError(f"boxes of {boxes.shape[0]} images for features of {self.batch}")
         boxes = boxes.detach().float()
         if self.kernel is not None and not self.table.requires_grad:
             level = assign_levels(boxes, len(self.levels.starts)) - FIRST_LEVEL
@@ -119,8 +119,8 @@ class FeatureTable:
         heights, widths, starts, scales = self.levels
         level = assign_levels(boxes, len(starts)) - FIRST_LEVEL
         scale, width = scales[level], widths[level]
-        picture = torch.arange(batch, device=boxes.device).view(-1, 1) * self.rows
-        base = (picture + starts[level]).view(batch, count, 1, 1, 1, 1)
+        image = torch.arange(batch, device=boxes.device).view(-1, 1) * self.rows
+        base = (image + starts[level]).view(batch, count, 1, 1, 1, 1)
 
         x_index, x_weight = _axis_taps(boxes[..., 0], boxes[..., 2], scale, width, size, sampling)
         y_index, y_weight = _axis_taps(

@@ -1,7 +1,7 @@
-"""How are the masks of n instances kept without ever holding n full-size pictures?
+"""How are the masks of n instances kept without ever holding n full-size images?
 
-Each mask lives inside a window of the picture as a small boolean patch; everything outside its
-window is background. A picture of 1000 instances costs as much memory as their boxes cover.
+Each mask lives inside a window of the image as a small boolean patch; everything outside its
+window is background. An image of 1000 instances costs as much memory as their boxes cover.
 """
 
 from __future__ import annotations
@@ -81,13 +81,13 @@ class CroppedMasks:
     Two objects are equal when they hold the same masks, whatever their windows.
 
     Attributes:
-        windows: int64 (n, 4), rows (y0, x0, height, width) in picture pixels, inside the picture.
+        windows: int64 (n, 4), rows (y0, x0, height, width) in image pixels, inside the image.
             A height or width of 0 means an empty mask.
         patches: n bool tensors (height_i, width_i), on the device of `windows`.
-        image_size: (height, width) of the picture.
+        image_size: (height, width) of the image.
 
     Raises:
-        ValueError: the fields do not fit together, or a window leaves the picture.
+        ValueError: the fields do not fit together, or a window leaves the image.
 
     Example:
         >>> masks = CroppedMasks(
@@ -118,7 +118,7 @@ class CroppedMasks:
             y0, x0, h, w = window
             if min(window) < 0 or y0 + h > height or x0 + w > width:
                 raise ValueError(
-                    f"window {i} (y0, x0, height, width) = {tuple(window)} leaves the picture of "
+                    f"window {i} (y0, x0, height, width) = {tuple(window)} leaves the image of "
                     f"{height}x{width} (height x width); clip windows before cutting the patches"
                 )
             if patch.dtype != torch.bool or patch.shape != (h, w):
@@ -162,16 +162,16 @@ class CroppedMasks:
 
     @classmethod
     def cat(cls, parts: Sequence[CroppedMasks]) -> CroppedMasks:
-        """Joins the masks of one picture, in the order given.
+        """Joins the masks of one image, in the order given.
 
         Raises:
-            ValueError: there is nothing to join, or the picture sizes differ.
+            ValueError: there is nothing to join, or the image sizes differ.
         """
         sizes = {part.image_size for part in parts}
         if len(sizes) != 1:
             raise ValueError(
-                f"cannot join {len(parts)} mask sets of picture sizes {sorted(sizes)}; "
-                "give at least one, all of the same picture"
+                f"cannot join {len(parts)} mask sets of image sizes {sorted(sizes)}; "
+                "give at least one, all of the same image"
             )
         windows = torch.cat([part.windows for part in parts])
         patches = tuple(patch for part in parts for patch in part.patches)
@@ -205,7 +205,7 @@ class CroppedMasks:
         return CroppedMasks(self.windows.to(device), patches, self.image_size)
 
     def placed(self) -> Iterator[tuple[tuple[int, int], NDArray[np.bool_]]]:
-        """Yields each patch as a bool array (h, w) with its (y0, x0) in the picture."""
+        """Yields each patch as a bool array (h, w) with its (y0, x0) in the image."""
         on_cpu = self.to("cpu")
         for (y0, x0, _, _), patch in zip(on_cpu.windows.tolist(), on_cpu.patches, strict=True):
             yield (y0, x0), patch.numpy()
@@ -230,7 +230,7 @@ class CroppedMasks:
         """Finds the smallest box around each mask.
 
         Returns:
-            float32 (n, 4) xyxy in picture pixels; the lower right corner is the far edge of the
+            float32 (n, 4) xyxy in image pixels; the lower right corner is the far edge of the
             last pixel, so one pixel has a box of area 1. An empty mask has the box (0, 0, 0, 0).
         """
         boxes = []
@@ -271,7 +271,7 @@ def _first_and_last(occupied: Tensor) -> tuple[Tensor, Tensor]:
 def _column_major_runs(
     patch: NDArray[np.bool_], origin: tuple[int, int], image_size: tuple[int, int]
 ) -> NDArray[np.int64]:
-    """Run lengths (background first) of the picture read column by column, from one patch."""
+    """Run lengths (background first) of the image read column by column, from one patch."""
     y0, x0 = origin
     height, width = image_size
     framed = np.zeros((patch.shape[1], patch.shape[0] + 2), dtype=np.int8)  # (w, 1 + h + 1)
@@ -281,7 +281,7 @@ def _column_major_runs(
     end_column, end_row = np.nonzero(steps == -1)
     starts = (x0 + start_column) * height + y0 + start_row
     ends = (x0 + end_column) * height + y0 + end_row
-    # A run that reaches the bottom of the picture goes on at the top of the next column.
+    # A run that reaches the bottom of the image goes on at the top of the next column.
     joined = ends[:-1] == starts[1:]
     starts = starts[np.concatenate([[True], ~joined])] if starts.size else starts
     ends = ends[np.concatenate([~joined, [True]])] if ends.size else ends

@@ -22,7 +22,7 @@ from diffinst.results.render.overlay import overlay
 if TYPE_CHECKING:
     import supervision
 
-PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 JPEG_QUALITY = 95  # contours are thin and coloured: lower qualities smear them
 
 
@@ -38,18 +38,18 @@ class CocoResult(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """The n instances found on one picture.
+    """The n instances found on one image.
 
     Two results are equal when all fields but `image` hold the same values, wherever they lie.
 
     Attributes:
-        boxes: float32 (n, 4) xyxy, pixels of the original picture.
+        boxes: float32 (n, 4) xyxy, pixels of the original image.
         scores: float32 (n,), in [0, 1].
         labels: int64 (n,), 0-based positions in `class_names`.
         mask_crops: the n masks, each inside its window; `masks` paints them full size.
-        image_size: (height, width) of the original picture.
+        image_size: (height, width) of the original image.
         class_names: the names of all classes the model knows.
-        image: uint8 (height, width, 3) RGB, the picture if it is remembered, for `save`.
+        image: uint8 (height, width, 3) RGB, the image if it is remembered, for `save`.
 
     Raises:
         ValueError: the fields do not fit together.
@@ -92,8 +92,8 @@ class Instances:
             )
         if self.mask_crops.image_size != self.image_size:
             raise ValueError(
-                f"the masks belong to a picture of {self.mask_crops.image_size}, the instances to "
-                f"one of {self.image_size} (height, width); both must be the original picture"
+                f"the masks belong to an image of {self.mask_crops.image_size}, the instances to "
+                f"one of {self.image_size} (height, width); both must be the original image"
             )
         if not bool(self.boxes.isfinite().all() & self.scores.isfinite().all()):
             raise ValueError("boxes or scores hold NaN or infinity; drop such instances first")
@@ -107,23 +107,23 @@ class Instances:
 
     @classmethod
     def empty(cls, image_size: tuple[int, int], class_names: tuple[str, ...]) -> Instances:
-        """Nothing found on a picture of (height, width) `image_size`."""
+        """Nothing found on an image of (height, width) `image_size`."""
         labels = torch.zeros(0, dtype=torch.int64)
         masks = CroppedMasks(labels.reshape(0, 4), (), image_size)
         return cls(torch.zeros(0, 4), torch.zeros(0), labels, masks, image_size, class_names)
 
     @classmethod
     def cat(cls, parts: Sequence[Instances]) -> Instances:
-        """Joins results for one picture, in the order given.
+        """Joins results for one image, in the order given.
 
         Raises:
-            ValueError: there is nothing to join, or picture sizes or class names differ.
+            ValueError: there is nothing to join, or image sizes or class names differ.
         """
         if len({(part.image_size, part.class_names) for part in parts}) != 1:
             raise ValueError(
-                f"cannot join {len(parts)} results of picture sizes "
+                f"cannot join {len(parts)} results of image sizes "
                 f"{sorted({part.image_size for part in parts})}; give at least one, all of the "
-                "same picture and with the same class names"
+                "same image and with the same class names"
             )
         images = [part.image for part in parts if part.image is not None]
         return cls(
@@ -190,7 +190,7 @@ class Instances:
         """Converts to COCO's results format.
 
         Args:
-            image_id: the id of the picture in the annotation file.
+            image_id: the id of the image in the annotation file.
             category_ids: the annotation file's id of each class, in the order of `class_names`;
                 by default 1 for the first class, 2 for the second, ...
 
@@ -244,28 +244,28 @@ class Instances:
         )
 
     def save(self, path: str | Path, image: NDArray[np.uint8] | None = None) -> None:
-        """Writes the picture with the instances drawn over it.
+        """Writes the image with the instances drawn over it.
 
         Args:
             path: a .png, .jpg or .jpeg file; missing folders are made.
-            image: uint8 (height, width, 3), RGB; by default the remembered picture.
+            image: uint8 (height, width, 3), RGB; by default the remembered image.
 
         Raises:
-            ValueError: no picture is given or remembered, it does not fit, or the type is another.
+            ValueError: no image is given or remembered, it does not fit, or the type is another.
         """
         path = Path(path)
-        kind = PICTURE_FORMATS.get(path.suffix.lower())
+        kind = IMAGE_FORMATS.get(path.suffix.lower())
         if kind is None:
-            raise ValueError(f"cannot write {path.name}: use one of {', '.join(PICTURE_FORMATS)}")
+            raise ValueError(f"cannot write {path.name}: use one of {', '.join(IMAGE_FORMATS)}")
         image = self.image if image is None else image
         if image is None:
             raise ValueError(
-                "this result does not remember its picture; give it as uint8 RGB: "
-                "result.save(path, image=picture)"
+                "this result does not remember its image; give it as uint8 RGB: "
+                "result.save(path, image=image)"
             )
-        picture = overlay(image, self)
+        canvas = overlay(image, self)
         with atomic_path(path) as temporary:
-            picture.save(temporary, format=kind, quality=JPEG_QUALITY)
+            canvas.save(temporary, format=kind, quality=JPEG_QUALITY)
 
     def save_masks(self, path: str | Path) -> None:
         """Writes a 16-bit PNG that names the instance of each pixel.

@@ -1,1 +1,1 @@
-"""From annotated pictures to weights."""
+"""From annotated images to weights."""

@@ -20,7 +20,7 @@ from diffinst.training.matcher import FREE, dynamic_k_match, matching_cost
 
 @dataclass(frozen=True)
 class PackedTargets:
-    """The objects of a batch, padded to the fullest picture: G columns.
+    """The objects of a batch, padded to the fullest image: G columns.
 
     Attributes:
         boxes: (B, G, 4) xyxy pixels.
@@ -34,7 +34,7 @@ class PackedTargets:
 
     @classmethod
     def of(cls, targets: Sequence[Targets], device: torch.device) -> PackedTargets:
-        """Pack one `Targets` per picture."""
+        """Pack one `Targets` per image."""
         widest = max((len(t) for t in targets), default=0)
         boxes = torch.zeros(len(targets), widest, 4, device=device)
         labels = torch.zeros(len(targets), widest, dtype=torch.int64, device=device)
@@ -48,15 +48,15 @@ class PackedTargets:
 
 @dataclass(frozen=True)
 class Match:
-    """Matched pairs of all stages, stage by stage, picture by picture, in query order.
+    """Matched pairs of all stages, stage by stage, image by image, in query order.
 
     Attributes:
-        stage, picture, query, target: (M,) int64 each; `target` counts within its picture.
+        stage, image, query, target: (M,) int64 each; `target` counts within its image.
         owner: (S, B, N) int64 object of each query or `FREE`.
     """
 
     stage: Tensor
-    picture: Tensor
+    image: Tensor
     query: Tensor
     target: Tensor
     owner: Tensor
@@ -64,8 +64,8 @@ class Match:
     @classmethod
     def of(cls, owner: Tensor) -> Match:
         """From (S, B, N) owners."""
-        stage, picture, query = torch.nonzero(owner != FREE, as_tuple=True)
-        return cls(stage, picture, query, owner[stage, picture, query], owner)
+        stage, image, query = torch.nonzero(owner != FREE, as_tuple=True)
+        return cls(stage, image, query, owner[stage, image, query], owner)
 
     def pairs(self) -> Tensor:
         """(S,) float32 matched pairs of each stage."""
@@ -82,7 +82,7 @@ class Criterion(nn.Module):
 
     Args:
         config: Weights and choices.
-        class_counts: (K,) pictures that contain each class; needed by the federated losses.
+        class_counts: (K,) images that contain each class; needed by the federated losses.
 
     Raises:
         ValueError: A federated loss without counts.
@@ -96,19 +96,19 @@ class Criterion(nn.Module):
         self.federated = config.class_loss != "focal"
         if self.federated and class_counts is None:
             raise ValueError(
-                f"class_loss '{config.class_loss}' draws classes by how many pictures hold them; "
+                f"class_loss '{config.class_loss}' draws classes by how many images hold them; "
                 "pass class_counts"
             )
         weights = None if class_counts is None else class_counts.double() ** config.federated_power
         self.register_buffer("class_weights", weights, persistent=False)
 
     def match(self, stages: Sequence[StageOutput], targets: PackedTargets, scale: Tensor) -> Match:
-        """Match every stage of every picture on its own; no gradient.
+        """Match every stage of every image on its own; no gradient.
 
         Args:
             stages: Decoder outputs.
             targets: Objects.
-            scale: (B, 1, 4) (w, h, w, h) of the unpadded pictures.
+            scale: (B, 1, 4) (w, h, w, h) of the unpadded images.
         """
         count = len(stages)
         with torch.no_grad(), torch.autocast(scale.device.type, enabled=False):
@@ -143,7 +143,7 @@ class Criterion(nn.Module):
         Args:
             stages: Decoder outputs, first to last.
             features: The encoded batch.
-            targets: Objects of each picture.
+            targets: Objects of each image.
             network: Evaluates the filters.
             match: Pairs to use instead of matching.
             pairs: (S,) what the terms of each stage are divided by; the stage's own matched pairs
@@ -162,9 +162,9 @@ class Criterion(nn.Module):
         with torch.autocast(device.type, enabled=False):
             share = 1 / (match.pairs().clamp(min=1) if pairs is None else pairs)  # (S,)
             boxes = torch.stack([s.boxes.float() for s in stages])
-            boxes = boxes[match.stage, match.picture, match.query]
-            wanted = packed.boxes[match.picture, match.target]
-            unit = scale[match.picture, 0]
+            boxes = boxes[match.stage, match.image, match.query]
+            wanted = packed.boxes[match.image, match.target]
+            unit = scale[match.image, 0]
             if self.config.matcher.l1_unit == "object":
                 unit = (wanted[:, 2:] - wanted[:, :2]).clamp(min=1).repeat(1, 2)
             l1 = match.per_stage(((boxes - wanted) / unit).abs().sum(-1))
@@ -201,10 +201,10 @@ class Criterion(nn.Module):
         """Summed class loss of each stage: (S,)."""
         config = self.config
         logits = torch.stack([s.logits.float() for s in stages])  # (S, B, N, K)
-        labels = packed.labels[match.picture, match.target]
+        labels = packed.labels[match.image, match.target]
         wanted = torch.zeros_like(logits)
         value = quality if config.class_target == "iou" else torch.ones_like(quality)
-        wanted[match.stage, match.picture, match.query, labels] = value
+        wanted[match.stage, match.image, match.query, labels] = value
         bce = config.class_loss == "federated_bce"
         alpha, gamma = (-1.0, 0.0) if bce else (config.focal_alpha, config.focal_gamma)
         loss = sigmoid_focal(logits, wanted, alpha=alpha, gamma=gamma)
@@ -218,7 +218,7 @@ class Criterion(nn.Module):
     @staticmethod
     def present(match: Match, targets: PackedTargets, classes: int) -> Tensor:
         """(S, K + 1) int64: matched queries of each class in each stage, and free ones."""
-        labels = targets.labels[match.picture, match.target]
+        labels = targets.labels[match.image, match.target]
         counts = labels.new_zeros(len(match.owner), classes + 1)
         ones = torch.ones_like(labels)
         counts.index_put_((match.stage, labels), ones, accumulate=True)
@@ -271,7 +271,7 @@ class Criterion(nn.Module):
         if not bool(keep.any()):
             return losses
         filters = torch.stack([s.filters for s in stages])
-        filters = filters[match.stage, match.picture, match.query].float()
+        filters = filters[match.stage, match.image, match.query].float()
         grid = network.config.filters.evaluate == "grid"
         measure = self._grid_dice if grid else self._map_dice
         chunk = self.config.mask_chunk
@@ -279,7 +279,7 @@ class Criterion(nn.Module):
             arguments = (
                 filters[group],
                 boxes[group],
-                match.picture[group],
+                match.image[group],
                 match.target[group],
                 features,
                 targets,
@@ -296,7 +296,7 @@ class Criterion(nn.Module):
     def _map_dice(
         filters: Tensor,
         boxes: Tensor,
-        picture: Tensor,
+        image: Tensor,
         target: Tensor,
         features: Features,
         targets: Sequence[Targets],
@@ -304,11 +304,11 @@ class Criterion(nn.Module):
     ) -> Tensor:
         """(m,) dice on the whole padded stride-4 map (the paper)."""
         height, width = features.mask_features.shape[-2:]
-        logits = network.map_logits(features, filters, boxes, picture)
+        logits = network.map_logits(features, filters, boxes, image)
         wanted = [
-            sample_targets(t.masks[target[picture == i]], (4 * height, 4 * width))
+            sample_targets(t.masks[target[image == i]], (4 * height, 4 * width))
             for i, t in enumerate(targets)
-            if bool((picture == i).any())
+            if bool((image == i).any())
         ]
         return dice(logits.float().sigmoid().flatten(1), torch.cat(wanted).flatten(1))
 
@@ -316,7 +316,7 @@ class Criterion(nn.Module):
     def _grid_dice(
         filters: Tensor,
         boxes: Tensor,
-        picture: Tensor,
+        image: Tensor,
         target: Tensor,
         features: Features,
         targets: Sequence[Targets],
@@ -331,8 +331,8 @@ class Criterion(nn.Module):
             points.append(grid)
             wanted.append(sample_binary(t.masks, grid))
         starts = torch.tensor([0, *[len(t) for t in targets]], device=target.device).cumsum(0)
-        row = starts[picture] + target
-        logits = network.point_logits(features, filters, boxes, picture, torch.cat(points)[row])
+        row = starts[image] + target
+        logits = network.point_logits(features, filters, boxes, image, torch.cat(points)[row])
         return dice(logits.float().sigmoid(), torch.cat(wanted)[row])
 
 

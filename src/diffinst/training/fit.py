@@ -25,7 +25,7 @@ from diffinst.io.atomic import write_json
 from diffinst.io.out_of_memory import explained
 from diffinst.training import plan
 from diffinst.training.advice import advice
-from diffinst.training.loader import pictures_each
+from diffinst.training.loader import images_each
 from diffinst.training.module import BEST, DiffusionInstModule
 from diffinst.training.stream import StreamData
 from diffinst.training.trainer import CHECKPOINTS, LAST, make_trainer
@@ -35,7 +35,7 @@ from diffinst.weights.transfer import Origin
 logger = logging.getLogger(__name__)
 RUN_FILE = "run.json"
 PLAN_FILE = "plan.json"
-DEV_RUN_PICTURES = 2
+DEV_RUN_IMAGES = 2
 NOT_SO = (  # what Lightning says and our stream makes untrue, or what is meant
     "You're resuming from a checkpoint that ended before the epoch ended",
     "Checkpoint directory .* exists and is not empty",
@@ -44,7 +44,7 @@ NOT_SO = (  # what Lightning says and our stream makes untrue, or what is meant
     "Using ModelCheckpoint with manual optimization",
     "The number of training batches .* is smaller than the logging interval",
     "Found .* in eval mode at the start of training",  # train.freeze
-    "It is recommended to use .* when logging on epoch level",  # all processes score all pictures
+    "It is recommended to use .* when logging on epoch level",  # all processes score all images
     "Detected call of `lr_scheduler.step",  # the first step was skipped
 )
 
@@ -77,9 +77,9 @@ def fit(
         origin: Start from these weights instead; `config.model` has their architecture.
         devices: GPUs a machine, or processes where there is no GPU.
         nodes: Machines; each runs the same command (torchrun, SLURM, or MASTER_ADDR and NODE_RANK).
-        overfit: Train and evaluate on the first so many pictures, without augmentation: a working
+        overfit: Train and evaluate on the first so many images, without augmentation: a working
             set-up reaches a high AP soon.
-        fast_dev_run: Two iterations, two pictures evaluated, nothing kept: does everything run?
+        fast_dev_run: Two iterations, two images evaluated, nothing kept: does everything run?
         progress: Show a bar with losses and remaining time.
         announce: Gets the plan before training starts; the plan tries one pass to tell the cost.
 
@@ -94,7 +94,7 @@ def fit(
         MemoryError: Says which field to lower.
     """
     if overfit < 0:
-        raise ValueError(f"--overfit {overfit}: give a number of pictures, from 1")
+        raise ValueError(f"--overfit {overfit}: give a number of images, from 1")
     with _folder(out, fast_dev_run) as out:
         if fast_dev_run:
             config = config.updated(train=_DEV_RUN)
@@ -105,13 +105,13 @@ def fit(
             )
         if not resume and (last.is_file() or (out / store.WEIGHTS_FILE).is_file()):
             raise FileExistsError(f"{out} already holds a run; use --resume or another --out")
-        pictures_each(config.train, devices * nodes)  # refuse before anything is written
+        images_each(config.train, devices * nodes)  # refuse before anything is written
         train_split, val_split = splits(data, config)
         if overfit:
             config = without_augmentation(config)
             train_split = val_split = _first(train_split, overfit)
         elif fast_dev_run and val_split is not None:
-            val_split = _first(val_split, DEV_RUN_PICTURES)
+            val_split = _first(val_split, DEV_RUN_IMAGES)
         given = with_classes(config, train_split)
         if resume:
             refuse_changes(Config.from_file(out / RUN_FILE), given, out)
@@ -291,7 +291,7 @@ def with_classes(config: Config, split: Split) -> Config:
 
 
 def without_augmentation(config: Config) -> Config:
-    """Training pictures exactly as they are at test time."""
+    """Training images exactly as they are at test time."""
     preprocess = config.preprocess
     return config.updated(
         augment={
@@ -308,7 +308,7 @@ def without_augmentation(config: Config) -> Config:
 
 
 def _first(split: Split, count: int) -> Split:
-    """The first pictures that have objects."""
+    """The first images that have objects."""
     records = []
     for record in split.records:
         if any(not a.crowd for a in record.annotations):

@@ -1,8 +1,8 @@
-"""From annotated pictures to training batches: an endless, seekable stream and its loader.
+"""From annotated images to training batches: an endless, seekable stream and its loader.
 
-Everything random about the k-th picture of the stream (which picture, geometry, noise) follows from
+Everything random about the k-th image of the stream (which image, geometry, noise) follows from
 the seed and k alone, so a run resumed at k, with other workers or processes, sees the same
-pictures.
+images.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class TrainBatch:
     draws: list[Corruption]
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return len(self.targets)
 
     def split(self, parts: int) -> list[TrainBatch]:
@@ -55,7 +55,7 @@ class TrainBatch:
         ]
 
     def pin_memory(self) -> TrainBatch:
-        """The pictures in page-locked memory, from where a GPU takes them while it works."""
+        """The images in page-locked memory, from where a GPU takes them while it works."""
         images = ImageBatch(self.images.pixels.pin_memory(), self.images.sizes)
         return TrainBatch(images, self.targets, self.draws)
 
@@ -69,23 +69,23 @@ class TrainStream(Dataset[tuple[Tensor, Targets, Corruption]]):
     """Item k of an endless stream that goes through the data in a new order each epoch.
 
     Args:
-        split: Annotated pictures.
+        split: Annotated images.
         config: Augmentation, proposals, seed, repeats.
     """
 
     def __init__(self, split: Split, config: Config) -> None:
         if not len(split.records):
-            raise DatasetError(f"{split.annotation_file}: no pictures to train on")
+            raise DatasetError(f"{split.annotation_file}: no images to train on")
         self.split = split
         self.config = config
         threshold = config.train.repeat_threshold
         factors = repeat_factors(split, threshold) if threshold else np.ones(len(split.records))
         self.factors = factors
-        self.epoch_length = math.ceil(float(factors.sum()))  # up: no picture is left out
+        self.epoch_length = math.ceil(float(factors.sum()))  # up: no image is left out
         self._order: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Indices of the pictures of an epoch; rare ones appear as often as their factor says.
+        """Indices of the images of an epoch; rare ones appear as often as their factor says.
 
         Every epoch has `epoch_length` items: factors are turned into counts by systematic sampling
         in a random order, whose expectation is the factor.
@@ -96,7 +96,7 @@ class TrainStream(Dataset[tuple[Tensor, Targets, Corruption]]):
         return self._order[1]
 
     def __getitem__(self, k: int) -> tuple[Tensor, Targets, Corruption]:
-        """Picture (3, h, w) uint8, its objects, its random draws."""
+        """Image (3, h, w) uint8, its objects, its random draws."""
         seed = self.config.train.seed
         epoch, position = divmod(k, self.epoch_length)
         record = self.split.records[int(self.order(epoch)[position])]
@@ -130,15 +130,15 @@ def shuffled_repeats(
 def load_augmented(
     record: ImageRecord, config: Config, rng: np.random.Generator
 ) -> tuple[Tensor, Targets]:
-    """One picture and its objects after random geometry and colour."""
-    picture = read_image(record.path)
-    pixels = torch.from_numpy(picture).permute(2, 0, 1)
+    """One image and its objects after random geometry and colour."""
+    image = read_image(record.path)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)
     size = (int(pixels.shape[1]), int(pixels.shape[2]))
     if size != (record.height, record.width):
         raise DatasetError(
-            f"{record.path}: the picture is {size[0]}x{size[1]} (height x width, EXIF rotation "
+            f"{record.path}: the image is {size[0]}x{size[1]} (height x width, EXIF rotation "
             f"applied), its annotations (image {record.id}) say {record.height}x{record.width}; "
-            "correct the annotations, or export the pictures at the annotated size"
+            "correct the annotations, or export the images at the annotated size"
         )
     steps = draw_steps(size, config.augment, rng)
     targets = transform_targets(record, size, steps)
@@ -149,7 +149,7 @@ def load_augmented(
 
 
 def transform_targets(record: ImageRecord, size: tuple[int, int], steps: Sequence[Step]) -> Targets:
-    """Objects of a picture after the geometry; masks are made one at a time, crowds left out."""
+    """Objects of an image after the geometry; masks are made one at a time, crowds left out."""
     annotations = [a for a in record.annotations if not a.crowd]
     boxes = torch.tensor([a.box for a in annotations], dtype=torch.float32).view(-1, 4)
     labels = torch.tensor([a.label for a in annotations], dtype=torch.int64)
@@ -182,7 +182,7 @@ class StreamSampler(Sampler[int]):
     Args:
         stop: End of the stream, a multiple of `batch`.
         start: Where to begin, a multiple of `batch`.
-        batch: Pictures a step, over all processes.
+        batch: Images a step, over all processes.
         share: Which process this is.
     """
 
@@ -211,13 +211,13 @@ class StreamSampler(Sampler[int]):
 
 
 def collate(items: Sequence[tuple[Tensor, Targets, Corruption]]) -> TrainBatch:
-    """Pad pictures to one size."""
+    """Pad images to one size."""
     images = pad_batch([pixels for pixels, _, _ in items])
     return TrainBatch(images, [t for _, t, _ in items], [d for _, _, d in items])
 
 
-def pictures_each(train: TrainConfig, processes: int) -> int:
-    """Pictures of a batch that each of several processes takes.
+def images_each(train: TrainConfig, processes: int) -> int:
+    """Images of a batch that each of several processes takes.
 
     Raises:
         ValueError: The batch cannot be shared out evenly.
@@ -237,9 +237,9 @@ def train_loader(
     """The training stream in batches.
 
     Args:
-        split: Annotated pictures.
+        split: Annotated images.
         config: Batch size, workers, iterations.
-        start: Pictures already seen (iterations done times batch size).
+        start: Images already seen (iterations done times batch size).
         share: Which of several processes this is; a batch is its slice of the step's batch.
 
     Raises:
@@ -248,7 +248,7 @@ def train_loader(
     train, share = config.train, share or Share()
     loader: DataLoader[TrainBatch] = DataLoader(
         TrainStream(split, config),  # type: ignore[arg-type]
-        batch_size=pictures_each(train, share.world),
+        batch_size=images_each(train, share.world),
         sampler=StreamSampler(train.iterations * train.batch_size, start, train.batch_size, share),
         num_workers=train.workers,
         collate_fn=collate,

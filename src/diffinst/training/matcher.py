@@ -1,4 +1,4 @@
-"""Which query learns which object: dynamic-k matching, for all stages and pictures at once.
+"""Which query learns which object: dynamic-k matching, for all stages and images at once.
 
 Each object takes its k cheapest queries, k from how well it is covered; no query serves two
 objects; every object keeps a query whenever there are enough of them (reference/MODEL.md, Matching
@@ -47,7 +47,7 @@ def matching_cost(
     config: MatcherConfig,
     kind: ClassCost = "focal",
 ) -> tuple[Float32[Tensor, "R P G"], Float32[Tensor, "R P G"]]:
-    """Costs and IoUs of every query with every object; R rows are pictures times stages.
+    """Costs and IoUs of every query with every object; R rows are images times stages.
 
     Args:
         logits: (R, P, K).
@@ -55,7 +55,7 @@ def matching_cost(
         target_boxes: (R, G, 4) xyxy pixels, padded.
         target_labels: (R, G) int64, padded with any class.
         valid: (R, G) bool, False where padded.
-        scale: (R, 1, 4) (w, h, w, h) of the unpadded pictures.
+        scale: (R, 1, 4) (w, h, w, h) of the unpadded images.
         config: Weights.
         kind: Form of the class cost.
 

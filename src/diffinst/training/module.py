@@ -32,7 +32,7 @@ from diffinst.training.recompute import recompute_activations
 from diffinst.training.step import TrainingStep, running_statistics
 from diffinst.weights import store
 
-SHEET_PICTURES = 6
+SHEET_IMAGES = 6
 SHEET_SCORE = 0.3
 BAR_TERMS = ("class", "l1", "giou", "dice")
 BEST = "best"
@@ -45,7 +45,7 @@ class DiffusionInstModule(pl.LightningModule):
 
     Args:
         config: Everything.
-        class_counts: (K,) pictures per class, for the federated losses.
+        class_counts: (K,) images per class, for the federated losses.
         pretrained: Start the backbone from ImageNet weights.
         val: Evaluated every `config.train.eval_every` iterations.
         out: Where the best model and sheets of val predictions go.
@@ -209,7 +209,7 @@ class DiffusionInstModule(pl.LightningModule):
             raise FloatingPointError(
                 f"{self._bad} steps in a row without a finite loss and gradient, the last at "
                 f"iteration {self.iteration} with image ids {ids}; lower train.lr ({train.lr:g}), "
-                f"use train.precision 32 (is {train.precision}), or look at these pictures with "
+                f"use train.precision 32 (is {train.precision}), or look at these images with "
                 "`diffinst doctor`; the last checkpoint is intact"
             )
         return False
@@ -240,7 +240,7 @@ class DiffusionInstModule(pl.LightningModule):
         self._sheet, self._failed = [], []
 
     def validation_step(self, batch: list[ImageRecord], batch_index: int) -> None:
-        """Predict one picture."""
+        """Predict one image."""
         assert self._evaluator is not None
         model = DiffusionInst(self.network, self.config)
         limit = self._evaluator.max_detections
@@ -253,12 +253,12 @@ class DiffusionInstModule(pl.LightningModule):
                     self._failed.append(str(error))
                     continue
                 self._evaluator.add(record, found)
-                if len(self._sheet) < SHEET_PICTURES and found.image is not None:
+                if len(self._sheet) < SHEET_IMAGES and found.image is not None:
                     confident = found.above(SHEET_SCORE)
                     self._sheet.append((overlay(found.image, confident), record.path.name))
 
     def on_validation_epoch_end(self) -> None:
-        """Score the pictures of all processes; keep the best model and a sheet of predictions."""
+        """Score the images of all processes; keep the best model and a sheet of predictions."""
         assert self._evaluator is not None
         if self.trainer.world_size > 1:
             self._gather(self._evaluator)

@@ -15,14 +15,14 @@ from diffinst.datasets.split import Split, class_counts
 from diffinst.training.loader import TrainBatch, TrainStream, collate
 from diffinst.training.module import DiffusionInstModule
 
-TRIAL_PICTURES = 2
+TRIAL_IMAGES = 2
 PATIENCE = 5.0  # seconds: a first pass that takes longer is not repeated to be more exact
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Measured on one forward and backward pass over the first pictures of the stream.
+    """Measured on one forward and backward pass over the first images of the stream.
 
     Attributes:
         seconds: Of one iteration, without waiting for data.
@@ -40,7 +40,7 @@ def rehearse(module: DiffusionInstModule, data: Split, config: Config, processes
 
     Args:
         module: To be trained.
-        data: Training pictures.
+        data: Training images.
         config: The run's.
         processes: That share a batch.
     """
@@ -48,7 +48,7 @@ def rehearse(module: DiffusionInstModule, data: Split, config: Config, processes
     device = torch.device("cuda" if on_gpu else "cpu")
     micro = config.train.batch_size // (processes * config.train.accumulate)
     stream = TrainStream(data, config)
-    count = min(micro, TRIAL_PICTURES)
+    count = min(micro, TRIAL_IMAGES)
     batch = collate([stream[k] for k in range(count)]).to(device)
     buffers = {name: value.clone() for name, value in module.named_buffers()}
     learning = sum(p.numel() * 4 for p in module.parameters() if p.requires_grad)
@@ -114,8 +114,8 @@ def describe(
 
     Args:
         config: With the scaling rule applied.
-        train: Training pictures.
-        val: Pictures for evaluation.
+        train: Training images.
+        val: Images for evaluation.
         devices: Processes a machine.
         nodes: Machines.
         cost: From `rehearse`.
@@ -123,20 +123,20 @@ def describe(
     """
     settings = config.train
     counts = class_counts(train)
-    pictures = len(train.records)
+    images = len(train.records)
     classes = ", ".join(
         f"{train.classes[k]} ({counts[k]})" for k in np.argsort(-counts, kind="stable")[:8]
     )
     more = f", and {len(train.classes) - 8} more" if len(train.classes) > 8 else ""
     processes = devices * nodes
     micro = settings.batch_size // (processes * settings.accumulate)
-    epochs = settings.iterations * settings.batch_size / max(pictures, 1)
-    val_text = f"{len(val.records)} pictures, {val.annotation_file}" if val else "none"
+    epochs = settings.iterations * settings.batch_size / max(images, 1)
+    val_text = f"{len(val.records)} images, {val.annotation_file}" if val else "none"
     lines = {
-        "train": f"{pictures} pictures, {train.annotation_file}",
+        "train": f"{images} images, {train.annotation_file}",
         "val": val_text,
-        "classes": f"{len(train.classes)}: {classes}{more} (pictures with each)",
-        "steps": f"{settings.iterations} iterations of {settings.batch_size} pictures "
+        "classes": f"{len(train.classes)}: {classes}{more} (images with each)",
+        "steps": f"{settings.iterations} iterations of {settings.batch_size} images "
         f"({epochs:.1f} epochs), {settings.schedule} schedule, warm-up {settings.warmup}",
         "batch": f"{settings.batch_size} = {processes} process{'es' * (processes > 1)} x "
         f"{settings.accumulate} micro-batch{'es' * (settings.accumulate > 1)} x {micro}",
@@ -158,7 +158,7 @@ def describe(
         small = sum(min(r.height, r.width) * zoom < crop for r in train.records)
         if small:
             lines["crop"] = (
-                f"{small} of {pictures} pictures are smaller than the crop of {crop} even at zoom "
+                f"{small} of {images} images are smaller than the crop of {crop} even at zoom "
                 f"{zoom:g}: they are used whole"
             )
     if cost is not None:
@@ -177,8 +177,8 @@ def _scaling(given: Config | None, config: Config) -> str:
         return ""
     rule, settings = given.train, config.train
     return (
-        f" (linear scaling: {rule.lr:.3g} is for {rule.reference_batch_size} pictures, "
-        f"{rule.iterations} iterations; here {settings.batch_size} pictures)"
+        f" (linear scaling: {rule.lr:.3g} is for {rule.reference_batch_size} images, "
+        f"{rule.iterations} iterations; here {settings.batch_size} images)"
     )
 
 

@@ -13,7 +13,7 @@ from diffinst.models.network import DiffusionInstNetwork
 def recompute_activations(network: DiffusionInstNetwork) -> None:
     """Keep only the inputs of backbone stages and decoder stages for the backward pass.
 
-    The mask branch keeps its activations: computed twice, its BatchNorm would count every picture
+    The mask branch keeps its activations: computed twice, its BatchNorm would count every image
     twice. State dict and results stay as they are.
     """
     for stage in network.decoder.stages:

@@ -52,7 +52,7 @@ class TrainingStep(nn.Module):
     Args:
         network: What learns.
         criterion: What it is told.
-        proposals: N, boxes per picture.
+        proposals: N, boxes per image.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class TrainingStep(nn.Module):
     def draw(
         self, targets: Sequence[Targets], generator: torch.Generator | None = None
     ) -> list[Corruption]:
-        """Random draws of a batch, one picture after the other."""
+        """Random draws of a batch, one image after the other."""
         config = self.network.config.diffusion
         return [Corruption.draw(self.proposals, len(t), config, generator) for t in targets]
 
@@ -84,7 +84,7 @@ class TrainingStep(nn.Module):
         """Losses of one batch.
 
         Args:
-            images: Pictures.
+            images: Images.
             targets: Their objects.
             draws: The randomness; drawn here where None.
             match: Pairs to use instead of matching.
@@ -196,7 +196,7 @@ class TrainingStep(nn.Module):
 
 
 def running_statistics(network: nn.Module) -> list[Tensor]:
-    """What BatchNorm layers in training mode count as pictures go through them."""
+    """What BatchNorm layers in training mode count as images go through them."""
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     return [
         b for norm in norms if norm.training and norm.track_running_stats for b in norm.buffers()

@@ -1,4 +1,4 @@
-"""The trainer's data: the training stream from where the run stands, and the val pictures."""
+"""The trainer's data: the training stream from where the run stands, and the val images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffinst.training.module import DiffusionInstModule
 
 
 class StreamData(pl.LightningDataModule):
-    """Every process takes its slice of each batch, and every n-th val picture."""
+    """Every process takes its slice of each batch, and every n-th val image."""
 
     def __init__(self, train: Split, val: Split | None, config: Config) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class StreamData(pl.LightningDataModule):
         return train_loader(self.train, self.config, start=seen, share=share)
 
     def val_dataloader(self) -> DataLoader[list[ImageRecord]] | list[object]:
-        """One picture at a time; a process for which none is left still takes part in scoring."""
+        """One image at a time; a process for which none is left still takes part in scoring."""
         if self.val is None or not len(self.val.records):
             return []
         assert self.trainer is not None

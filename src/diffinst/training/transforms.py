@@ -1,4 +1,4 @@
-"""Geometry and colour of training pictures: drawn once, applied to pixels, boxes and masks.
+"""Geometry and colour of training images: drawn once, applied to pixels, boxes and masks.
 
 Masks follow by index: every step maps rows to rows and columns to columns, so the whole chain is
     one row index and one column index, and a mask is made at its final size only.
@@ -34,7 +34,7 @@ class Flip:
         return (rows, columns.flip(0)) if self.axis == -1 else (rows.flip(0), columns)
 
     def boxes(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        """(n, 4) xyxy boxes of a picture of `size` (height, width)."""
+        """(n, 4) xyxy boxes of an image of `size` (height, width)."""
         i = 0 if self.axis == -1 else 1
         length = size[1] if self.axis == -1 else size[0]
         flipped = boxes.clone()
@@ -98,7 +98,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class Crop:
-    """A window of a picture; boxes are clipped to it, not recomputed from masks."""
+    """A window of an image; boxes are clipped to it, not recomputed from masks."""
 
     top: int
     left: int
@@ -145,7 +145,7 @@ class MaskMap:
 
     @classmethod
     def of(cls, size: tuple[int, int], steps: Sequence[Step]) -> MaskMap:
-        """The chain of steps for a picture of `size` (height, width)."""
+        """The chain of steps for an image of `size` (height, width)."""
         rows, columns = torch.arange(size[0]), torch.arange(size[1])
         transposed = False
         for step in steps:
@@ -177,7 +177,7 @@ def _hits(occupied: npt.ArrayLike, index: npt.NDArray[np.int64]) -> slice | None
 def draw_steps(
     size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator
 ) -> list[Step]:
-    """Random geometry for a picture: flips, then perhaps resize and crop, then resize (paper, 4.1).
+    """Random geometry for an image: flips, then perhaps resize and crop, then resize (paper, 4.1).
 
     Args:
         size: (height, width).

@@ -21,7 +21,7 @@ TINY = Config.from_preset("tiny")
 
 @pytest.fixture(scope="session")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """6 pictures to train on, 2 to score on; 15 discs and 17 boxes in "train"."""
+    """6 images to train on, 2 to score on; 15 discs and 17 boxes in "train"."""
     folder = tmp_path_factory.mktemp("clean")
     classes = ("disc", "box")
     return make_shapes(folder, train=6, val=2, classes=classes, seed=17, objects=(4, 6))
@@ -39,7 +39,7 @@ class Data:
     def file(self, split: str) -> Path:
         return self.root / "annotations" / f"instances_{split}.json"
 
-    def picture(self, index: int, split: str = "train") -> Path:
+    def image(self, index: int, split: str = "train") -> Path:
         return self.root / split / f"{index:06d}.png"
 
     def save(self) -> None:
@@ -64,7 +64,7 @@ def data(clean: Path, tmp_path: Path) -> Data:
 
 @pytest.fixture(scope="session")
 def trains() -> Callable[[Path], bool]:
-    """Whether training gets through each picture once, and val can be scored."""
+    """Whether training gets through each image once, and val can be scored."""
     return gets_through
 
 

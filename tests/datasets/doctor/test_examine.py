@@ -118,7 +118,7 @@ def _a_list(data: Data, objects: list[Entry]) -> None:
     data.train = objects
 
 
-@plant("no-pictures", (None, None), left=True, also=("unnamed-picture", "class-not-in-train"))
+@plant("no-images", (None, None), left=True, also=("unnamed-image", "class-not-in-train"))
 def _nothing_listed(data: Data, objects: list[Entry]) -> None:
     data.train.update(images=[], annotations=[])
 
@@ -146,7 +146,7 @@ def _negative_size(data: Data, objects: list[Entry]) -> None:
     data.train["images"][0]["width"] = -128
 
 
-@plant("image-entry", (1, None), also=("unnamed-picture",))
+@plant("image-entry", (1, None), also=("unnamed-image",))
 def _no_file_name(data: Data, objects: list[Entry]) -> None:
     del data.train["images"][0]["file_name"]
     objects[:] = [entry for entry in objects if entry["image_id"] != 1]
@@ -223,7 +223,7 @@ def _unknown_absent_class(data: Data, objects: list[Entry]) -> None:
 
 
 @plant("duplicate-image-id", (2, None))
-def _two_pictures_of_one_id(data: Data, objects: list[Entry]) -> None:
+def _two_images_of_one_id(data: Data, objects: list[Entry]) -> None:
     data.train["images"][2]["id"] = 2
     objects[:] = [entry for entry in objects if entry["image_id"] != 3]
 
@@ -255,7 +255,7 @@ def _file_twice(data: Data, objects: list[Entry]) -> None:
 
 
 @plant("unknown-image", (9, 2))
-def _picture_not_listed(data: Data, objects: list[Entry]) -> None:
+def _image_not_listed(data: Data, objects: list[Entry]) -> None:
     objects[1]["image_id"] = 9
 
 
@@ -321,44 +321,44 @@ def _one_moon(data: Data, objects: list[Entry]) -> None:
 
 @plant("imbalance", (None, None), left=True, also=("few-objects", "small-objects"))
 def _a_hundred_boxes_to_a_moon(data: Data, objects: list[Entry]) -> None:
-    _crowded_picture(data, objects, category=1, count=90)
+    _crowded_image(data, objects, category=1, count=90)
     for content in (data.train, data.val):
         content["categories"].append({"id": 3, "name": "moon"})
     objects[0]["category_id"] = 3
 
 
-# --- pictures
+# --- images
 
 
-@plant("missing-picture", (1, None))
+@plant("missing-image", (1, None))
 def _file_is_gone(data: Data, objects: list[Entry]) -> None:
-    data.picture(0).unlink()
+    data.image(0).unlink()
 
 
-@plant("missing-picture", (1, None))
+@plant("missing-image", (1, None))
 def _letter_case(data: Data, objects: list[Entry]) -> None:
     data.train["images"][0]["file_name"] = "000000.PNG"
 
 
-@plant("missing-picture", (1, None))
+@plant("missing-image", (1, None))
 def _other_subfolder(data: Data, objects: list[Entry]) -> None:
     data.train["images"][0]["file_name"] = "a/000000.png"
 
 
-@plant("unreadable-picture", (1, None))
+@plant("unreadable-image", (1, None))
 def _cut_file(data: Data, objects: list[Entry]) -> None:
-    content = data.picture(0).read_bytes()
-    data.picture(0).write_bytes(content[: len(content) // 2])
+    content = data.image(0).read_bytes()
+    data.image(0).write_bytes(content[: len(content) // 2])
 
 
-@plant("unreadable-picture", (1, None))
+@plant("unreadable-image", (1, None))
 def _empty_file(data: Data, objects: list[Entry]) -> None:
-    data.picture(0).write_bytes(b"")
+    data.image(0).write_bytes(b"")
 
 
 @plant("wrong-size", (1, None))
 def _other_size(data: Data, objects: list[Entry]) -> None:
-    Image.open(data.picture(0)).resize((64, 48)).save(data.picture(0))
+    Image.open(data.image(0)).resize((64, 48)).save(data.image(0))
 
 
 @plant("wrong-size", (1, None))
@@ -367,11 +367,11 @@ def _a_wrong_number(data: Data, objects: list[Entry]) -> None:
 
 
 def save_turned(data: Data, orientation: int) -> None:
-    """Picture 0 as JPEG with the EXIF mark."""
+    """ImageEntry 0 as JPEG with the EXIF mark."""
     exif = Image.Exif()
     exif[274] = orientation
-    Image.open(data.picture(0)).save(data.root / "train" / "turned.jpg", exif=exif)
-    data.picture(0).unlink()
+    Image.open(data.image(0)).save(data.root / "train" / "turned.jpg", exif=exif)
+    data.image(0).unlink()
     data.train["images"][0]["file_name"] = "turned.jpg"
 
 
@@ -392,66 +392,66 @@ def _upside_down(data: Data, objects: list[Entry]) -> None:
     save_turned(data, 3)
 
 
-@plant("unnamed-picture", (None, None))
-def _picture_without_entry(data: Data, objects: list[Entry]) -> None:
+@plant("unnamed-image", (None, None))
+def _image_without_entry(data: Data, objects: list[Entry]) -> None:
     Image.new("RGB", (32, 32)).save(data.root / "train" / "extra.png")
 
 
-@plant("duplicate-picture", (1, None))
-def _same_picture_as_bmp(data: Data, objects: list[Entry]) -> None:
-    Image.open(data.picture(0)).save(data.root / "train" / "again.bmp")
+@plant("duplicate-image", (1, None))
+def _same_image_as_bmp(data: Data, objects: list[Entry]) -> None:
+    Image.open(data.image(0)).save(data.root / "train" / "again.bmp")
     data.train["images"].append({**data.train["images"][0], "id": 9, "file_name": "again.bmp"})
     objects.append({**objects[0], "id": 99, "image_id": 9})
 
 
 @plant("leak", (1, None), split="val")
-def _val_picture_in_train(data: Data, objects: list[Entry]) -> None:
-    shutil.copy(data.picture(0, "val"), data.root / "train" / "leaked.png")
+def _val_image_in_train(data: Data, objects: list[Entry]) -> None:
+    shutil.copy(data.image(0, "val"), data.root / "train" / "leaked.png")
     data.train["images"].append({**data.val["images"][0], "id": 9, "file_name": "leaked.png"})
     objects.append({**objects[0], "id": 99, "image_id": 9})
 
 
-@plant("faint-picture", (1, None), left=True)
-def _grey_picture(data: Data, objects: list[Entry]) -> None:
-    Image.new("RGB", (WIDTH, HEIGHT), (90, 90, 90)).save(data.picture(0))
+@plant("faint-image", (1, None), left=True)
+def _grey_image(data: Data, objects: list[Entry]) -> None:
+    Image.new("RGB", (WIDTH, HEIGHT), (90, 90, 90)).save(data.image(0))
 
 
-@plant("faint-picture", (1, None), left=True, also=("16-bit",))
+@plant("faint-image", (1, None), left=True, also=("16-bit",))
 def _twelve_of_sixteen_bits(data: Data, objects: list[Entry]) -> None:
     values = np.linspace(0, 4095, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16)
-    Image.fromarray(values).save(data.picture(0))  # read as 0 to 4095 / 257 = 16
+    Image.fromarray(values).save(data.image(0))  # read as 0 to 4095 / 257 = 16
 
 
 @plant("16-bit", (1, None), left=True)
 def _sixteen_bits(data: Data, objects: list[Entry]) -> None:
     values = np.linspace(0, 65535, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16)
-    Image.fromarray(values).save(data.picture(0))
+    Image.fromarray(values).save(data.image(0))
 
 
 @plant("cmyk", (1, None), left=True)
 def _for_print(data: Data, objects: list[Entry]) -> None:
-    Image.open(data.picture(0)).convert("CMYK").save(data.root / "train" / "print.jpg")
-    data.picture(0).unlink()
+    Image.open(data.image(0)).convert("CMYK").save(data.root / "train" / "print.jpg")
+    data.image(0).unlink()
     data.train["images"][0]["file_name"] = "print.jpg"
 
 
 @plant("alpha", (1, None), left=True)
 def _half_transparent(data: Data, objects: list[Entry]) -> None:
-    picture = Image.open(data.picture(0)).convert("RGBA")
-    picture.putalpha(128)
-    picture.save(data.picture(0))
+    image = Image.open(data.image(0)).convert("RGBA")
+    image.putalpha(128)
+    image.save(data.image(0))
 
 
 @plant("several-pages", (1, None), left=True)
 def _stack(data: Data, objects: list[Entry]) -> None:
-    page = Image.open(data.picture(0))
+    page = Image.open(data.image(0))
     page.save(data.root / "train" / "stack.tif", save_all=True, append_images=[page, page])
-    data.picture(0).unlink()
+    data.image(0).unlink()
     data.train["images"][0]["file_name"] = "stack.tif"
 
 
-@plant("large-picture", (9, None), left=True)
-def _wide_picture(data: Data, objects: list[Entry]) -> None:
+@plant("large-image", (9, None), left=True)
+def _wide_image(data: Data, objects: list[Entry]) -> None:
     values = np.tile(np.arange(4001, dtype=np.uint32) % 256, (20, 1)).astype(np.uint8)
     Image.fromarray(values).save(data.root / "train" / "wide.png")
     image = {"id": 9, "file_name": "wide.png", "height": 20, "width": 4001}
@@ -528,14 +528,14 @@ def _nothing_drawn(data: Data, objects: list[Entry]) -> None:
 
 
 @plant("normalised", (1, 2))
-def _shares_of_the_picture(data: Data, objects: list[Entry]) -> None:
+def _shares_of_the_image(data: Data, objects: list[Entry]) -> None:
     square = data.polygon(1)
     square[:] = [number / (WIDTH, HEIGHT)[i % 2] for i, number in enumerate(square)]
     objects[1]["bbox"] = [70 / WIDTH, 60 / HEIGHT, 20 / WIDTH, 20 / HEIGHT]
 
 
 @plant("rle-size", (1, 2))
-def _mask_of_another_picture(data: Data, objects: list[Entry]) -> None:
+def _mask_of_another_image(data: Data, objects: list[Entry]) -> None:
     objects[1]["segmentation"] = rle_of(np.eye(40))
 
 
@@ -556,7 +556,7 @@ def _cut_runs(data: Data, objects: list[Entry]) -> None:
     objects[3]["segmentation"]["counts"] = "\ud800"  # half a character
 
 
-@plant("outside-picture", (1, 2))
+@plant("outside-image", (1, 2))
 def _far_right(data: Data, objects: list[Entry]) -> None:
     square = data.polygon(1)
     square[::2] = [x + WIDTH for x in square[::2]]
@@ -564,7 +564,7 @@ def _far_right(data: Data, objects: list[Entry]) -> None:
 
 @plant("partly-outside", (1, 2))
 def _over_the_edge(data: Data, objects: list[Entry]) -> None:
-    square = data.polygon(1)  # 70 to 90 becomes 118 to 138, the picture ends at 128
+    square = data.polygon(1)  # 70 to 90 becomes 118 to 138, the image ends at 128
     square[::2] = [x + 48 for x in square[::2]]
     objects[1]["bbox"] = [118, 60, 20, 20]
 
@@ -627,12 +627,12 @@ def _group(data: Data, objects: list[Entry]) -> None:
 
 
 @plant("no-objects", (1, None), left=True)
-def _bare_picture(data: Data, objects: list[Entry]) -> None:
+def _bare_image(data: Data, objects: list[Entry]) -> None:
     objects[:] = [entry for entry in objects if entry["image_id"] != 1]
 
 
-def _crowded_picture(data: Data, objects: list[Entry], category: int, count: int) -> None:
-    """Dots of 2 x 2 pixels on a grid, on picture 2."""
+def _crowded_image(data: Data, objects: list[Entry], category: int, count: int) -> None:
+    """Dots of 2 x 2 pixels on a grid, on image 2."""
     for number in range(count):
         y, x = divmod(number, 60)
         dot = [2 * x, 4 * y, 2 * x + 2, 4 * y, 2 * x + 2, 4 * y + 2, 2 * x, 4 * y + 2]
@@ -642,12 +642,12 @@ def _crowded_picture(data: Data, objects: list[Entry], category: int, count: int
 
 @plant("many-objects", (2, None), left=True, also=("small-objects",))
 def _crowded(data: Data, objects: list[Entry]) -> None:
-    _crowded_picture(data, objects, category=1, count=120)
+    _crowded_image(data, objects, category=1, count=120)
 
 
 @plant("small-objects", left=True)
 def _dots(data: Data, objects: list[Entry]) -> None:
-    _crowded_picture(data, objects, category=1, count=30)
+    _crowded_image(data, objects, category=1, count=30)
 
 
 @plant("refused", (None, None), left=True)
@@ -672,8 +672,8 @@ def test_nothing_is_found_in_clean_data(clean: Path, trains: Trains) -> None:
     assert report.findings == ()
     assert not report.breaks
     assert report.verdicts == {
-        "train": "loads: 6 pictures, 32 objects, 2 classes",
-        "val": "loads: 2 pictures, 10 objects, 2 classes",
+        "train": "loads: 6 images, 32 objects, 2 classes",
+        "val": "loads: 2 images, 10 objects, 2 classes",
     }
     assert trains(clean)
 
@@ -729,7 +729,7 @@ def test_all_defects_at_once_are_found_at_once(data: Data, tmp_path: Path, train
     assert trains(tmp_path / "fixed")
 
 
-UNFIT = ("far away", "wide picture", "mask lies on its side")  # to be piled on others
+UNFIT = ("far away", "wide image", "mask lies on its side")  # to be piled on others
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -768,7 +768,7 @@ def test_count_is_of_all_and_places_are_the_first_few(data: Data) -> None:
 
 
 def test_summary_counts_what_can_be_used(tmp_path: Path) -> None:
-    """Squares of side 4, 4 and 10 on one picture and nothing on the other; one is a crowd."""
+    """Squares of side 4, 4 and 10 on one image and nothing on the other; one is a crowd."""
     root = make_shapes(tmp_path, train=2, val=0, size=(32, 40), classes=("disc", "box"))
     content = json.loads((root / "annotations" / "instances_train.json").read_text("utf-8"))
     squares = [(0, 0, 4, 0), (8, 8, 4, 0), (20, 20, 10, 0), (0, 20, 6, 1)]
@@ -784,10 +784,10 @@ def test_summary_counts_what_can_be_used(tmp_path: Path) -> None:
     ]
     (root / "annotations" / "instances_train.json").write_text(json.dumps(content), "utf-8")
     summary, _ = examine(root).summaries
-    assert summary.pictures == 2
+    assert summary.images == 2
     assert summary.objects == 3
     assert summary.classes == (1, 2)
-    assert summary.per_picture == (1.5, 3)  # of 3 and 0
+    assert summary.per_image == (1.5, 3)  # of 3 and 0
     # sorted 4, 4, 10: 5 % lie at 4, half at 4, 95 % at 4 + 0.9 * 6
     assert summary.sides == pytest.approx((4, 4, 9.4))
     assert summary.side_shares == pytest.approx((2 / 3, 1 / 3, 0, 0, 0))
@@ -817,12 +817,12 @@ def test_no_folder_and_a_file_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_may_not_be_read_is_said(data: Data) -> None:
-    data.picture(0).chmod(0)
+    data.image(0).chmod(0)
     data.file("val").chmod(0)
-    if os.access(data.picture(0), os.R_OK):
+    if os.access(data.image(0), os.R_OK):
         pytest.skip("root may read everything")
     report = examine(data.root)
-    place = found(report, "unreadable-picture", "train").places[0]
+    place = found(report, "unreadable-image", "train").places[0]
     assert "may not be read; check its permissions" in place.detail
     assert "Permission denied" in found(report, "broken-file", "val").places[0].detail
 
@@ -833,7 +833,7 @@ def test_folder_that_may_not_be_read_is_said(data: Data) -> None:
     try:
         if os.access(folder, os.R_OK):
             pytest.skip("root may read everything")
-        finding = found(examine(data.root), "missing-picture", "train")
+        finding = found(examine(data.root), "missing-image", "train")
     finally:
         folder.chmod(0o755)
     assert finding.count == 6
@@ -844,7 +844,7 @@ def test_folder_that_may_not_be_read_is_said(data: Data) -> None:
 
 SQUARE = [70.0, 60.0, 90.0, 60.0, 90.0, 80.0, 70.0, 80.0]
 REPAIRED_TO_THE_SQUARE = ["flat polygon", "nested points", "list of points", "corners"]
-REPAIRED_TO_THE_SQUARE += ["one number too many", "two points", "shares of the picture"]
+REPAIRED_TO_THE_SQUARE += ["one number too many", "two points", "shares of the image"]
 REPAIRED_TO_THE_SQUARE += ["flat box", "box elsewhere"]
 
 

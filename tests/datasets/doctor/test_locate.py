@@ -24,7 +24,7 @@ NAMES = [
     ("train/a.png", "a.png", ""),
     ("b.png", "deep/b.png", ""),
     ("deep\\b.png", "deep/b.png", ""),
-    ("C:\\pictures\\b.png", "deep/b.png", ""),
+    ("C:\\images\\b.png", "deep/b.png", ""),
     ("/nowhere/b.png", "deep/b.png", ""),
     ("wrong/b.png", "deep/b.png", "but deep/b.png is there"),
     ("case.png", "other/Case.png", "but other/Case.png is there"),

@@ -28,7 +28,7 @@ def repaired(data: Data, split: str = "train") -> dict[str, Any]:
 
 
 def test_repair_keeps_what_is_sound(data: Data, tmp_path: Path) -> None:
-    """Every field, also those nobody reads, and every byte of the pictures."""
+    """Every field, also those nobody reads, and every byte of the images."""
     data.train["licenses"] = [{"id": 1}]
     data.train["images"][0]["camera"] = {"gain": 2.0}
     data.train["annotations"][0]["score"] = 0.5
@@ -36,7 +36,7 @@ def test_repair_keeps_what_is_sound(data: Data, tmp_path: Path) -> None:
         content["categories"][0]["supercategory"] = "shape"
     data.save()
     done = repair.write(examine(data.root), tmp_path / "fixed")
-    assert (done.pictures, done.objects) == ((8, 8), (42, 42))
+    assert (done.images, done.objects) == ((8, 8), (42, 42))
     for split, content in (("train", data.train), ("val", data.val)):
         written = tmp_path / "fixed" / "annotations" / f"instances_{split}.json"
         assert json.loads(written.read_text(encoding="utf-8")) == content
@@ -51,10 +51,10 @@ def test_what_json_does_not_know_becomes_null(data: Data) -> None:
     assert repaired(data)["annotations"][0]["score"] is None
 
 
-def test_turned_picture_is_written_as_it_was_annotated(data: Data, tmp_path: Path) -> None:
+def test_turned_image_is_written_as_it_was_annotated(data: Data, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
-    Image.open(data.picture(0)).save(data.root / "train" / "turned.jpg", exif=exif)
+    Image.open(data.image(0)).save(data.root / "train" / "turned.jpg", exif=exif)
     data.train["images"][0]["file_name"] = "turned.jpg"
     image = repaired(data)["images"][0]
     assert (image["file_name"], image["height"], image["width"]) == ("turned.png", HEIGHT, WIDTH)
@@ -64,16 +64,16 @@ def test_turned_picture_is_written_as_it_was_annotated(data: Data, tmp_path: Pat
         np.testing.assert_array_equal(np.asarray(written), np.asarray(stored))
 
 
-def test_copy_of_a_picture_with_more_objects_is_kept(data: Data) -> None:
-    Image.open(data.picture(0)).save(data.root / "train" / "again.bmp")
+def test_copy_of_a_image_with_more_objects_is_kept(data: Data) -> None:
+    Image.open(data.image(0)).save(data.root / "train" / "again.bmp")
     image = {**data.train["images"][0], "id": 9, "file_name": "again.bmp"}
     data.train["images"].insert(0, image)
     data.train["annotations"].append({**data.train["annotations"][0], "id": 99, "image_id": 9})
     assert [image["id"] for image in repaired(data)["images"]] == [1, 2, 3, 4, 5, 6]
 
 
-def test_leaked_picture_is_left_out_of_train_alone(data: Data, tmp_path: Path) -> None:
-    shutil.copy(data.picture(0, "val"), data.root / "train" / "leaked.png")
+def test_leaked_image_is_left_out_of_train_alone(data: Data, tmp_path: Path) -> None:
+    shutil.copy(data.image(0, "val"), data.root / "train" / "leaked.png")
     data.train["images"].append({**data.val["images"][0], "id": 9, "file_name": "leaked.png"})
     assert [image["id"] for image in repaired(data)["images"]] == [1, 2, 3, 4, 5, 6]
     assert len(list((tmp_path / "fixed" / "val").iterdir())) == 2
@@ -118,13 +118,13 @@ def test_class_numbers_of_train_hold_everywhere(data: Data) -> None:
     assert {entry["category_id"] for entry in content["annotations"]} == {1, 2}
 
 
-def test_pictures_from_elsewhere_get_names_of_their_own(
+def test_images_from_elsewhere_get_names_of_their_own(
     data: Data, tmp_path: Path, trains: Trains
 ) -> None:
     """Absolute paths of two folders with files of one name."""
     for index, folder in enumerate(("a", "b")):
         (tmp_path / folder).mkdir()
-        target = shutil.move(data.picture(index), tmp_path / folder / "same.png")
+        target = shutil.move(data.image(index), tmp_path / folder / "same.png")
         data.train["images"][index]["file_name"] = str(target)
     names = [image["file_name"] for image in repaired(data)["images"]]
     assert names[:2] == ["same.png", "same-2.png"]

@@ -1,4 +1,4 @@
-"""The pictures to look at: full to empty, and those concerned by a finding."""
+"""The images to look at: full to empty, and those concerned by a finding."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from diffinst.datasets.doctor.samples import one_per_finding, spread
 Data = Any  # of conftest.py
 
 
-def test_spread_goes_from_the_fullest_picture_to_the_emptiest(clean: Path) -> None:
+def test_spread_goes_from_the_fullest_image_to_the_emptiest(clean: Path) -> None:
     report = examine(clean)
     counts = [len(sample.drawn) for sample in spread(report.splits, 8)]
     assert counts == sorted(counts, reverse=True)
@@ -35,14 +35,14 @@ def test_finding_shows_the_objects_it_is_about(data: Data) -> None:
     assert drawn.name == "disc"
 
 
-def test_finding_about_a_picture_shows_all_of_it_and_unseen_ones_nothing(data: Data) -> None:
-    data.picture(0).unlink()
+def test_finding_about_a_image_shows_all_of_it_and_unseen_ones_nothing(data: Data) -> None:
+    data.image(0).unlink()
     data.train["images"][1]["height"] = 95
-    (data.root / "train" / "extra.png").write_bytes(data.picture(2).read_bytes())
+    (data.root / "train" / "extra.png").write_bytes(data.image(2).read_bytes())
     data.save()
     report = examine(data.root)
     shown = {s.title.split("\n")[0]: s for s in one_per_finding(report.splits, report.findings)}
-    assert shown.keys() == {"wrong-size", "unnamed-picture"}
+    assert shown.keys() == {"wrong-size", "unnamed-image"}
     assert len(shown["wrong-size"].drawn) == 6
-    assert shown["unnamed-picture"].path == data.root / "train" / "extra.png"
-    assert shown["unnamed-picture"].drawn == ()
+    assert shown["unnamed-image"].path == data.root / "train" / "extra.png"
+    assert shown["unnamed-image"].drawn == ()

@@ -29,15 +29,15 @@ def share_line(kind: int, x: float, y: float) -> str:
 
 @pytest.fixture(scope="module")
 def clean_labels(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same pictures, four squares on each."""
+    """The same images, four squares on each."""
     root = tmp_path_factory.mktemp("labels")
     (root / "data.yaml").write_text(
         "names: [disc, box]\nnc: 2\ntrain: images/train\nval: images/val\n", "utf-8"
     )
     for split in ("train", "val"):
         shutil.copytree(clean / split, root / "images" / split)
-        for picture in (root / "images" / split).iterdir():
-            file = root / "labels" / split / f"{picture.stem}.txt"
+        for image in (root / "images" / split).iterdir():
+            file = root / "labels" / split / f"{image.stem}.txt"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("\n".join(share_line(*square) for square in SQUARES) + "\n", "utf-8")
     return root
@@ -94,9 +94,9 @@ LINES = [
     ("duplicate-class-name", "train", renamed("disc", "box"), "'box': classes 0, 1"),
     ("no-label-files", "train", lambda root: shutil.rmtree(root / "labels/train"), "looked for"),
     ("missing-label-file", "train", lambda root: (root / FIRST).unlink(), FIRST),
-    ("label-without-picture", "val", edit_file("labels/val/x.txt", lambda _: ""), "val/x.txt"),
-    ("missing-picture", "train", listed, "gone.png"),
-    ("unreadable-picture", "train", emptied, "the file is empty"),
+    ("label-without-image", "val", edit_file("labels/val/x.txt", lambda _: ""), "val/x.txt"),
+    ("missing-image", "train", listed, "gone.png"),
+    ("unreadable-image", "train", emptied, "the file is empty"),
 ]
 
 
@@ -108,7 +108,7 @@ def test_everything_that_can_be_said_of_labels_is_planted() -> None:
 def test_nothing_is_found_in_clean_labels(clean_labels: Path, trains: Trains) -> None:
     report = examine(clean_labels)
     assert report.findings == ()
-    assert [(s.pictures, s.objects) for s in report.summaries] == [(6, 24), (2, 8)]
+    assert [(s.images, s.objects) for s in report.summaries] == [(6, 24), (2, 8)]
     assert examine(clean_labels / "data.yaml").findings == ()
     assert trains(clean_labels)
 

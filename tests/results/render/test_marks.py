@@ -14,7 +14,7 @@ from diffinst.results.render.marks import PALETTE, check_image, contour, instanc
 
 
 def boxes_only(corners: list[tuple[int, int, int, int]]) -> Instances:
-    """Instances with empty masks on a 90 x 130 picture; the scores rise."""
+    """Instances with empty masks on a 90 x 130 image; the scores rise."""
     n = len(corners)
     return Instances(
         boxes=torch.tensor(corners, dtype=torch.float32).reshape(-1, 4),
@@ -63,7 +63,7 @@ def test_the_highest_score_takes_the_first_colour() -> None:
     assert instance_colors(boxes_only([])) == []
 
 
-def test_only_the_picture_of_the_result_is_taken() -> None:
+def test_only_the_image_of_the_result_is_taken() -> None:
     check_image(np.zeros((4, 6, 3), dtype=np.uint8), (4, 6))
     for other in (np.zeros((6, 4, 3), dtype=np.uint8), np.zeros((4, 6, 3))):
         with pytest.raises(ValueError, match=r"uint8 \(4, 6, 3\)"):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from diffinst.datasets.doctor.kind import Kind, Kinds
 from diffinst.datasets.doctor.said_of_entries import ENTRIES
+from diffinst.datasets.doctor.said_of_images import IMAGES
 from diffinst.datasets.doctor.said_of_labels import LABELS
 from diffinst.datasets.doctor.said_of_objects import OBJECTS
-from diffinst.datasets.doctor.said_of_pictures import PICTURES
 
 _LAST: Kinds = {
     "refused": Kind(
@@ -17,4 +17,4 @@ _LAST: Kinds = {
     ),
 }
 
-CATALOGUE: Kinds = {**ENTRIES, **PICTURES, **OBJECTS, **LABELS, **_LAST}
+CATALOGUE: Kinds = {**ENTRIES, **IMAGES, **OBJECTS, **LABELS, **_LAST}

@@ -13,7 +13,7 @@ from diffinst.datasets.doctor.geometry import Box
 from diffinst.datasets.doctor.tables import (
     LARGEST_SIDE,
     Entry,
-    Picture,
+    ImageEntry,
     Problems,
     Spelled,
     Tables,
@@ -28,7 +28,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 _Named: TypeAlias = tuple[int, str, Entry]
 _LISTS = ("images", "annotations", "categories")
 FREQUENCIES = ("r", "c", "f")  # LVIS: rare, common, frequent
-LISTS_OF_CLASSES = ("neg_category_ids", "not_exhaustive_category_ids")  # LVIS, of a picture
+LISTS_OF_CLASSES = ("neg_category_ids", "not_exhaustive_category_ids")  # LVIS, of an image
 _LINKED = (  # ids that are compared with each other
     (("images", "id"), ("annotations", "image_id")),
     (("categories", "id"), ("annotations", "category_id")),
@@ -40,7 +40,7 @@ def read_tables(files: SplitFiles, notes: Notebook) -> Tables | None:
     """Read a COCO or LVIS file as far as it goes, noting whatever is wrong with its entries.
 
     Returns:
-        Pictures with their annotations; None if the file is broken as a whole.
+        Images with their annotations; None if the file is broken as a whole.
     """
     content = read_json(files, notes)
     if content is None:
@@ -48,7 +48,7 @@ def read_tables(files: SplitFiles, notes: Notebook) -> Tables | None:
     tables = Tables(files, extra={k: v for k, v in content.items() if k not in _LISTS})
     spelled: Spelled = {}
     _read_classes(tables, content, spelled, notes)
-    tables.pictures = _read_pictures(tables, content, spelled, notes)
+    tables.images = _read_images(tables, content, spelled, notes)
     _read_things(tables, content, spelled, notes)
     _check_spelling(tables, spelled, notes)
     return tables
@@ -103,10 +103,10 @@ def _without_root(named: list[_Named], content: Entry) -> list[_Named]:
     ]
 
 
-def _read_pictures(
+def _read_images(
     tables: Tables, content: Entry, spelled: Spelled, notes: Notebook
-) -> list[Picture]:
-    pictures: list[Picture] = []
+) -> list[ImageEntry]:
+    images: list[ImageEntry] = []
     for index, entry in entries(content, "images"):
         problems = Problems(entry, "images", spelled)
         number = problems.id("id")
@@ -123,22 +123,22 @@ def _read_pictures(
             continue
         size = (height, width) if height is not None and width is not None else None
         path = tables.files.images / file_name
-        picture = Picture(number, file_name, size, path, entry, other_name=address)
-        pictures.append(picture)
+        image = ImageEntry(number, file_name, size, path, entry, other_name=address)
+        images.append(image)
         for key in LISTS_OF_CLASSES:
             listed = entry.get(key)
             known = known_classes(listed, tables.renumbered)
             if listed is not None and listed != known:
                 detail = f"{key}: {reprlib.repr(listed)}"
-                notes.add("lvis-classes", tables.name, picture.place(detail))
-    for number, twins in repeated(pictures, lambda picture: picture.id):
+                notes.add("lvis-classes", tables.name, image.place(detail))
+    for number, twins in repeated(images, lambda image: image.id):
         names = [twin.file_name for twin in twins]
         place = Place(number, names[0], None, f"stands for {', '.join(names)}")
         notes.add("duplicate-image-id", tables.name, place)
         same = len(set(names)) == 1
         for twin in twins[1:] if same else twins:
             twin.kept = False
-    return pictures
+    return images
 
 
 def known_classes(listed: object, renumbered: Mapping[int, int]) -> list[int]:
@@ -149,9 +149,9 @@ def known_classes(listed: object, renumbered: Mapping[int, int]) -> list[int]:
 
 
 def _read_things(tables: Tables, content: Entry, spelled: Spelled, notes: Notebook) -> None:
-    owners: dict[int, Picture] = {}
-    for picture in tables.pictures:
-        owners.setdefault(picture.id, picture)
+    owners: dict[int, ImageEntry] = {}
+    for image in tables.images:
+        owners.setdefault(image.id, image)
     places: dict[int, list[Place]] = defaultdict(list)
     for index, entry in entries(content, "annotations"):
         problems = Problems(entry, "annotations", spelled)
@@ -245,9 +245,7 @@ def compare_classes(splits: list[Tables], notes: Notebook) -> None:
 
 def _used(tables: Tables) -> list[str]:
     return [
-        tables.classes[thing.category_id]
-        for picture in tables.kept
-        for thing in picture.kept_things
+        tables.classes[thing.category_id] for image in tables.kept for thing in image.kept_things
     ]
 
 
@@ -264,8 +262,8 @@ def unite_classes(splits: list[Tables]) -> None:
     for tables in splits:
         new = {number: numbers[name] for number, name in tables.classes.items()}
         tables.renumbered = {old: new[i] for old, i in tables.renumbered.items()}
-        for picture in tables.pictures:
-            for thing in picture.things:
+        for image in tables.images:
+            for thing in image.things:
                 thing.category_id = new.get(thing.category_id, thing.category_id)
         ordered = sorted(numbers.items(), key=lambda item: item[1])
         tables.classes = {number: name for name, number in ordered}

@@ -59,13 +59,13 @@ class Report:
 def examine(
     root: str | Path, progress: Callable[[str, int, int], None] = lambda *_: None
 ) -> Report:
-    """Examine a dataset: its files, every entry, every picture, every mask. Nothing is written.
+    """Examine a dataset: its files, every entry, every image, every mask. Nothing is written.
 
-    Pictures are opened a few at a time; the annotations are kept in memory.
+    Images are opened a few at a time; the annotations are kept in memory.
 
     Args:
         root: The folder, or a YOLO data.yaml.
-        progress: Called with (split, pictures looked at, pictures in all).
+        progress: Called with (split, images looked at, images in all).
 
     Raises:
         DatasetError: There is no such folder, or it may not be read.
@@ -88,7 +88,7 @@ def examine(
             disk.look(tables, notes, partial(progress, name))
             objects.inspect(tables, notes)
             splits.append(tables)
-    disk.compare_pictures(splits, notes)
+    disk.compare_images(splits, notes)
     disk.find_unnamed(splits, notes)
     compare_classes(splits, notes)
     summaries = [summarise(tables) for tables in splits]
@@ -110,7 +110,7 @@ def _note_missing(root: Path, name: str, notes: Notebook) -> None:
         reason = str(error)
     else:
         return
-    annotated = reason.startswith("no pictures for split")
+    annotated = reason.startswith("no images for split")
     code = "no-val" if name == "val" and not annotated else "missing-split"
     notes.add(code, name, Place(detail=reason))
 
@@ -136,4 +136,4 @@ def _verdict(root: Path, name: str, notes: Notebook) -> str:
             notes.add("refused", name, Place(detail=str(error)))
         return f"is refused: {error}"
     count = sum(len(record.annotations) for record in split.records)
-    return f"loads: {len(split.records)} pictures, {count} objects, {len(split.classes)} classes"
+    return f"loads: {len(split.records)} images, {count} objects, {len(split.classes)} classes"

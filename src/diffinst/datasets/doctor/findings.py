@@ -18,7 +18,7 @@ class Place:
 
     Attributes:
         image_id: As in the file.
-        file_name: Of the picture (or of the file in question).
+        file_name: Of the image (or of the file in question).
         annotation_id: As in the file.
         detail: What is special about this place.
     """

@@ -1,4 +1,4 @@
-"""How do boxes (xyxy) lie to each other and to their picture?"""
+"""How do boxes (xyxy) lie to each other and to their image?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pycocotools import mask as mask_utils
 
 from diffinst.datasets.segmentation import RLE, Segmentation
 
-EDGE = 2.0  # pixels: rounding takes coordinates so far beyond the edge of a picture
+EDGE = 2.0  # pixels: rounding takes coordinates so far beyond the edge of an image
 
 Box: TypeAlias = tuple[float, float, float, float]
 Size: TypeAlias = tuple[int, int]
@@ -40,14 +40,14 @@ def iou(a: Box, b: Box) -> float:
 
 
 def has_area_inside(box: Box, size: Size) -> bool:
-    """Whether something of the box lies on a picture of (height, width)."""
+    """Whether something of the box lies on an image of (height, width)."""
     left, right = (min(max(value, 0.0), float(size[1])) for value in box[::2])
     top, bottom = (min(max(value, 0.0), float(size[0])) for value in box[1::2])
     return right > left and bottom > top
 
 
 def beyond(box: Box, size: Size) -> str:
-    """How far the box reaches beyond the sides of the picture, in words; empty: it does not."""
+    """How far the box reaches beyond the sides of the image, in words; empty: it does not."""
     left, top, right, bottom = box
     height, width = size
     over = {"left": -left, "top": -top, "right": right - width, "bottom": bottom - height}

@@ -1,4 +1,4 @@
-"""Where is the picture that an entry names, if its name is not quite right?"""
+"""Where is the image that an entry names, if its name is not quite right?"""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from diffinst.io.images import ImageReadError, list_images
 
 
 class Folder:
-    """The pictures of a split, listed when a name in it is not found at once."""
+    """The images of a split, listed when a name in it is not found at once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._by_name: dict[str, list[Path]] | None = None
 
     def find(self, name: str, other: str) -> tuple[Path | None, str]:
-        """Look for a picture by its name, or by the other name that it may have.
+        """Look for an image by its name, or by the other name that it may have.
 
         Returns:
             The file, or None; and what is wrong with the name: empty where the readers, which
-            forgive a good deal (see `diffinst.datasets.pictures`), find it, too.
+            forgive a good deal (see `diffinst.datasets.images`), find it, too.
         """
         for variant in self._variants(name, other):
             if os.path.isfile(self.root / variant):  # where Path's own raises: may not be read
@@ -59,16 +59,16 @@ class Folder:
         return ".." in parts or os.path.isabs(name) or parts[0][1:] == ":"
 
     def _named(self, name: str) -> list[Path]:
-        """The pictures of this name in any subfolder, whatever the letter case."""
+        """The images of this name in any subfolder, whatever the letter case."""
         if self._by_name is None:
             self._by_name = defaultdict(list)
-            for path in pictures_in(self.root):
+            for path in images_in(self.root):
                 self._by_name[path.name.lower()].append(path)
         return self._by_name.get(name.lower(), [])
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The picture files below a folder, possibly none."""
+def images_in(folder: Path) -> list[Path]:
+    """The image files below a folder, possibly none."""
     try:
         return list_images([folder])
     except ImageReadError:  # there are none, or it may not be read: the entries will tell

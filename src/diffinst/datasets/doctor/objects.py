@@ -19,7 +19,7 @@ from diffinst.datasets.doctor.geometry import (
     shown,
 )
 from diffinst.datasets.doctor.segmentations import SAME_BOX, drawable
-from diffinst.datasets.doctor.tables import Picture, Tables, Thing
+from diffinst.datasets.doctor.tables import ImageEntry, Tables, Thing
 from diffinst.datasets.segmentation import RLE, Segmentation, compressed
 
 SURELY_XYXY = 0.9  # IoU with the mask's box
@@ -36,28 +36,28 @@ def inspect(tables: Tables, notes: Notebook) -> None:
     Afterwards a thing that is kept has a mask, and its box and its area are right or None.
     """
     shares = tables.files.format == "yolo"
-    for picture in tables.pictures:
-        size = picture.size
-        for thing in picture.things:
-            if size is None or not thing.kept:  # the picture cannot be read, or no such class
+    for image in tables.images:
+        size = image.size
+        for thing in image.things:
+            if size is None or not thing.kept:  # the image cannot be read, or no such class
                 thing.kept = False
                 continue
 
             noted: set[str] = set()
-            note = _noting(notes, tables.name, picture, thing, noted)
+            note = _noting(notes, tables.name, image, thing, noted)
             segmentation = drawable(thing.segmentation, size, thing.box, note, shares=shares)
             if "normalised" in noted:
                 thing.box = None  # it may be in either unit
             thing.kept = segmentation is not None and _draw(thing, segmentation, size, note)
-        _compare(picture, tables, notes)
+        _compare(image, tables, notes)
 
 
-def _noting(notes: Notebook, split: str, picture: Picture, thing: Thing, noted: set[str]) -> _Note:
+def _noting(notes: Notebook, split: str, image: ImageEntry, thing: Thing, noted: set[str]) -> _Note:
     """Notes what is wrong with one thing, and remembers which codes."""
 
     def note(code: str, detail: str) -> None:
         noted.add(code)
-        notes.add(code, split, picture.place_of(thing, detail))
+        notes.add(code, split, image.place_of(thing, detail))
 
     return note
 
@@ -75,7 +75,7 @@ def _draw(thing: Thing, segmentation: Segmentation, size: Size, note: _Note) -> 
     pixels = float(mask_utils.area(thing.mask))
     if pixels == 0:
         outside = around is not None and not has_area_inside(around, size)
-        note("outside-picture" if outside else "empty-mask", "")
+        note("outside-image" if outside else "empty-mask", "")
         return False
     if around is not None and beyond(around, size):
         note("partly-outside", beyond(around, size))
@@ -122,20 +122,20 @@ def _check_area(thing: Thing, pixels: float, note: _Note) -> None:
         thing.area = None
 
 
-def _compare(picture: Picture, tables: Tables, notes: Notebook) -> None:
-    """Note masks that stand twice on a picture; of one class, the first is kept."""
-    for _, twins in repeated(picture.kept_things, _counts):
+def _compare(image: ImageEntry, tables: Tables, notes: Notebook) -> None:
+    """Note masks that stand twice on an image; of one class, the first is kept."""
+    for _, twins in repeated(image.kept_things, _counts):
         first = twins[0]
         classes = {first.category_id}
         for thing in twins[1:]:
             if thing.category_id in classes:
-                place = picture.place_of(thing, f"the same as annotation {first.id}")
+                place = image.place_of(thing, f"the same as annotation {first.id}")
                 notes.add("duplicate-annotation", tables.name, place)
                 thing.kept = False
             else:
                 names = f"'{tables.classes[first.category_id]}' (annotation {first.id})"
                 detail = f"'{tables.classes[thing.category_id]}', also {names}"
-                notes.add("two-classes", tables.name, picture.place_of(thing, detail))
+                notes.add("two-classes", tables.name, image.place_of(thing, detail))
                 classes.add(thing.category_id)
 
 

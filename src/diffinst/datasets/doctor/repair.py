@@ -18,7 +18,7 @@ from pycocotools import mask as mask_utils
 from diffinst.datasets.doctor.entries import FREQUENCIES, LISTS_OF_CLASSES, known_classes
 from diffinst.datasets.doctor.examine import Report
 from diffinst.datasets.doctor.geometry import mask_box
-from diffinst.datasets.doctor.tables import Entry, Picture, Tables, Thing
+from diffinst.datasets.doctor.tables import Entry, ImageEntry, Tables, Thing
 from diffinst.datasets.load import load_split
 from diffinst.datasets.segmentation import DatasetError
 
@@ -29,12 +29,12 @@ class Repaired:
 
     Attributes:
         out: The new folder.
-        pictures: Written, and named by the original.
+        images: Written, and named by the original.
         objects: Written, and listed by the original.
     """
 
     out: Path
-    pictures: tuple[int, int]
+    images: tuple[int, int]
     objects: tuple[int, int]
 
 
@@ -48,7 +48,7 @@ def write(
     Args:
         report: What `examine` found.
         out: A folder that does not exist yet, or is empty.
-        progress: Called with (pictures copied, pictures in all).
+        progress: Called with (images copied, images in all).
 
     Raises:
         DatasetError: Something breaks training and has to be corrected by hand.
@@ -58,24 +58,24 @@ def write(
     out = Path(os.path.realpath(out))
     _check_repairable(report)
     check_free(out, [report.root, *(tables.files.images for tables in report.splits)])
-    pairs = [(tables, picture) for tables in report.splits for picture in tables.kept]
+    pairs = [(tables, image) for tables in report.splits for image in tables.kept]
     with _complete_or_absent(out) as folder:
         done = 0
         for tables in report.splits:
             names = _file_names(tables)
-            for picture in tables.kept:
-                _copy(picture, folder / tables.name / names[picture])
+            for image in tables.kept:
+                _copy(image, folder / tables.name / names[image])
                 done += 1
                 progress(done, len(pairs))
             (folder / tables.name).mkdir(exist_ok=True)
             _write_json(folder / "annotations" / f"instances_{tables.name}.json", tables, names)
         for tables in report.splits:
             load_split(folder, tables.name)
-    things = [thing for tables in report.splits for p in tables.pictures for thing in p.things]
+    things = [thing for tables in report.splits for p in tables.images for thing in p.things]
     return Repaired(
         out,
-        (len(pairs), sum(len(tables.pictures) for tables in report.splits)),
-        (sum(len(picture.kept_things) for _, picture in pairs), len(things)),
+        (len(pairs), sum(len(tables.images) for tables in report.splits)),
+        (sum(len(image.kept_things) for _, image in pairs), len(things)),
     )
 
 
@@ -123,47 +123,47 @@ def _complete_or_absent(out: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _file_names(tables: Tables) -> dict[Picture, str]:
-    """Each picture's name below the split's folder: its own, unless it leads out or is taken."""
-    names: dict[Picture, str] = {}
+def _file_names(tables: Tables) -> dict[ImageEntry, str]:
+    """Each image's name below the split's folder: its own, unless it leads out or is taken."""
+    names: dict[ImageEntry, str] = {}
     taken: set[str] = set()
-    for picture in tables.kept:
-        inside = picture.path.is_relative_to(tables.files.images)
-        below = picture.path.relative_to(tables.files.images) if inside else picture.path.name
+    for image in tables.kept:
+        inside = image.path.is_relative_to(tables.files.images)
+        below = image.path.relative_to(tables.files.images) if inside else image.path.name
         name = PurePosixPath(below)
         if not inside or ".." in name.parts:
             name = PurePosixPath(name.name)
-        if picture.unrotated:
+        if image.unrotated:
             name = name.with_suffix(".png")
         free, count = name, 1
         while str(free).casefold() in taken:
             count += 1
             free = name.with_name(f"{name.stem}-{count}{name.suffix}")
         taken.add(str(free).casefold())
-        names[picture] = str(free)
+        names[image] = str(free)
     return names
 
 
-def _copy(picture: Picture, target: Path) -> None:
+def _copy(image: ImageEntry, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not picture.unrotated:
-        shutil.copyfile(picture.path, target)
+    if not image.unrotated:
+        shutil.copyfile(image.path, target)
         return
-    with Image.open(picture.path) as image:
-        upright = image.convert("RGB")  # a new picture: pixels as stored, without the mark
+    with Image.open(image.path) as opened:
+        upright = opened.convert("RGB")  # a new image: pixels as stored, without the mark
     upright.info.clear()
     upright.save(target, format="PNG", exif=b"")
 
 
-def _write_json(file: Path, tables: Tables, names: dict[Picture, str]) -> None:
+def _write_json(file: Path, tables: Tables, names: dict[ImageEntry, str]) -> None:
     ids = _annotation_ids(tables)
     content = {
         **tables.extra,
-        "images": [_image_entry(picture, names[picture], tables) for picture in tables.kept],
+        "images": [_image_entry(image, names[image], tables) for image in tables.kept],
         "annotations": [
-            _annotation_entry(picture, thing, ids[thing])
-            for picture in tables.kept
-            for thing in picture.kept_things
+            _annotation_entry(image, thing, ids[thing])
+            for image in tables.kept
+            for thing in image.kept_things
         ],
         "categories": [
             _class_entry(tables.class_entries[number], number, name)
@@ -177,7 +177,7 @@ def _write_json(file: Path, tables: Tables, names: dict[Picture, str]) -> None:
 
 def _annotation_ids(tables: Tables) -> dict[Thing, int]:
     """The id of each object: its own where it is the first to have it."""
-    things = [thing for picture in tables.kept for thing in picture.kept_things]
+    things = [thing for image in tables.kept for thing in image.kept_things]
     free = max((thing.id for thing in things if thing.id is not None), default=0) + 1
     ids: dict[Thing, int] = {}
     taken: set[int] = set()
@@ -199,10 +199,10 @@ def _class_entry(entry: Entry, number: int, name: str) -> Entry:
     return {**sound, "id": number, "name": name}
 
 
-def _image_entry(picture: Picture, file_name: str, tables: Tables) -> Entry:
-    assert picture.size is not None
-    height, width = picture.size
-    entry = {**picture.entry, "id": picture.id, "file_name": file_name}
+def _image_entry(image: ImageEntry, file_name: str, tables: Tables) -> Entry:
+    assert image.size is not None
+    height, width = image.size
+    entry = {**image.entry, "id": image.id, "file_name": file_name}
     entry.update(height=height, width=width)
     for key in LISTS_OF_CLASSES:
         if key in entry:
@@ -211,7 +211,7 @@ def _image_entry(picture: Picture, file_name: str, tables: Tables) -> Entry:
     return entry
 
 
-def _annotation_entry(picture: Picture, thing: Thing, number: int) -> Entry:
+def _annotation_entry(image: ImageEntry, thing: Thing, number: int) -> Entry:
     assert thing.mask is not None
     if thing.box is None:
         x0, y0, x1, y1 = mask_box(thing.mask)
@@ -225,7 +225,7 @@ def _annotation_entry(picture: Picture, thing: Thing, number: int) -> Entry:
     return {
         **thing.entry,
         "id": number,
-        "image_id": picture.id,
+        "image_id": image.id,
         "category_id": thing.category_id,
         "bbox": bbox,
         "area": area,

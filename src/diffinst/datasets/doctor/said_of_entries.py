@@ -9,14 +9,14 @@ ENTRIES: Kinds = {
     "missing-split": Kind(
         "breaks",
         "split",
-        "There is no such split, or its pictures are not where its annotations say.",
-        "Put annotations and pictures into one of the layouts that the message names.",
+        "There is no such split, or its images are not where its annotations say.",
+        "Put annotations and images into one of the layouts that the message names.",
     ),
     "no-val": Kind(
         "note",
         "split",
         "There is no split 'val'. Training runs, but nothing tells how good the model becomes.",
-        "Put a tenth of the pictures aside as 'val', best of scenes that 'train' does not show.",
+        "Put a tenth of the images aside as 'val', best of scenes that 'train' does not show.",
     ),
     "broken-file": Kind(
         "breaks",
@@ -31,17 +31,17 @@ ENTRIES: Kinds = {
         "'categories'), or the list is empty where something must stand.",
         "Export the annotations again, as COCO instance segmentation.",
     ),
-    "no-pictures": Kind(
+    "no-images": Kind(
         "breaks",
         "split",
-        "The split names no pictures, so there is nothing to train on.",
+        "The split names no images, so there is nothing to train on.",
         "Check that the right annotation file lies in the folder.",
     ),
     "no-objects-at-all": Kind(
         "breaks",
         "split",
-        "No picture shows an object that can be used: there is nothing to learn.",
-        "Check the export: the annotations may be of another kind (boxes, labels of pictures).",
+        "No image shows an object that can be used: there is nothing to learn.",
+        "Check the export: the annotations may be of another kind (boxes, labels of images).",
     ),
     # --- entries
     "image-entry": Kind(
@@ -50,7 +50,7 @@ ENTRIES: Kinds = {
         "An entry of 'images' lacks a field or holds something of a wrong type. Needed are id "
         "(whole number), file_name (text), height and width (whole numbers above 0).",
         "Correct the entry.",
-        "corrects what can be told from the entry or the picture, leaves other entries out",
+        "corrects what can be told from the entry or the image, leaves other entries out",
     ),
     "annotation-entry": Kind(
         "breaks",
@@ -80,7 +80,7 @@ ENTRIES: Kinds = {
     "lvis-classes": Kind(
         "breaks",
         "image entry",
-        "The list of classes that are known to be absent (or not fully annotated) on a picture "
+        "The list of classes that are known to be absent (or not fully annotated) on an image "
         "holds something that is no id of 'categories'.",
         "Remove it from the list.",
         "does so",
@@ -88,8 +88,8 @@ ENTRIES: Kinds = {
     "duplicate-image-id": Kind(
         "breaks",
         "image entry",
-        "Several pictures have the same id, so nobody can tell whose objects are whose.",
-        "Give each picture an id of its own, and its annotations that id.",
+        "Several images have the same id, so nobody can tell whose objects are whose.",
+        "Give each image an id of its own, and its annotations that id.",
         "keeps one entry if all name the same file, else leaves all of them out with their objects",
     ),
     "duplicate-annotation-id": Kind(
@@ -108,8 +108,8 @@ ENTRIES: Kinds = {
     ),
     "duplicate-file-name": Kind(
         "breaks",
-        "picture",
-        "A picture has several entries, each with a part of its objects: what one entry lists, the "
+        "image",
+        "An image has several entries, each with a part of its objects: what one entry lists, the "
         "others would teach as background.",
         "Merge the entries into one, with all annotations.",
         "merges them",
@@ -117,8 +117,8 @@ ENTRIES: Kinds = {
     "unknown-image": Kind(
         "breaks",
         "annotation",
-        "An annotation belongs to a picture (image_id) that is not in 'images'.",
-        "Add the picture, or remove the annotation.",
+        "An annotation belongs to an image (image_id) that is not in 'images'.",
+        "Add the image, or remove the annotation.",
         LEFT_OUT,
     ),
     "unknown-category": Kind(
@@ -170,7 +170,7 @@ ENTRIES: Kinds = {
         "class",
         "A class has objects here, but none in 'train': the model cannot learn it and is marked "
         "down for it.",
-        "Move some of these pictures to 'train'.",
+        "Move some of these images to 'train'.",
     ),
     "unused-class": Kind(
         "note",
@@ -188,6 +188,6 @@ ENTRIES: Kinds = {
         "note",
         "class",
         "The classes are very unevenly filled.",
-        "Annotate more of the rare ones, or show pictures with them more often.",
+        "Annotate more of the rare ones, or show images with them more often.",
     ),
 }

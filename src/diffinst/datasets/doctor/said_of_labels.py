@@ -16,13 +16,13 @@ LABELS: Kinds = {
     "no-label-files": Kind(
         "breaks",
         "split",
-        "No picture has a label file where it belongs.",
+        "No image has a label file where it belongs.",
         "Put the labels there, or export the dataset again.",
     ),
     "missing-label-file": Kind(
         "spoils",
-        "picture",
-        "Some pictures have no label file, others have. They are taken as showing nothing, which "
+        "image",
+        "Some images have no label file, others have. They are taken as showing nothing, which "
         "is wrong where the file was lost.",
         "Put the file there; an empty one says that nothing is to be seen.",
     ),
@@ -57,15 +57,15 @@ LABELS: Kinds = {
     "yolo-range": Kind(
         "breaks",
         "line",
-        "Coordinates lie outside the picture: they are shares of its width and height, 0 to 1.",
-        "Divide pixels by the picture's size: export again.",
+        "Coordinates lie outside the image: they are shares of its width and height, 0 to 1.",
+        "Divide pixels by the image's size: export again.",
         "leaves the line out",
     ),
-    "label-without-picture": Kind(
+    "label-without-image": Kind(
         "note",
         "file",
-        "A label file belongs to no picture: it is not used.",
-        "Put the picture there, or remove the file.",
+        "A label file belongs to no image: it is not used.",
+        "Put the image there, or remove the file.",
         "does not copy it",
     ),
 }

@@ -69,37 +69,37 @@ OBJECTS: Kinds = {
     "normalised": Kind(
         "spoils",
         "annotation",
-        "Coordinates run from 0 to 1, as shares of the picture; COCO files hold pixels. The mask "
+        "Coordinates run from 0 to 1, as shares of the image; COCO files hold pixels. The mask "
         "is a dot in the corner.",
-        "Multiply x by the width and y by the height of the picture.",
+        "Multiply x by the width and y by the height of the image.",
         "does so",
     ),
     "rle-size": Kind(
         "breaks",
         "annotation",
-        "Run lengths (RLE) are for a picture of another size.",
+        "Run lengths (RLE) are for an image of another size.",
         "Correct 'size' ([height, width]), or encode the mask again.",
         "where height and width are merely swapped, corrects that; else leaves the object out",
     ),
     "rle-broken": Kind(
         "breaks",
         "annotation",
-        "Run lengths (RLE) are broken: they do not cover the picture exactly.",
+        "Run lengths (RLE) are broken: they do not cover the image exactly.",
         "Encode the mask again.",
         LEFT_OUT,
     ),
-    "outside-picture": Kind(
+    "outside-image": Kind(
         "spoils",
         "annotation",
-        "A mask lies outside its picture altogether: the object is never seen.",
-        "Check whether the annotation belongs to this picture, and its size.",
+        "A mask lies outside its image altogether: the object is never seen.",
+        "Check whether the annotation belongs to this image, and its size.",
         LEFT_OUT,
     ),
     "partly-outside": Kind(
         "note",
         "annotation",
-        "A mask reaches beyond the edge of its picture; the part outside is cut off.",
-        "Nothing to do if objects are annotated beyond the edge; else check picture sizes.",
+        "A mask reaches beyond the edge of its image; the part outside is cut off.",
+        "Nothing to do if objects are annotated beyond the edge; else check image sizes.",
         "cuts the mask at the edge",
     ),
     "empty-mask": Kind(
@@ -121,7 +121,7 @@ OBJECTS: Kinds = {
     "box-without-area": Kind(
         "spoils",
         "annotation",
-        "A box has no area inside its picture: the object is left out.",
+        "A box has no area inside its image: the object is left out.",
         "Correct the box, or leave 'bbox' away: it is measured from the mask then.",
         _NEW_BOX,
     ),
@@ -136,7 +136,7 @@ OBJECTS: Kinds = {
     "box-outside": Kind(
         "note",
         "annotation",
-        "A box reaches beyond the edge of its picture; it is cut there.",
+        "A box reaches beyond the edge of its image; it is cut there.",
         "Nothing to do.",
         _NEW_BOX,
     ),
@@ -172,20 +172,20 @@ OBJECTS: Kinds = {
     ),
     "no-objects": Kind(
         "note",
-        "picture",
-        "Pictures without objects teach what background looks like.",
+        "image",
+        "Images without objects teach what background looks like.",
         "Fine if they really show none; if they were not annotated yet, remove them.",
     ),
     "many-objects": Kind(
         "note",
-        "picture",
-        "Pictures with more objects than usual settings provide for.",
-        "Give training and prediction more proposals than a picture has objects.",
+        "image",
+        "Images with more objects than usual settings provide for.",
+        "Give training and prediction more proposals than an image has objects.",
     ),
     "small-objects": Kind(
         "note",
         "object",
         "Many objects are small.",
-        "Enlarge the pictures before they enter the network.",
+        "Enlarge the images before they enter the network.",
     ),
 }

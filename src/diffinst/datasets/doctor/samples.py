@@ -1,4 +1,4 @@
-"""Which pictures should a person look at: a spread of the data, one for each kind of finding?"""
+"""Which images should a person look at: a spread of the data, one for each kind of finding?"""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from diffinst.datasets.doctor.findings import Finding, Place
 from diffinst.datasets.doctor.geometry import Box
-from diffinst.datasets.doctor.tables import Picture, Tables, Thing
+from diffinst.datasets.doctor.tables import ImageEntry, Tables, Thing
 from diffinst.datasets.segmentation import RLE
 
-UNSEEN = {"missing-picture", "unreadable-picture", "many-objects"}
+UNSEEN = {"missing-image", "unreadable-image", "many-objects"}
 """There is nothing to show, or it is the first of the spread."""
 
 
@@ -32,12 +32,12 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A picture with what is annotated on it.
+    """An image with what is annotated on it.
 
     Attributes:
         title: Two lines.
-        path: Of the picture.
-        size: (height, width) as annotated; None: nothing is known of the picture.
+        path: Of the image.
+        size: (height, width) as annotated; None: nothing is known of the image.
         drawn: The objects; for a finding about objects, those concerned alone.
     """
 
@@ -48,7 +48,7 @@ class Sample:
 
 
 def spread(splits: Sequence[Tables], count: int) -> list[Sample]:
-    """The fullest picture, then others evenly from full to empty; the same ones each time."""
+    """The fullest image, then others evenly from full to empty; the same ones each time."""
     readable = [(tables, p) for tables in splits for p in tables.kept if p.facts is not None]
     readable.sort(key=lambda pair: -len(pair[1].kept_things))
     last = len(readable) - 1
@@ -59,15 +59,15 @@ def spread(splits: Sequence[Tables], count: int) -> list[Sample]:
     return [_whole(*readable[i]) for i in picked]
 
 
-def _whole(tables: Tables, picture: Picture) -> Sample:
-    things = picture.kept_things
+def _whole(tables: Tables, image: ImageEntry) -> Sample:
+    things = image.kept_things
     objects = "1 object" if len(things) == 1 else f"{len(things)} objects"
-    title = f"{tables.name}: {objects}\n{picture.file_name}"
-    return _sample(title, tables, picture, things)
+    title = f"{tables.name}: {objects}\n{image.file_name}"
+    return _sample(title, tables, image, things)
 
 
 def one_per_finding(splits: Sequence[Tables], findings: Sequence[Finding]) -> Iterator[Sample]:
-    """For each kind of finding that can be seen, a picture that shows it."""
+    """For each kind of finding that can be seen, an image that shows it."""
     seen = set(UNSEEN)
     for finding in findings:
         tables = next((tables for tables in splits if tables.name == finding.split), None)
@@ -82,27 +82,27 @@ def one_per_finding(splits: Sequence[Tables], findings: Sequence[Finding]) -> It
 
 
 def _of_place(tables: Tables, finding: Finding, place: Place) -> Sample | None:
-    picture = _find(tables, place)
+    image = _find(tables, place)
     title = f"{finding.code}\n{tables.name}: {place.file_name}"
-    if picture is None:
+    if image is None:
         path = tables.files.images / place.file_name
         return Sample(title, path, None, ()) if place.file_name and path.is_file() else None
-    if picture.facts is None:
+    if image.facts is None:
         return None
     if place.annotation_id is None:
-        return _sample(title, tables, picture, picture.things)
-    here = {other.annotation_id for other in finding.places if other.image_id == picture.id}
-    return _sample(title, tables, picture, [t for t in picture.things if t.id in here])
+        return _sample(title, tables, image, image.things)
+    here = {other.annotation_id for other in finding.places if other.image_id == image.id}
+    return _sample(title, tables, image, [t for t in image.things if t.id in here])
 
 
-def _find(tables: Tables, place: Place) -> Picture | None:
-    by_name = [p for p in tables.pictures if p.file_name == place.file_name]
+def _find(tables: Tables, place: Place) -> ImageEntry | None:
+    by_name = [p for p in tables.images if p.file_name == place.file_name]
     return next((p for p in by_name if place.image_id in (None, p.id)), None)
 
 
-def _sample(title: str, tables: Tables, picture: Picture, things: Sequence[Thing]) -> Sample:
+def _sample(title: str, tables: Tables, image: ImageEntry, things: Sequence[Thing]) -> Sample:
     drawn = (
         Drawn(thing.drawn, thing.mask, tables.classes.get(thing.category_id, "?"))
         for thing in things
     )
-    return Sample(title, picture.path, picture.size, tuple(drawn))
+    return Sample(title, image.path, image.size, tuple(drawn))

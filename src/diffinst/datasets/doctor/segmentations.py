@@ -20,7 +20,7 @@ from diffinst.datasets.segmentation import (
 )
 
 SAME_BOX = 0.5  # IoU of box and mask's box from which on they are taken for the same object
-SMALLEST_SIDE = 8  # of a picture; on smaller ones coordinates from 0 to 1 may be meant
+SMALLEST_SIDE = 8  # of an image; on smaller ones coordinates from 0 to 1 may be meant
 
 Polygons: TypeAlias = list[list[float]]
 Note: TypeAlias = Callable[[str, str], None]
@@ -33,10 +33,10 @@ def drawable(
 
     Args:
         value: As in the file.
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
         box: xyxy pixels as the file says; decides between two readings.
         note: Called with the code of a finding and its detail.
-        shares: Coordinates are shares of the picture, as in YOLO's files.
+        shares: Coordinates are shares of the image, as in YOLO's files.
 
     Returns:
         What `compressed` draws; None after a note if nothing is left.
@@ -127,7 +127,7 @@ def _run_lengths(
         if not usable:
             note("empty-segmentation", "run lengths without a pixel")
         return usable or None
-    note("rle-size", f"size {rle['size']}, the picture is {list(size)} (height, width)")
+    note("rle-size", f"size {rle['size']}, the image is {list(size)} (height, width)")
     if rle["size"] == [size[1], size[0]] and box is not None:
         # Either only 'size' is swapped, or the mask lies on its side; the box tells.
         for candidate in (_drawn({**rle, "size": list(size)}), _turned(_drawn(rle))):

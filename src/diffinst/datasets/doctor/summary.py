@@ -1,4 +1,4 @@
-"""How many pictures, objects and classes are there, how large, and what does that ask for?"""
+"""How many images, objects and classes are there, how large, and what does that ask for?"""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class Summary:
 
     Attributes:
         split: Its name.
-        pictures: How many.
+        images: How many.
         objects: How many, crowds aside.
         classes: How many have objects, and of how many.
-        per_picture: Objects on a picture: median, most.
+        per_image: Objects on an image: median, most.
         sides: Of objects, the root of the box area in pixels: 5, 50 and 95 % are smaller.
         side_shares: Of objects, by side: below each of `SIDE_STEPS`, and above the last.
-        sizes: Of pictures (height, width): smallest, most frequent, largest by area.
+        sizes: Of images (height, width): smallest, most frequent, largest by area.
         class_counts: Objects by class name, in the order of their ids.
     """
 
     split: str
-    pictures: int
+    images: int
     objects: int
     classes: tuple[int, int]
-    per_picture: tuple[float, int]
+    per_image: tuple[float, int]
     sides: tuple[float, float, float]
     side_shares: tuple[float, ...]
     sizes: tuple[tuple[int, int], ...]
@@ -70,10 +70,10 @@ def summarise(tables: Tables) -> Summary:
     shares = np.bincount(places, minlength=len(SIDE_STEPS) + 1) / max(len(sides), 1)
     return Summary(
         split=tables.name,
-        pictures=len(counts),
+        images=len(counts),
         objects=sum(counts),
         classes=(len(by_class), len(tables.classes)),
-        per_picture=(float(np.median(counts)) if counts else 0.0, max(counts, default=0)),
+        per_image=(float(np.median(counts)) if counts else 0.0, max(counts, default=0)),
         sides=(float(low), float(middle), float(high)),
         side_shares=tuple(float(share) for share in shares),
         sizes=(ordered[0], sizes.most_common(1)[0][0], ordered[-1]) if ordered else (),
@@ -93,16 +93,16 @@ def object_sides(tables: Tables) -> npt.NDArray[np.float64]:
 
 def advise(tables: Tables, summary: Summary, notes: Notebook) -> None:
     """Note what is no defect but asks for other settings, or for a look."""
-    for picture in tables.kept:
-        if not picture.kept_things:
-            notes.add("no-objects", tables.name, picture.place())
-        for thing in picture.kept_things:
+    for image in tables.kept:
+        if not image.kept_things:
+            notes.add("no-objects", tables.name, image.place())
+        for thing in image.kept_things:
             if thing.crowd:
-                notes.add("crowd", tables.name, picture.place_of(thing))
+                notes.add("crowd", tables.name, image.place_of(thing))
     _advise_crowded(tables, summary, notes)
     if tables.name == "train":
-        if not summary.pictures:
-            notes.add("no-pictures", tables.name, Place(file_name=str(tables.files.annotations)))
+        if not summary.images:
+            notes.add("no-images", tables.name, Place(file_name=str(tables.files.annotations)))
         elif not summary.objects:
             notes.add("no-objects-at-all", tables.name, Place())
         _advise_small(summary, notes)
@@ -115,12 +115,12 @@ def _advise_crowded(tables: Tables, summary: Summary, notes: Notebook) -> None:
     if not crowded:
         return
     crowded.sort(key=lambda pair: -pair[0])
-    most = summary.per_picture[1]
+    most = summary.per_image[1]
     above = [sum(n > limit for n, _ in counts) for limit in (NANO_PROPOSALS, USUAL_PROPOSALS)]
     what = (
-        f"{_pictures(len(crowded))} more than {USUAL_DETECTIONS} objects, "
+        f"{_images(len(crowded))} more than {USUAL_DETECTIONS} objects, "
         f"{above[0]} more than {NANO_PROPOSALS}, {above[1]} more than {USUAL_PROPOSALS}; the "
-        f"fullest has {most}. Usual settings keep {USUAL_DETECTIONS} detections a picture and "
+        f"fullest has {most}. Usual settings keep {USUAL_DETECTIONS} detections an image and "
         f"start from {NANO_PROPOSALS} (nano) or {USUAL_PROPOSALS} boxes: what exceeds that cannot "
         "be found."
     )
@@ -130,7 +130,7 @@ def _advise_crowded(tables: Tables, summary: Summary, notes: Notebook) -> None:
         f"--postprocess.max-detections {math.ceil(most / 100) * 100}; for a trained model: "
         f"--proposals {proposals} --max-detections {math.ceil(most / 100) * 100}."
     )
-    places = [picture.place(f"{count} objects") for count, picture in crowded]
+    places = [image.place(f"{count} objects") for count, image in crowded]
     count = len(places)
     notes.tell("many-objects", tables.name, what, count=count, places=places, advice=advice)
 
@@ -144,12 +144,12 @@ def _advise_small(summary: Summary, notes: Notebook) -> None:
     what = (
         f"{small:.0%} of the objects are smaller than {SIDE_STEPS[1]} pixels "
         f"({summary.side_shares[0]:.0%} smaller than {SIDE_STEPS[0]}), half are smaller than "
-        f"{middle:.0f}. The network sees a picture on a grid of 4 pixels."
+        f"{middle:.0f}. The network sees an image on a grid of 4 pixels."
     )
     long_side = math.ceil(zoom * max(summary.sizes[1]) / 32) * 32
     longer = f" --preprocess.long-side {long_side}" if long_side > NANO_LONG_SIDE else ""
     advice = (
-        f"Enlarge the pictures; with the preset 'nano': --preprocess.zoom {zoom:g}{longer} "
+        f"Enlarge the images; with the preset 'nano': --preprocess.zoom {zoom:g}{longer} "
         f"--augment.zoom {0.75 * zoom:g} {1.25 * zoom:g}, and let the noise boxes be small: "
         f"--model.diffusion.size-pixels {math.ceil(3 * zoom * middle / 32) * 32} (about three "
         "times the usual side after enlarging)."
@@ -180,5 +180,5 @@ def _rarest(names: Sequence[str], counts: dict[str, int]) -> list[str]:
     return sorted(names, key=counts.__getitem__)
 
 
-def _pictures(count: int) -> str:
-    return f"{count} picture has" if count == 1 else f"{count} pictures have"
+def _images(count: int) -> str:
+    return f"{count} image has" if count == 1 else f"{count} images have"

@@ -17,7 +17,7 @@ from typing import TypeAlias, TypeGuard
 
 from diffinst.datasets.doctor.findings import Notebook, Place
 from diffinst.datasets.doctor.geometry import Box
-from diffinst.datasets.doctor.pictures import Facts
+from diffinst.datasets.doctor.images import Facts
 from diffinst.datasets.layouts import SplitFiles
 from diffinst.datasets.segmentation import RLE
 
@@ -38,8 +38,8 @@ class Thing:
         area: As the file says; None likewise.
         crowd: A group under one mask.
         entry: All that the file says.
-        drawn: What was found first, for pictures of it: the box as the file says, xyxy.
-        mask: Of the picture's size, once drawn.
+        drawn: What was found first, for images of it: the box as the file says, xyxy.
+        mask: Of the image's size, once drawn.
         kept: Whether it is part of the repaired dataset.
         where: File and line, where there are no ids.
     """
@@ -58,14 +58,14 @@ class Thing:
 
 
 @dataclass(slots=True, eq=False)
-class Picture:
+class ImageEntry:
     """One entry of 'images' with its annotations.
 
     Attributes:
         id: As in the file.
         file_name: As in the file.
-        size: (height, width) as in the file, until the picture itself is asked.
-        path: Where the picture is.
+        size: (height, width) as in the file, until the image itself is asked.
+        path: Where the image is.
         entry: All that the file says.
         other_name: Folder and file of its address, which may be where it is (LVIS).
         things: Its annotations.
@@ -86,7 +86,7 @@ class Picture:
     kept: bool = True
 
     def place(self, detail: str = "") -> Place:
-        """For findings about the picture."""
+        """For findings about the image."""
         return Place(self.id, self.file_name, None, detail)
 
     def place_of(self, thing: Thing, detail: str = "") -> Place:
@@ -106,7 +106,7 @@ class Tables:
 
     Attributes:
         files: Where it comes from.
-        pictures: In the order of the file.
+        images: In the order of the file.
         classes: Name by category id, ascending.
         class_entries: All that the file says, by category id.
         extra: The other keys of the file ("info", "licenses", ...).
@@ -114,7 +114,7 @@ class Tables:
     """
 
     files: SplitFiles
-    pictures: list[Picture] = field(default_factory=list)
+    images: list[ImageEntry] = field(default_factory=list)
     classes: dict[int, str] = field(default_factory=dict)
     class_entries: dict[int, Entry] = field(default_factory=dict)
     extra: Entry = field(default_factory=dict)
@@ -126,9 +126,9 @@ class Tables:
         return self.files.name
 
     @property
-    def kept(self) -> list[Picture]:
-        """The pictures that are part of the repaired dataset."""
-        return [picture for picture in self.pictures if picture.kept]
+    def kept(self) -> list[ImageEntry]:
+        """The images that are part of the repaired dataset."""
+        return [image for image in self.images if image.kept]
 
 
 def read_json(files: SplitFiles, notes: Notebook) -> Entry | None:
@@ -152,7 +152,7 @@ def read_json(files: SplitFiles, notes: Notebook) -> Entry | None:
     if not isinstance(content, dict):
         note("missing-table", f"holds a {type(content).__name__} instead of an object")
         return None
-    if "image_info" in files.annotations.name:  # COCO's test pictures, without annotations
+    if "image_info" in files.annotations.name:  # COCO's test images, without annotations
         content.setdefault("annotations", [])
     usable = True
     for table in ("images", "annotations", "categories"):

@@ -11,8 +11,8 @@ import yaml
 from diffinst.datasets import yolo
 from diffinst.datasets.doctor.entries import repeated
 from diffinst.datasets.doctor.findings import Notebook, Place
-from diffinst.datasets.doctor.locate import pictures_in
-from diffinst.datasets.doctor.tables import Picture, Tables, Thing
+from diffinst.datasets.doctor.locate import images_in
+from diffinst.datasets.doctor.tables import ImageEntry, Tables, Thing
 from diffinst.datasets.layouts import SplitFiles
 
 OVERSHOOT = 0.1  # of a side: farther outside than this, coordinates are no shares at all
@@ -22,36 +22,36 @@ _BOX_NUMBERS = 4
 def read_labels(files: SplitFiles, notes: Notebook) -> Tables | None:
     """Read a YOLO split, noting whatever is wrong with its lines.
 
-    Pictures are numbered in order, and so are the objects, as annotation ids. The polygons stay
-    shares of the picture until its size is known.
+    Images are numbered in order, and so are the objects, as annotation ids. The polygons stay
+    shares of the image until its size is known.
 
     Returns:
-        Pictures with their annotations; None if the data.yaml names no classes.
+        Images with their annotations; None if the data.yaml names no classes.
     """
     content = yaml.safe_load(files.annotations.read_text(encoding="utf-8-sig"))
     tables = Tables(files)  # `find_splits` has read the file already: it is a mapping
     if not _read_classes(tables, content, notes):
         return None
     labels: set[Path] = set()
-    unlabelled: list[Picture] = []
+    unlabelled: list[ImageEntry] = []
     bases = yolo.bases(files.annotations)
     lines = _Lines(tables, notes)
-    for path in _pictures(files, content):
+    for path in _images(files, content):
         name = path.relative_to(files.images) if path.is_relative_to(files.images) else path
-        picture = Picture(len(tables.pictures) + 1, name.as_posix(), None, path, {})
-        tables.pictures.append(picture)
+        image = ImageEntry(len(tables.images) + 1, name.as_posix(), None, path, {})
+        tables.images.append(image)
         label = yolo.label_path(path, bases)
         labels.add(label)
-        lines.read(label, picture)
+        lines.read(label, image)
         if not os.path.isfile(label):
-            unlabelled.append(picture)
+            unlabelled.append(image)
     code = "yolo-boxes-only" if len(lines.boxes) == lines.objects else "yolo-box"
     for place in lines.boxes:
         notes.add(code, tables.name, place)
-    if len(unlabelled) < len(tables.pictures):
-        for picture in filter(lambda one: os.path.isfile(one.path), unlabelled):
-            detail = f"looked for {yolo.label_path(picture.path, bases)}"
-            notes.add("missing-label-file", tables.name, picture.place(detail))
+    if len(unlabelled) < len(tables.images):
+        for image in filter(lambda one: os.path.isfile(one.path), unlabelled):
+            detail = f"looked for {yolo.label_path(image.path, bases)}"
+            notes.add("missing-label-file", tables.name, image.place(detail))
     elif unlabelled and tables.name not in yolo.UNANNOTATED:
         detail = f"looked for {yolo.label_path(unlabelled[0].path, bases)}, ..."
         notes.add("no-label-files", tables.name, Place(detail=detail))
@@ -88,14 +88,14 @@ def _read_classes(tables: Tables, content: Mapping[str, object], notes: Notebook
     return True
 
 
-def _pictures(files: SplitFiles, content: Mapping[str, object]) -> list[Path]:
-    """The pictures of a split, each once, in order, also those that are listed and not there."""
+def _images(files: SplitFiles, content: Mapping[str, object]) -> list[Path]:
+    """The images of a split, each once, in order, also those that are listed and not there."""
     found: list[Path] = []
     home, path = files.annotations.parent, str(content.get("path") or "")
     bases = (home / path, home.absolute().parent / path, home)
     for source in yolo.sources(files.annotations)[files.name]:
         if source.is_dir():
-            found += pictures_in(source)
+            found += images_in(source)
             continue
         for line in source.read_text(encoding="utf-8-sig", errors="replace").splitlines():
             name = line.strip()
@@ -113,21 +113,21 @@ class _Lines:
         self.objects = 0
         self.boxes: list[Place] = []
 
-    def read(self, file: Path, picture: Picture) -> None:
-        """Take the objects of a picture; without a label file it shows none."""
+    def read(self, file: Path, image: ImageEntry) -> None:
+        """Take the objects of an image; without a label file it shows none."""
         try:
             text = file.read_text(encoding="utf-8-sig") if os.path.isfile(file) else ""
         except (OSError, UnicodeDecodeError) as error:
             detail = f"{file.name} cannot be read ({error})"
-            self.notes.add("yolo-line", self.tables.name, picture.place(detail))
+            self.notes.add("yolo-line", self.tables.name, image.place(detail))
             return
         for number, line in enumerate(text.splitlines(), start=1):
             if line.strip():
-                self._read(line, f"{file.name}, line {number}", picture)
+                self._read(line, f"{file.name}, line {number}", image)
 
-    def _read(self, line: str, where: str, picture: Picture) -> None:
+    def _read(self, line: str, where: str, image: ImageEntry) -> None:
         def note(code: str, detail: str) -> None:
-            self.notes.add(code, self.tables.name, picture.place(f"{where}: {detail}"))
+            self.notes.add(code, self.tables.name, image.place(f"{where}: {detail}"))
 
         try:
             kind, *shares = map(float, line.split())
@@ -151,14 +151,14 @@ class _Lines:
             x, y, width, height = shares
             left, right, top, bottom = x - width / 2, x + width / 2, y - height / 2, y + height / 2
             thing.segmentation = [[left, top, right, top, right, bottom, left, bottom]]
-            self.boxes.append(picture.place_of(thing))
-        picture.things.append(thing)
+            self.boxes.append(image.place_of(thing))
+        image.things.append(thing)
 
 
 def _note_strays(labels: set[Path], tables: Tables, notes: Notebook) -> None:
-    """Label files without a picture, in folders that are for labels only."""
+    """Label files without an image, in folders that are for labels only."""
     for folder in sorted({path.parent for path in labels if "labels" in path.parts}):
         for path in sorted(folder.glob("*.txt")):
             if path not in labels and path.name != "classes.txt":  # which some tools add
                 place = Place(file_name=f"{folder.name}/{path.name}")
-                notes.add("label-without-picture", tables.name, place)
+                notes.add("label-without-image", tables.name, place)

@@ -34,29 +34,29 @@ PALETTE: tuple[Color, ...] = (
     (255, 150, 170),
 )
 LABEL_HEIGHT_SHARE = 0.4  # a label may cover this much of the height of its instance
-LABELLED_AREA_SHARE = 0.5  # with less of the objects' area labelled, a picture stays without
+LABELLED_AREA_SHARE = 0.5  # with less of the objects' area labelled, an image stays without
 INK: Color = (28, 32, 38)
 
 
 def check_image(image: NDArray[np.uint8], image_size: tuple[int, int]) -> None:
-    """Refuses what is not the picture of a result.
+    """Refuses what is not the image of a result.
 
     Args:
         image: must be uint8 (H, W, 3), RGB.
-        image_size: (H, W) of the picture that the result belongs to.
+        image_size: (H, W) of the image that the result belongs to.
 
     Raises:
         ValueError: dtype or shape are others.
     """
     if image.dtype != np.uint8 or image.shape != (*image_size, 3):
         raise ValueError(
-            f"the picture is {image.dtype} of shape {image.shape}, but the instances belong to one "
-            f"of (height, width) {image_size}; give that picture, RGB, uint8 {(*image_size, 3)}"
+            f"the image is {image.dtype} of shape {image.shape}, but the instances belong to one "
+            f"of (height, width) {image_size}; give that image, RGB, uint8 {(*image_size, 3)}"
         )
 
 
 def instance_colors(instances: Instances) -> list[Color]:
-    """Chooses a colour per instance: the one whose nearest use in the picture is farthest away.
+    """Chooses a colour per instance: the one whose nearest use in the image is farthest away.
 
     Instances choose by descending score, so the same result always has the same colours.
 
@@ -126,14 +126,14 @@ def contour(mask: NDArray[np.bool_], line: float) -> NDArray[np.float32]:
 
 
 def draw_boxes(
-    picture: Image.Image,
+    canvas: Image.Image,
     boxes: Sequence[Box],
     colors: Sequence[Color],
     width: int,
     opacity: float = 1.0,
 ) -> None:
     """Draws boxes xyxy (far edges outside the last pixel), the first on top."""
-    draw = ImageDraw.Draw(picture, "RGBA")
+    draw = ImageDraw.Draw(canvas, "RGBA")
     for (x0, y0, x1, y1), color in reversed(list(zip(boxes, colors, strict=True))):
         left, top = round(x0), round(y0)
         right, bottom = max(left, round(x1) - 1), max(top, round(y1) - 1)
@@ -142,11 +142,11 @@ def draw_boxes(
 
 
 def draw_labels(
-    picture: Image.Image, instances: Instances, colors: Sequence[Color], font_size: int
+    canvas: Image.Image, instances: Instances, colors: Sequence[Color], font_size: int
 ) -> None:
     """Writes class and score at the top of each instance, by the rule told in `overlay`."""
     font = ImageFont.load_default(size=font_size)
-    draw = ImageDraw.Draw(picture)
+    draw = ImageDraw.Draw(canvas)
     tight, area = instances.mask_crops.tight_boxes(), instances.mask_crops.area()
     outlines = torch.where(area[:, None] > 0, tight, instances.boxes).tolist()
     pad = max(2, font_size // 5)

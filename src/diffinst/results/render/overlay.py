@@ -28,10 +28,10 @@ from diffinst.results.render.marks import (
 if TYPE_CHECKING:
     from diffinst.results.instances import Instances
 
-LINE_SHARE = 1 / 360  # line width per square root of the picture's area: 1.5 pixels at 480 x 640
+LINE_SHARE = 1 / 360  # line width per square root of the image's area: 1.5 pixels at 480 x 640
 FONT_SHARE = 1 / 45  # text size likewise: 12 pixels at 480 x 640
 MIN_LINE, MAX_LINE, MIN_FONT = 1.0, 5.0, 11
-UNCROWDED = 40  # more noise boxes than this are drawn fainter, so that the picture shows through
+UNCROWDED = 40  # more noise boxes than this are drawn fainter, so that the image shows through
 SAME_OBJECT_IOU = 0.3  # from here on a film strip gives a box the colour of the final object
 FAINT_INK, PAPER, FRAME_LINE = (122, 130, 140), (255, 255, 255), (222, 226, 231)
 
@@ -42,7 +42,7 @@ class Frame:
 
     Attributes:
         title: what the moment is called, for instance "step 2, stage 6".
-        instances: what was known then, in pixels of the picture.
+        instances: what was known then, in pixels of the image.
         boxes_only: draw no masks, for instance for the noise at the start.
     """
 
@@ -59,7 +59,7 @@ def overlay(
     show_labels: bool = True,
     alpha: float = 0.5,
 ) -> Image.Image:
-    """Draws instances over their picture: translucent fills, crisp contours, labels where they fit.
+    """Draws instances over their image: translucent fills, crisp contours, labels where they fit.
 
     Smaller instances lie on top. A label ("cat 0.93") fits where it is no wider than its instance,
     at most 0.4 times as high, and touches no label of a higher score. If the labels that fit stand
@@ -68,22 +68,22 @@ def overlay(
 
     Args:
         image: uint8 (H, W, 3), RGB.
-        instances: the result for this picture.
+        instances: the result for this image.
         show_boxes: draw the boxes too.
         show_labels: write class and score.
         alpha: opacity of the fills, in [0, 1].
 
     Returns:
-        An RGB picture of the same size; without instances, the picture itself.
+        An RGB image of the same size; without instances, the image itself.
 
     Raises:
-        ValueError: the picture is not uint8 RGB or not of the size of the result, or alpha lies
+        ValueError: the image is not uint8 RGB or not of the size of the result, or alpha lies
             outside [0, 1].
 
     Example:
         >>> from diffinst.results.instances import Instances
-        >>> picture = np.zeros((48, 64, 3), dtype=np.uint8)
-        >>> overlay(picture, Instances.empty((48, 64), ("cat",))).size
+        >>> blank = np.zeros((48, 64, 3), dtype=np.uint8)
+        >>> overlay(blank, Instances.empty((48, 64), ("cat",))).size
         (64, 48)
     """
     check_image(image, instances.image_size)
@@ -93,12 +93,12 @@ def overlay(
     colors = instance_colors(instances)
     side = math.sqrt(image.shape[0] * image.shape[1])
     line = min(max(MIN_LINE, side * LINE_SHARE), MAX_LINE)
-    picture = paint_masks(image, instances, colors, alpha, line)
+    canvas = paint_masks(image, instances, colors, alpha, line)
     if show_boxes:
-        draw_boxes(picture, instances.boxes.tolist(), colors, max(1, round(line)))
+        draw_boxes(canvas, instances.boxes.tolist(), colors, max(1, round(line)))
     if show_labels:
-        draw_labels(picture, instances, colors, max(MIN_FONT, round(side * FONT_SHARE)))
-    return picture
+        draw_labels(canvas, instances, colors, max(MIN_FONT, round(side * FONT_SHARE)))
+    return canvas
 
 
 def film_strip(
@@ -120,7 +120,7 @@ def film_strip(
         tile_width: width of a tile in pixels.
 
     Raises:
-        ValueError: there are no frames, a frame is of another picture size, or `columns` or
+        ValueError: there are no frames, a frame is of another image size, or `columns` or
             `tile_width` is not positive.
     """
     _check_grid(len(frames), columns, tile_width)
@@ -144,16 +144,16 @@ def contact_sheet(
     columns: int | None = None,
     tile_width: int = 320,
 ) -> Image.Image:
-    """Lays pictures out in a grid on white, each with a caption below.
+    """Lays images out in a grid on white, each with a caption below.
 
     Args:
-        images_with_titles: pictures of any size, scaled to `tile_width`. The first line of a
+        images_with_titles: images of any size, scaled to `tile_width`. The first line of a
             title is written dark, a second one faint.
         columns: tiles per row; by default the number (up to five) that leaves the fewest gaps.
         tile_width: width of a tile in pixels.
 
     Raises:
-        ValueError: there are no pictures, or `columns` or `tile_width` is not positive.
+        ValueError: there are no images, or `columns` or `tile_width` is not positive.
     """
     count = len(images_with_titles)
     _check_grid(count, columns, tile_width)
@@ -205,13 +205,13 @@ def _tile(
     boxes_only: bool,
     tile_width: int,
 ) -> Image.Image:
-    """Draws one frame so that lines have the same width in tiles of any picture size."""
+    """Draws one frame so that lines have the same width in tiles of any image size."""
     zoom = tile_width / image.shape[1]
     if boxes_only:
-        picture = Image.fromarray(image)
+        canvas = Image.fromarray(image)
     else:
-        picture = paint_masks(image, instances, colors, alpha=0.5, line=1.5 / zoom)
-    tile = _to_width(picture, tile_width)
+        canvas = paint_masks(image, instances, colors, alpha=0.5, line=1.5 / zoom)
+    tile = _to_width(canvas, tile_width)
     opacity = min(1.0, math.sqrt(UNCROWDED / max(1, len(instances)))) if boxes_only else 1.0
     draw_boxes(tile, (instances.boxes * zoom).tolist(), colors, width=1, opacity=opacity)
     return tile
@@ -227,7 +227,7 @@ def _to_width(image: Image.Image, width: int) -> Image.Image:
 def _check_grid(count: int, columns: int | None, tile_width: int) -> None:
     if count < 1 or tile_width < 1 or (columns is not None and columns < 1):
         raise ValueError(
-            f"cannot lay out {count} pictures with columns={columns} and tile_width={tile_width}; "
+            f"cannot lay out {count} images with columns={columns} and tile_width={tile_width}; "
             "each of the three must be at least 1"
         )
 

@@ -1,4 +1,4 @@
-"""What is a picture file on disk: readable, how large, rotated, 16-bit, the same as another?"""
+"""What is an image file on disk: readable, how large, rotated, 16-bit, the same as another?"""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from PIL import ExifTags, Image
 
 from diffinst.io.images import ImageReadError, read_image
 
-THREADS = 4  # each holds one picture at a time; decoding releases Python's lock
+THREADS = 4  # each holds one image at a time; decoding releases Python's lock
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a picture file is.
+    """What an image file is.
 
     Attributes:
         size: (height, width) as the package reads it, EXIF rotation applied.
         orientation: EXIF's number; 1: upright.
         traits: Codes among "16-bit", "cmyk", "alpha", "several-pages".
         contrast: Brightest minus darkest value as read, 0 to 255.
-        digest: Of size and pixels as read: equal for equal pictures, whatever their files.
+        digest: Of size and pixels as read: equal for equal images, whatever their files.
     """
 
     size: tuple[int, int]
@@ -61,7 +61,7 @@ def inspect_all(
 ) -> Iterator[tuple[Path, Facts | str]]:
     """Look at many files, a few at a time; yields in order, `progress` gets the count so far."""
     with warnings.catch_warnings(), ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        warnings.simplefilter("ignore")  # Pillow on large pictures and odd EXIF: findings tell
+        warnings.simplefilter("ignore")  # Pillow on large images and odd EXIF: findings tell
         for count, (path, facts) in enumerate(zip(paths, pool.map(inspect, paths), strict=True), 1):
             progress(count)
             yield path, facts
@@ -80,7 +80,7 @@ def _header(path: Path) -> tuple[int, tuple[str, ...]]:
                 "several-pages": getattr(image, "n_frames", 1) > 1,
             }
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
-        return 1, ()  # it was read well: only this second look fails (a huge picture, for one)
+        return 1, ()  # it was read well: only this second look fails (a huge image, for one)
     return int(orientation), tuple(code for code, found in traits.items() if found)
 
 

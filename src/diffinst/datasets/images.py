@@ -1,4 +1,4 @@
-"""Where are the pictures that an annotation file names? Looks once into each folder."""
+"""Where are the images that an annotation file names? Looks once into each folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffinst.datasets.segmentation import DatasetError
 
 
 def locate(packed: Packed, folder: Path, file: Path) -> Packed:
-    """Make sure that every picture is there, and correct the file names that say it differently.
+    """Make sure that every image is there, and correct the file names that say it differently.
 
     A name refers to `folder`, subfolders allowed. It may also begin with the name of `folder`
     ("train/a.jpg" in train/), be written the Windows way, or be of a file in some subfolder where
@@ -21,12 +21,12 @@ def locate(packed: Packed, folder: Path, file: Path) -> Packed:
     part counts.
 
     Args:
-        packed: Pictures.
+        packed: Images.
         folder: Where they are.
         file: What names them, for errors.
 
     Raises:
-        DatasetError: A picture is missing, or two entries mean the same one.
+        DatasetError: An image is missing, or two entries mean the same one.
     """
     names = unpack_texts(packed.names, packed.names_starts)
     others = unpack_texts(packed.other_names, packed.other_names_starts)

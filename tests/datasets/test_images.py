@@ -1,4 +1,4 @@
-"""Pictures are found where file names say, or where they can only be; never two for one."""
+"""Images are found where file names say, or where they can only be; never two for one."""
 
 import os
 from pathlib import Path
@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffinst.datasets.images import locate
 from diffinst.datasets.packed import Packed, unpack_texts
-from diffinst.datasets.packer import Objects, Pictures, pack
-from diffinst.datasets.pictures import locate
+from diffinst.datasets.packer import Images, Objects, pack
 from diffinst.datasets.segmentation import DatasetError
 
 
 def packed(*names: str | tuple[str, str]) -> Packed:
-    """Pictures 10, 11, ... of these file names, without objects."""
-    pictures = Pictures()
+    """Images 10, 11, ... of these file names, without objects."""
+    images = Images()
     for i, name in enumerate(names):
         name, other = (name, "") if isinstance(name, str) else name
-        pictures.add(10 + i, 4, 6, name, other)
-    return pack(pictures, Objects(), np.zeros(0, np.int64), np.zeros(0, np.int64))[0]
+        images.add(10 + i, 4, 6, name, other)
+    return pack(images, Objects(), np.zeros(0, np.int64), np.zeros(0, np.int64))[0]
 
 
 def located(folder: Path, *names: str | tuple[str, str]) -> list[str]:
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
         ("coco/train/sub/b.jpg", "sub/b.jpg"),
         ("sub\\deep\\c.jpg", "sub/deep/c.jpg"),
         ("c.jpg", "sub/deep/c.jpg"),
-        ("/elsewhere/pictures/b.jpg", "sub/b.jpg"),
+        ("/elsewhere/images/b.jpg", "sub/b.jpg"),
         ("../uploads/b.jpg", "sub/b.jpg"),
         ("C:\\Users\\me\\b.jpg", "sub/b.jpg"),
         ("one/twice.jpg", "one/twice.jpg"),
@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
         (("none.jpg", "c.jpg"), "sub/deep/c.jpg"),
     ],
 )
-def test_one_picture(folder: Path, name: str | tuple[str, str], place: str) -> None:
+def test_one_image(folder: Path, name: str | tuple[str, str], place: str) -> None:
     assert located(folder, name) == [place]
 
 
