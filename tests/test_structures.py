@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from diffinst.structures import Features, ImageBatch, Targets, size_scale
+from diffinst.structures import Candidates, Encoded, ImageBatch, Pyramid, Targets, size_scale
 
 
 def targets(count: int = 3) -> Targets:
@@ -22,9 +22,9 @@ def test_scale_is_width_first() -> None:
     ]
     assert size_scale((), "cpu").shape == (0, 1, 4)
     batch = ImageBatch(torch.zeros(1, 3, 32, 64), ((30, 50),))
-    features = Features((), torch.zeros(1, 8, 8, 16), batch.sizes)
-    assert batch.scale().tolist() == features.scale().tolist() == [[[50, 30, 50, 30]]]
-    assert len(batch) == len(features) == 1
+    encoded = Encoded.for_masks(torch.zeros(1, 8, 8, 16), batch.sizes)
+    assert batch.scale().tolist() == encoded.scale.tolist() == [[[50, 30, 50, 30]]]
+    assert len(batch) == len(encoded) == 1
 
 
 @pytest.mark.parametrize(
@@ -72,10 +72,40 @@ def test_moving_keeps_everything_else() -> None:
     assert moved.image_id == 42
     batch = ImageBatch(torch.zeros(1, 3, 32, 32), ((32, 30),)).to("meta")
     assert batch.pixels.device.type == "meta" and batch.sizes == ((32, 30),)
-    features = Features((torch.zeros(1, 2, 4, 4),), torch.zeros(1, 8, 8, 8), ((32, 30),)).to("meta")
-    assert features.pyramid[0].device.type == features.mask_features.device.type == "meta"
 
 
 def test_structures_cannot_be_changed_in_place() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         targets().boxes = torch.zeros(3, 4)  # type: ignore[misc]
+
+
+def test_a_pyramid_is_its_maps_below_each_other() -> None:
+    maps = [torch.rand(2, 3, 4, 6), torch.rand(2, 3, 2, 3)]
+    pyramid = Pyramid.of(maps)
+    assert pyramid.table.shape == (2, 30, 3)
+    assert torch.equal(pyramid.table[1, 7], maps[0][1, :, 1, 1])  # row 1, column 1 of 6
+    assert torch.equal(pyramid.table[0, 24 + 5], maps[1][0, :, 1, 2])
+    assert [level.tolist() for level in pyramid.levels] == [[4, 2], [6, 3], [0, 24], [0.25, 0.125]]
+    for found, wanted in zip(pyramid.maps, maps, strict=True):
+        assert torch.equal(found, wanted)
+
+
+def candidates(value: float, count: int) -> Candidates:
+    numbers = torch.full((2, count), value)
+    whole = numbers.long()
+    return Candidates(
+        numbers[..., None].expand(2, count, 4), numbers, whole, numbers[..., None], whole
+    )
+
+
+def test_candidates_of_steps_lie_side_by_side() -> None:
+    both = Candidates.cat([candidates(1, 2), candidates(2, 3)])
+    assert both.scores.tolist() == [[1, 1, 2, 2, 2]] * 2
+    assert both.boxes.shape == (2, 5, 4) and both.filters.shape == (2, 5, 1)
+
+
+def test_candidates_can_be_chosen_image_by_image() -> None:
+    chosen = Candidates.where(torch.tensor([True, False]), candidates(1, 2), candidates(2, 2))
+    assert chosen.scores.tolist() == [[1, 1], [2, 2]]
+    assert chosen.boxes[:, 0].tolist() == [[1] * 4, [2] * 4]
+    assert chosen.proposals.tolist() == [[1, 1], [2, 2]]

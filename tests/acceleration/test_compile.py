@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffinst.acceleration import compile as compile_module
 from diffinst.acceleration.compile import what_prevents
 from diffinst.inference.predictor import DiffusionInst
 
@@ -57,15 +58,15 @@ def test_stages_and_encoder_are_whole_graphs_that_compute_the_same() -> None:
 
 OPERATOR = """
 import torch
-from diffinst.models import network
-from diffinst.ops.roi_align import FeatureTable, Levels
+from diffinst.kernels import roi
 from diffinst.kernels.roi_triton import SCHEMA
+from diffinst.ops import roi_align
+from diffinst.structures import Levels, Pyramid
 
 def pool(table, boxes, level, heights, widths, starts, scales, rows, size, sampling):
-    plain = FeatureTable([torch.zeros(len(boxes), 1, 1, 1)])
-    plain.table, plain.rows = table, rows
-    plain.levels = Levels(heights, widths, starts, scales)
-    return plain.pool(boxes, size, sampling)
+    levels, shapes = Levels(heights, widths, starts, scales), ((1, rows),)
+    pyramid = Pyramid(table.view(len(boxes), rows, -1), shapes, levels)
+    return roi_align.pool(pyramid, boxes, size, sampling)
 
 kernel = torch.library.custom_op("test::pool", pool, mutates_args=(), schema=SCHEMA)
 
@@ -73,7 +74,8 @@ kernel = torch.library.custom_op("test::pool", pool, mutates_args=(), schema=SCH
 def shape(table, boxes, level, heights, widths, starts, scales, rows, size, sampling):
     return table.new_empty(*boxes.shape[:2], size * size, table.shape[1])
 
-network.roi_kernel = lambda device, dtype: kernel
+roi.kernel_pays = torch.compiler.assume_constant_result(lambda device, dtype: True)
+roi._kernel = lambda: kernel
 """
 
 
@@ -113,7 +115,7 @@ def test_real_kernels_compute_the_same() -> None:
 def test_every_part_is_compiled_and_the_model_it_came_from_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(compilation, "what_prevents", lambda device: None)
+    monkeypatch.setattr(compile_module, "what_prevents", lambda device: None)
     model = DiffusionInst.from_preset("tiny")
     network = model.optimize("fp32", compile_network=True).network
     for name in ("backbone", "fpn", "mask_branch", "decoder.stages.0", "decoder.stages.1"):

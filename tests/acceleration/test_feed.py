@@ -43,7 +43,10 @@ def test_an_error_comes_when_its_item_is_asked_for() -> None:
 
 def test_images_on_the_cpu_are_views() -> None:
     images = [np.full((4, 5, 3), i, np.uint8) for i in range(3)]
-    chunks = list(fed([images[:2], images[2:]], torch.device("cpu")))
+    given = [images[:2], images[2:]]
+    fed_batches = list(fed(given, lambda batch: batch, torch.device("cpu")))
+    assert [batch for batch, _ in fed_batches] == given
+    chunks = [tensors for _, tensors in fed_batches]
     assert [[t.shape for t in chunk] for chunk in chunks] == [[(3, 4, 5)] * 2, [(3, 4, 5)]]
     images[2][0, 0] = 9
     assert chunks[1][0][:, 0, 0].tolist() == [9, 9, 9]

@@ -15,7 +15,8 @@ from diffinst import DiffusionInst
 from diffinst.acceleration import optimize
 from diffinst.acceleration.optimize import bf16_pays, optimized, rounding_hurts
 from diffinst.config import BackboneConfig, Config
-from diffinst.models.backbone import Backbone, FrozenNormConv2d
+from diffinst.models.backbone import Backbone
+from diffinst.models.frozen_norm import FrozenNormConv2d
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.boxes import iou
 from diffinst.structures import ImageBatch
@@ -65,8 +66,8 @@ def test_float32_is_the_same_to_rounding(backbone: dict[str, object], norm: str)
     fast = optimized(plain, "fp32")
     one, two = plain.encode(image()), fast.encode(image())
     for a, b in zip(
-        (*one.features.pyramid, one.features.mask_features),
-        (*two.features.pyramid, two.features.mask_features),
+        (one.pyramid.table, one.mask_features),
+        (two.pyramid.table, two.mask_features),
         strict=True,
     ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
@@ -96,8 +97,8 @@ def test_bf16_keeps_scores_boxes_and_filters_in_float32(backbone: dict[str, obje
     fast = optimized(plain, "bf16")
     assert fast.dtype == torch.bfloat16 and plain.dtype == torch.float32
     one, two = plain.encode(image()), fast.encode(image())
-    assert two.features.pyramid[0].dtype == torch.bfloat16
-    assert two.features.mask_features.dtype == torch.float32
+    assert two.pyramid.table.dtype == torch.bfloat16
+    assert two.mask_features.dtype == torch.float32
     t = torch.tensor([500])
     for a, b in zip(plain.denoise(one, boxes(), t), fast.denoise(two, boxes(), t), strict=True):
         assert b.logits.dtype == b.boxes.dtype == b.filters.dtype == torch.float32

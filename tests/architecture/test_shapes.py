@@ -14,7 +14,7 @@ from diffinst.diffusion.schedule import cosine_schedule
 from diffinst.models.decoder import sinusoidal_embedding
 from diffinst.ops.boxes import apply_deltas, iou
 from diffinst.ops.masks import sample_targets
-from diffinst.ops.roi_align import FeatureTable
+from diffinst.ops.roi_align import pool
 from diffinst.training.matcher import dynamic_k_match
 
 checked = pytest.mark.skipif(
@@ -46,7 +46,7 @@ def test_wrong_dtypes_are_refused() -> None:
 @checked
 def test_boxes_of_one_image_without_batch_are_refused() -> None:
     with pytest.raises(TypeCheckError, match="boxes"):
-        FeatureTable([torch.zeros(1, 2, 4, 4)]).pool(torch.zeros(3, 4), 7, 2)
+        pool(Pyramid.of([torch.zeros(1, 2, 4, 4)]), torch.zeros(3, 4), 7, 2)
 
 
 @checked

@@ -106,7 +106,7 @@ def test_repaired_copy_is_clean(broken: Path, run: Run, tmp_path: Path) -> None:
     assert "NOTE unused-class: 1 class" in out
 
 
-def test_without_a_image_there_is_no_sheet(clean: Path, run: Run, tmp_path: Path) -> None:
+def test_without_an_image_there_is_no_sheet(clean: Path, run: Run, tmp_path: Path) -> None:
     run(clean)
     assert (tmp_path / "out" / "contact_sheet.png").exists()
     (tmp_path / "empty").mkdir()

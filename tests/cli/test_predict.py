@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffinst.acceleration import compile as compile_module
+
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 Run = Callable[..., tuple[int, str, str]]
 
@@ -57,7 +59,7 @@ def test_predict_and_eval_can_compile(
     diffinst: Run, model: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it is impossible both go on; kernels have a test of their own."""
-    monkeypatch.setattr(compilation, "what_prevents", lambda device: "no compiler")
+    monkeypatch.setattr(compile_module, "what_prevents", lambda device: "no compiler")
     flags = ("--model", model, "--proposals", 4, "--compile")
     image = next((shapes / "val").glob("*.png"))
     for command in (

@@ -65,7 +65,7 @@ def test_polygons_become_masks(tmp_path: Path) -> None:
     assert np.array_equal(rasterize(one.segmentation, 4, 8), expected)
 
 
-def test_a_image_without_a_label_file_has_no_objects(tmp_path: Path) -> None:
+def test_an_image_without_a_label_file_has_no_objects(tmp_path: Path) -> None:
     root = write(tmp_path, {"a": f"0 {SQUARE}", "b": f"0 {SQUARE}", "c": ""})
     (root / "labels" / "train" / "a.txt").unlink()
     message = r"1 of 3 images of 'train' have no label file \(first \S+train/a\.png\): taken as sh"

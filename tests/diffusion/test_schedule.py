@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffinst.diffusion.schedule import MAX_BETA, cosine_schedule
+from diffinst.diffusion.schedule import MAX_BETA, cosine_schedule, time_pairs
 
 SCHEDULE = cosine_schedule(1000)
 
@@ -65,3 +66,31 @@ def test_no_boxes() -> None:
     nothing = torch.zeros(1, 0, 4)
     assert SCHEDULE.add_noise(nothing, nothing, torch.tensor([5])).shape == (1, 0, 4)
     assert SCHEDULE.predict_noise(nothing, nothing, 5).shape == (1, 0, 4)
+
+
+def test_times_by_hand() -> None:
+    assert time_pairs(1, 1000) == [(999, -1)]
+    assert time_pairs(4, 1000) == [(999, 749), (749, 499), (499, 249), (249, -1)]
+
+
+@given(st.integers(2, 1000), st.data())
+def test_times_fall_from_the_last_to_the_clean_end(timesteps: int, data: st.DataObject) -> None:
+    steps = data.draw(st.integers(1, timesteps))
+    pairs = time_pairs(steps, timesteps)
+    assert len(pairs) == steps
+    assert pairs[0][0] == timesteps - 1 and pairs[-1][1] == -1
+    assert all(now >= following for now, following in pairs)
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(pairs))
+
+
+@pytest.mark.parametrize("steps", [0, -1, 11])
+def test_impossible_numbers_of_steps_are_named(steps: int) -> None:
+    with pytest.raises(ValueError, match=rf"1\.\.10, got {steps}"):
+        time_pairs(steps, 10)
+
+
+def test_times_from_a_later_start() -> None:
+    assert time_pairs(2, 1000, first=99) == [(99, 49), (49, -1)]
+    assert time_pairs(1, 1000, first=0) == [(0, -1)]
+    with pytest.raises(ValueError, match=r"1\.\.1, got 2"):
+        time_pairs(2, 1000, first=0)

@@ -87,7 +87,7 @@ def test_padding_by_hand() -> None:
     torch.testing.assert_close(padded, torch.tensor(wanted))
 
 
-def test_a_image_without_objects_starts_with_a_full_box() -> None:
+def test_an_image_without_objects_starts_with_a_full_box() -> None:
     padded = pad_start(torch.zeros(0, 4), torch.zeros(2, 4), 2)
     assert padded.tolist() == [[0.5, 0.5, 1, 1], [0.5, 0.5, 0.5, 0.5]]
 

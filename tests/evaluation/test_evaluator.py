@@ -201,7 +201,7 @@ def test_a_report_knows_what_there_was_to_find(split: Split) -> None:
     assert not report.annotated and set(report.objects.values()) == {0}
 
 
-def test_a_image_that_cannot_be_read_is_noted(split: Split, tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_noted(split: Split, tmp_path: Path) -> None:
     gone = replace(split.records[0], path=tmp_path / "gone.png")
     report = evaluate(DiffusionInst.from_preset("tiny"), split, records=(gone, split.records[1]))
     assert report.images == 1 and report.image_ids == (2,)

@@ -123,7 +123,7 @@ class TestHandWorked:
         truth = scene(thing(), thing(ELSEWHERE), not_exhaustive=(1,))
         assert lvis_metrics(truth, [found()], iou_type=iou_type).ap == near(51 / 101)
 
-    def test_only_the_best_300_of_a_image_count(self, iou_type: Any) -> None:
+    def test_only_the_best_300_of_an_image_count(self, iou_type: Any) -> None:
         # 300 results of a class that is not even looked for, as sure as the only hit: of equal
         # scores the first ones stay.
         truth = scene(thing(), frequency="ff")

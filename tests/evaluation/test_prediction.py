@@ -72,7 +72,7 @@ def test_a_prediction_is_that_of_the_model(source: Source, shapes: Split) -> Non
     assert made.image_id == record.id and made.seconds > 0
 
 
-def test_a_image_of_another_size_is_refused(source: Source, shapes: Split, tmp_path: Path) -> None:
+def test_an_image_of_another_size_is_refused(source: Source, shapes: Split, tmp_path: Path) -> None:
     Image.new("RGB", (48, 64)).save(tmp_path / "turned.png")
     record = replace(shapes.records[0], path=tmp_path / "turned.png")
     asked = request(source.model.config, shapes, Options(1, 4))

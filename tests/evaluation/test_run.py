@@ -141,7 +141,7 @@ def test_a_model_is_what_was_loaded(shapes: Split, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_image_that_vanishes_is_named_and_the_others_go_on(
+def test_an_image_that_vanishes_is_named_and_the_others_go_on(
     keep: bool, source: Source, shapes: Split, tmp_path: Path
 ) -> None:
     gone = replace(shapes.records[1], path=tmp_path / "000001.png")

@@ -83,7 +83,7 @@ def test_a_broken_line_elsewhere_is_an_error(tmp_path: Path) -> None:
         store.read([1, 2])
 
 
-def test_a_image_twice(tmp_path: Path) -> None:
+def test_an_image_twice(tmp_path: Path) -> None:
     store = Store(tmp_path, SETTINGS)
     write(store, prediction(1), prediction(2))
     write(store, replace(prediction(2), seconds=9.0))  # only the time differs
@@ -93,7 +93,7 @@ def test_a_image_twice(tmp_path: Path) -> None:
         store.read([1, 2])
 
 
-def test_a_image_of_another_split(tmp_path: Path) -> None:
+def test_an_image_of_another_split(tmp_path: Path) -> None:
     store = Store(tmp_path, SETTINGS)
     write(store, prediction(7))
     with pytest.raises(ValueError, match=r"line 1: image 7 is not in the split"):

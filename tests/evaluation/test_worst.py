@@ -91,7 +91,7 @@ def test_files_of_the_worst(shapes: Split, results: list[CocoResult], tmp_path: 
     assert entry["false_positives"] == entry["objects"] == len(shapes.records[2].annotations)
 
 
-def test_a_image_gone_by_now_is_listed(shapes: Split, tmp_path: Path) -> None:
+def test_an_image_gone_by_now_is_listed(shapes: Split, tmp_path: Path) -> None:
     gone = replace(shapes.records[0], path=tmp_path / "gone.png")
     split = replace(shapes, records=(gone,))
     write_worst(split, [], [gone.id], tmp_path, count=8, threshold=0.3)

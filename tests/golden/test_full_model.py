@@ -11,13 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffinst.config import PostprocessConfig, SamplerConfig
+from diffinst.config import Config, Options
+from diffinst.diffusion.noise import Noise
 from diffinst.diffusion.signal import Corruption
-from diffinst.inference.postprocess import draw, select
-from diffinst.inference.sampler import Noise, Sampler, SampleStep, pool_steps
-from diffinst.models.network import Encoded
-from diffinst.results.instances import Instances
-from diffinst.structures import Targets
+from diffinst.inference.pipeline import Pipeline, Step
+from diffinst.structures import Encoded, Targets
 from diffinst.training.criterion import Criterion
 from diffinst.training.matcher import FREE
 from diffinst.training.step import StepOutput, TrainingStep
@@ -125,7 +123,7 @@ def test_step_denoises_the_same_boxes(trained: Trained, record_property: Record)
     check("last logits", logits, arrays["last_logits"], LOGITS, record_property)
     filters = trained.thinned(last.filters, arrays["last_kernels"].shape)
     check("last filters", filters, arrays["last_kernels"], FILTERS, record_property)
-    mask_features = output.encoded.features.mask_features
+    mask_features = output.encoded.mask_features
     check("F_mask", mask_features, arrays["mask_feat"], MASK_FEATURES, record_property)
 
 
@@ -201,9 +199,8 @@ class Sampled:
 
     arrays: Arrays
     encoded: Encoded
-    steps: list[SampleStep]
-    nms_iou: float
-    draw: Callable[[int, tuple[int, int]], Instances]
+    steps: list[Step]
+    pipeline: Pipeline
     unpack: Callable[[NDArray[Any], tuple[int, int]], Tensor]
     thinned: Callable[[Tensor, tuple[int, ...]], Tensor]
 
@@ -213,9 +210,14 @@ def sampled(reference: Any, inference_file: str) -> Sampled:
     arrays = reference.arrays(inference_file)
     meta = json.loads(str(arrays["meta"]))
     network = reference.filled(meta).network
-    config = SamplerConfig(
-        steps=meta["steps"], proposals=meta["num_proposals"], ensemble="official"
+    options = Options(
+        steps=meta["steps"],
+        proposals=meta["num_proposals"],
+        ensemble="official",
+        threshold=0.0,
+        max_detections=10**6,
     )
+    pipeline = Pipeline(network, Config(), options)
     sizes = [(int(h), int(w)) for h, w in arrays["image_hw"]]
     start = torch.from_numpy(arrays["init_noise"])
     none = torch.zeros(0, *start.shape)
@@ -224,25 +226,15 @@ def sampled(reference: Any, inference_file: str) -> Sampled:
     )
     with torch.inference_mode():
         encoded = network.encode(reference.batch(arrays["image_seeds"].tolist(), sizes))
-        steps = list(Sampler(network, config).run(encoded, Noise(start, renoise, renewal)))
-        pool = pool_steps(steps)
-    everything = PostprocessConfig(threshold=0.0, max_detections=10**6)
-
-    def drawn(image: int, output: tuple[int, int]) -> Instances:
-        with torch.inference_mode():
-            detections = select(pool, image, config.nms_iou)
-            return draw(detections, encoded.features, image, output, network, everything)
-
-    return Sampled(
-        arrays, encoded, steps, config.nms_iou, drawn, reference.unpack, reference.subsampled
-    )
+        steps = list(pipeline.run(encoded, Noise(start, renoise, renewal)))
+    return Sampled(arrays, encoded, steps, pipeline, reference.unpack, reference.subsampled)
 
 
 def test_encoding_gives_the_same_maps(sampled: Sampled, record_property: Record) -> None:
-    features, arrays = sampled.encoded.features, sampled.arrays
-    check("F_mask", features.mask_features, arrays["mask_feat"], MASK_FEATURES, record_property)
-    p5 = features.pyramid[-1]
-    pyramid = (*features.pyramid, p5[..., ::2, ::2])  # p6 is p5 thinned out
+    encoded, arrays = sampled.encoded, sampled.arrays
+    check("F_mask", encoded.mask_features, arrays["mask_feat"], MASK_FEATURES, record_property)
+    p5 = encoded.pyramid.maps[-1]
+    pyramid = (*encoded.pyramid.maps, p5[..., ::2, ::2])  # p6 is p5 thinned out
     for level, feature in enumerate(pyramid, start=2):
         key = f"fpn_p{level}"
         assert list(feature.shape) == arrays[f"{key}_shape"].tolist()
@@ -258,7 +250,7 @@ def test_every_step_gives_the_same_boxes(sampled: Sampled, record_property: Reco
         key, last = f"step{step.index}_", step.stages[-1]
         assert (arrays[f"{key}time"] == step.time).all()
         check(f"{key}x_t", step.x_t, arrays[f"{key}x_in"], SIGNAL, record_property)
-        check(f"{key}start", step.start, arrays[f"{key}init_boxes_abs"], BOXES, record_property)
+        check(f"{key}start", step.boxes, arrays[f"{key}init_boxes_abs"], BOXES, record_property)
         found = {"boxes": last.boxes, "logits": last.logits, "kernels": last.filters}
         if several and step.index == len(sampled.steps) - 1:
             # Enters no result; one proposal may have a RoI sample on the cliff at -1 (README.md)
@@ -307,14 +299,15 @@ def matched(found: Scored, wanted: Scored, name: str, record: Record) -> Tensor:
 
 @pytest.mark.needs("nms_keep")  # stored for single images
 def test_nms_sees_and_keeps_the_same(sampled: Sampled, record_property: Record) -> None:
-    arrays, pool = sampled.arrays, pool_steps(sampled.steps)
+    arrays, found = sampled.arrays, sampled.steps[-1].candidates
     boxes, scores, labels = (
         torch.from_numpy(arrays[f"nms_in_{name}"]) for name in ("boxes", "scores", "labels")
     )
-    entered = (pool.boxes[0], pool.scores[0], pool.labels[0])
+    entered = (found.boxes[0], found.scores[0], found.labels[0])
     matched(entered, (boxes, scores, labels), "into NMS", record_property)
     keep = torch.from_numpy(arrays["nms_keep"])
-    kept = select(pool, 0, sampled.nms_iou)
+    image = sampled.encoded.sizes[0]
+    kept = sampled.pipeline.select(found, sampled.encoded, 0, image)
     left = (kept.boxes, kept.scores, kept.labels)
     matched(left, (boxes[keep], scores[keep], labels[keep]), "out of NMS", record_property)
 
@@ -323,13 +316,16 @@ def test_nms_sees_and_keeps_the_same(sampled: Sampled, record_property: Record) 
 def test_instances_are_the_same(sampled: Sampled, output: str, record_property: Record) -> None:
     differing = pixels = 0
     lowest = 1.0
-    for image in range(len(sampled.encoded.features)):
+    for image in range(len(sampled.encoded)):
         wanted = {
             name: torch.from_numpy(sampled.arrays[f"{output}_im{image}_{name}"])
             for name in ("hw", "boxes", "scores", "classes")
         }
         size = (int(wanted["hw"][0]), int(wanted["hw"][1]))
-        found = sampled.draw(image, size)
+        with torch.inference_mode():
+            found = sampled.pipeline.instances(
+                sampled.steps[-1].candidates, sampled.encoded, image, size
+            )
         index = matched(
             (found.boxes, found.scores, found.labels),
             (wanted["boxes"], wanted["scores"], wanted["classes"]),

@@ -25,19 +25,19 @@ from diffinst.config import (
     DiffusionConfig,
     MaskBranchConfig,
     MatcherConfig,
-    PostprocessConfig,
+    Options,
 )
-from diffinst.diffusion.ddim import ddim_step, time_pairs
-from diffinst.diffusion.schedule import Schedule, cosine_schedule
+from diffinst.diffusion.schedule import Schedule, cosine_schedule, time_pairs
 from diffinst.diffusion.signal import Corruption, corrupt, from_signal, kept_objects
-from diffinst.inference.postprocess import Detections, draw
+from diffinst.diffusion.solvers.ddim import Ddim
+from diffinst.inference.pipeline import Pipeline
 from diffinst.models.decoder import Decoder, sinusoidal_embedding
 from diffinst.models.mask_branch import LEVELS, MaskBranch
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.filters import FilterLayout, apply_filters
 from diffinst.ops.masks import aligned_bilinear
-from diffinst.ops.roi_align import FeatureTable, assign_levels
-from diffinst.structures import Features, StageOutput, Targets
+from diffinst.ops.roi_align import assign_levels, pool
+from diffinst.structures import Candidates, Encoded, Pyramid, StageOutput, Targets
 from diffinst.training.criterion import Criterion, Match, PackedTargets
 from diffinst.training.matcher import FREE, dynamic_k_match, matching_cost
 from diffinst.weights.convert import STAGE_RENAMES
@@ -104,7 +104,7 @@ def posterior(schedule: Schedule, x_t: float, x_start: float, noise: float) -> T
     """One DDPM step from each t to t - 1: DDIM with eta 1 between neighbours."""
     values = [torch.full((1, 4), v, dtype=torch.float64) for v in (x_t, x_start, noise)]
     steps = [
-        ddim_step(*values, now=t, following=t - 1, schedule=schedule, eta=1.0)[0, 0]
+        Ddim(eta=1.0).step(*values, now=t, following=t - 1, schedule=schedule)[0, 0]
         for t in range(1, len(schedule))
     ]
     return torch.stack(steps)
@@ -202,7 +202,7 @@ def test_roi_levels_and_features(reference_dir: Path) -> None:
     boxes, wanted, pyramid = file["boxes"], file["pooled"], file.pyramid()
     levels = assign_levels(boxes, len(pyramid))
     assert levels.flatten().tolist() == file["level"].tolist()
-    pooled = FeatureTable(pyramid).pool(boxes, wanted.shape[-1], DecoderConfig().roi_sampling)
+    pooled = pool(Pyramid.of(pyramid), boxes, wanted.shape[-1], DecoderConfig().roi_sampling)
     check("pooled", pooled, wanted.flatten(3).transpose(2, 3))
 
 
@@ -269,12 +269,12 @@ class TinyHead:
         self.mask_branch = MaskBranch(sizes["HIDDEN_DIM"], branch).eval()
         keys = self.mask_branch.state_dict()
         fill(self.mask_branch, {k: mask_branch_key(k, branch.depth) for k in keys}, recipe)
-        self.table = FeatureTable(self.file.pyramid())
+        self.pyramid = Pyramid.of(self.file.pyramid())
 
     def stage(self, index: int, boxes: Tensor, queries: Tensor | None) -> StageOutput:
         if queries is not None:
             queries = queries.view(self.queries_shape)
-        return self.decoder.stages[index](self.table, boxes, queries, self.file["time_emb"])
+        return self.decoder.stages[index](self.pyramid, boxes, queries, self.file["time_emb"])
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +293,7 @@ def test_dynamic_convolution(tiny_head: TinyHead) -> None:
     file = tiny_head.file
     wanted = file["roi_features"].flatten(2).transpose(1, 2)  # (B * N, cells, D)
     config = tiny_head.decoder.stages[0].config
-    rois = tiny_head.table.pool(file["boxes"], config.roi_size, config.roi_sampling)
+    rois = pool(tiny_head.pyramid, file["boxes"], config.roi_size, config.roi_sampling)
     check("RoI features", rois.flatten(0, 1), wanted)
     mixed = tiny_head.decoder.stages[0].interaction(file["dc_pro_features"][0], wanted)
     check("DynamicConv", mixed, file["dc_out"])
@@ -457,7 +457,7 @@ class CriterionCase:
         ]
         images = case.numbered(r"im(\d+)_hw$")
         sizes = tuple(case.size(f"im{i}_hw") for i in images)
-        self.features = Features((), case["mask_feat"].requires_grad_(), sizes)
+        self.encoded = Encoded.for_masks(case["mask_feat"].requires_grad_(), sizes)
         self.targets = [
             Targets(
                 case[f"im{i}_gt_boxes_xyxy"],
@@ -475,7 +475,7 @@ class CriterionCase:
         self.federated = (
             [case[f"s{s}_fed_classes"] for s in self._stage_range()] if meta["fed"] else None
         )
-        filters, maps = self.stages[0].filters, self.features.mask_features
+        filters, maps = self.stages[0].filters, self.encoded.mask_features
         self.network = network_of(layout_of(filters.shape[-1], maps.shape[1]))
 
     def _stage_range(self) -> range:
@@ -488,9 +488,9 @@ class CriterionCase:
     def losses(self) -> dict[str, Tensor]:
         return self.criterion(
             self.stages,
-            self.features,
+            self.encoded,
             self.targets,
-            self.network,
+            self.network.mask_head,
             match=Match.of(self.owner),
             federated=self.federated,
         )
@@ -528,7 +528,7 @@ def test_criterion_terms_and_gradients(reference_dir: Path) -> None:
             check(case.prefix + key, losses[key], case[name])
         check(case.prefix + "loss", losses["loss"], case["loss_total"])
         losses["loss"].backward()
-        check(f"{case.prefix} F_mask", item.features.mask_features.grad, case["grad_mask_feat"])
+        check(f"{case.prefix} F_mask", item.encoded.mask_features.grad, case["grad_mask_feat"])
         for s, stage in enumerate(item.stages):
             where = f"{case.prefix} stage {s}"
             check(f"{where} logits", stage.logits.grad, case[f"s{s}_grad_logits"])
@@ -539,7 +539,7 @@ def test_criterion_terms_and_gradients(reference_dir: Path) -> None:
 def test_criterion_finds_the_same_pairs(reference_dir: Path) -> None:
     for item in criterion_cases(reference_dir):
         packed = PackedTargets.of(item.targets, torch.device("cpu"))
-        found = item.criterion.match(item.stages, packed, item.features.scale())
+        found = item.criterion.match(item.stages, packed, item.encoded.scale)
         assert torch.equal(found.owner, item.owner), item.case.prefix
 
 
@@ -561,12 +561,14 @@ def test_postprocess(reference_dir: Path) -> None:
         probs, output = case["in_mask_prob"], case.size("out_hw")
         count = len(probs)
         maps = torch.logit(probs.double(), eps=1e-9).float()
-        features = Features((), maps[None], (case.size("image_hw"),))
+        encoded = Encoded.for_masks(maps[None], (case.size("image_hw"),))
         filters = torch.cat([torch.eye(count), torch.zeros(count, 1)], dim=1)
-        found = Detections(case["in_boxes"], case["in_scores"], case["in_classes"], filters)
+        columns = (case["in_boxes"], case["in_scores"], case["in_classes"], filters)
+        found = Candidates(*(column[None] for column in (*columns, torch.arange(count))))
         layout = FilterLayout(inputs=count, layers=1)
         network = network_of(layout, num_classes=int(case["in_classes"].max()) + 1)
-        instances = draw(found, features, 0, output, network, PostprocessConfig())
+        pipeline = Pipeline(network, Config(), Options(nms_iou=1.0))  # nothing is suppressed
+        instances = pipeline.instances(found, encoded, 0, output)
         check(f"{case.prefix} boxes", instances.boxes, case["out_boxes"])
         assert torch.equal(instances.scores, case["out_scores"])
         assert torch.equal(instances.labels, case["out_classes"])

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from diffinst.config import Config
+from diffinst.config import Config, Options
 from diffinst.inference.advice import advice
 from diffinst.inference.predictor import DiffusionInst
 
-PAPER = Config.from_preset("r50-coco").updated(postprocess={"max_detections": 500})
+PAPER = Options.of(Config.from_preset("r50-coco"), max_detections=500)
 
 
 def test_everything_that_can_be_lowered_is_named() -> None:
@@ -26,7 +26,7 @@ def test_everything_that_can_be_lowered_is_named() -> None:
 
 
 def test_what_is_done_already_is_not_advised() -> None:
-    lean = PAPER.updated(postprocess={"max_detections": 100})
+    lean = PAPER.model_copy(update={"max_detections": 100})
     said = advice((800, 1216), 1, lean, exact=False)
     assert "images at once" not in said and "bf16" not in said and "max_detections" not in said
     assert "proposals" in said and "long_side" in said
@@ -39,7 +39,7 @@ def test_predict_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(images: object) -> None:
         torch.empty(2**48)  # real memory that cannot be had
 
-    monkeypatch.setattr(model.network, "encode", fail)
+    monkeypatch.setattr(model.network, "features", fail)
     pixels = [np.zeros((40, 50, 3), np.uint8)] * 2
     with pytest.raises(MemoryError, match=r"^out of memory while predicting: .*\(are 2; ") as error:
         model.predict(list(pixels))

@@ -12,11 +12,12 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTenso
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffinst.config import Config
-from diffinst.inference.sampler import Noise, Sampler, pool_steps
-from diffinst.models import network as network_module
+from diffinst.config import Config, Options
+from diffinst.diffusion.noise import Noise
+from diffinst.inference.pipeline import Pipeline
+from diffinst.kernels import roi
 from diffinst.models.network import DiffusionInstNetwork
-from diffinst.ops.roi_align import FeatureTable
+from diffinst.structures import Encoded, Pyramid
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 SIZES, STEPS, N = ((64, 90), (60, 96)), 3, 12
@@ -40,12 +41,12 @@ class Transfers(TorchDispatchMode):
 
 
 @pytest.fixture
-def sampler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sampler]:
+def pipeline(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
     """Its network lies on a GPU that is imagined, where no kernel can be tried."""
-    monkeypatch.setattr(network_module, "roi_kernel", lambda device, dtype: None)
-    config = Config.from_preset("tiny").updated(sampler={"steps": STEPS, "proposals": N})
+    monkeypatch.setattr(roi, "kernel_pays", lambda device, dtype: False)
+    config = Config.from_preset("tiny")
     network = DiffusionInstNetwork(config.model).eval().requires_grad_(False)
-    sampler = Sampler(network, config.sampler)
+    pipeline = Pipeline(network, config, Options(steps=STEPS, proposals=N))
     with FakeTensorMode(), torch.no_grad():
         try:
             torch.empty(1).to("cuda")
@@ -56,47 +57,53 @@ def sampler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sampler]:
                 setattr(module, name, nn.Parameter(on_gpu(parameter), requires_grad=False))
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, on_gpu(buffer))
-        yield sampler
+        yield pipeline
 
 
 def on_gpu(like: Tensor) -> Tensor:
     return torch.empty(like.shape, dtype=like.dtype, device="cuda")
 
 
-def inputs() -> tuple[Tensor, Tensor, Noise]:
+def encoded(pipeline: Pipeline) -> Encoded:
+    table, mask_features = pipeline.network.features(
+        torch.empty(len(SIZES), 3, 64, 96, device="cuda")
+    )
+    pyramid = Pyramid.of_table(table, [(64 // s, 96 // s) for s in (4, 8, 16, 32)])
+    scale = torch.empty(len(SIZES), 1, 4, device="cuda")
+    return Encoded(pyramid, mask_features, SIZES, scale)
+
+
+def noise() -> Noise:
     shape = (STEPS - 1, len(SIZES), N, 4)
     z = torch.empty(shape, device="cuda")
     start = torch.empty(shape[1:], device="cuda")
-    pixels = torch.empty(len(SIZES), 3, 64, 96, device="cuda")
-    return pixels, torch.empty(len(SIZES), 1, 4, device="cuda"), Noise(start, z, z)
+    return Noise(start, z, z)
 
 
 def test_nothing_crosses_between_devices_from_pixels_to_candidates(
-    sampler: Sampler,
+    pipeline: Pipeline,
 ) -> None:
     """A copy either way would be noted, a shape that depends on data would raise."""
-    pixels, scale, noise = inputs()
+    draws = noise()
     with Transfers() as transfers:
-        encoded = sampler.network.encode_normalized(pixels, SIZES, scale)
-        boxes = pool_steps(list(sampler.run(encoded, noise))).boxes
+        *_, last = pipeline.run(encoded(pipeline), draws)
+    boxes = last.candidates.boxes
     assert boxes.shape == (len(SIZES), STEPS * N, 4) and boxes.device.type == "cuda"
     assert transfers.seen == []
 
 
-def test_the_roi_kernel_is_known_to_compilers(sampler: Sampler) -> None:
+def test_the_roi_kernel_is_known_to_compilers(pipeline: Pipeline) -> None:
     """Its shape, that is; it would run on a GPU alone."""
     pytest.importorskip("triton", reason="no Triton for this platform")
     from diffinst.kernels.roi_triton import pool_on_gpu
 
-    pixels, scale, _ = inputs()
-    pyramid = sampler.network.encode_normalized(pixels, SIZES, scale).features.pyramid
+    pyramid = encoded(pipeline).pyramid
     boxes = torch.empty(len(SIZES), N, 4, device="cuda")
-    plain, fused = FeatureTable(pyramid), FeatureTable(pyramid, pool_on_gpu)
-    wanted, found = plain.pool(boxes, 7, 2), fused.pool(boxes, 7, 2)
+    wanted, found = roi.pool(pyramid, boxes, 7, 2), roi.pool_by(pool_on_gpu, pyramid, boxes, 7, 2)
     assert (found.shape, found.device, found.dtype) == (wanted.shape, wanted.device, wanted.dtype)
 
 
-@pytest.mark.usefixtures("sampler")
+@pytest.mark.usefixtures("pipeline")
 def test_a_copy_and_a_question_would_be_noticed() -> None:
     with Transfers() as transfers:
         torch.empty(1).to("cuda")

@@ -15,10 +15,11 @@ from diffinst.acceleration.optimize import Precision
 from diffinst.config import Config
 from diffinst.datasets.load import load_split
 from diffinst.datasets.synthetic import make_shapes
-from diffinst.kernels.choice import TOLERANCE, roi_kernel
+from diffinst.kernels.roi import TOLERANCE, kernel_pays, pool_by
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.boxes import iou
-from diffinst.ops.roi_align import FeatureTable
+from diffinst.ops.roi_align import pool
+from diffinst.structures import Pyramid
 from diffinst.training.criterion import Criterion, Match
 from diffinst.training.loader import TrainStream, collate
 from diffinst.training.step import TrainingStep
@@ -110,11 +111,12 @@ def test_the_roi_kernel_equals_the_weighted_gather(dtype: torch.dtype) -> None:
     low = torch.rand(2, 50, 2, device=device) * 300 - 30
     boxes = torch.cat([low, low + 2 ** (torch.rand_like(low) * 10 - 2)], -1)
     boxes[0, 0] = torch.nan
-    plain, fused = FeatureTable(maps), FeatureTable(maps, pool_on_gpu)
-    wanted, found = plain.pool(boxes, 7, 2), fused.pool(boxes, 7, 2)
+    pyramid = Pyramid.of(maps)
+    wanted = pool(pyramid, boxes, 7, 2)
+    found = pool_by(pool_on_gpu, pyramid, boxes, 7, 2)
     limit = TOLERANCE[dtype]
     torch.testing.assert_close(found, wanted, rtol=limit, atol=limit)
-    roi_kernel(device, dtype)  # does not raise; it is the machine's to say which is faster
+    kernel_pays(device, dtype)  # does not raise; it is the machine's to say which is faster
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])

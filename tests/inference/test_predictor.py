@@ -13,9 +13,9 @@ from PIL import Image
 
 from diffinst.config import Config, ConfigError, preset_names
 from diffinst.datasets.synthetic import make_shapes
+from diffinst.diffusion.noise import Noise
 from diffinst.diffusion.signal import from_signal
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.inference.sampler import Noise
 from diffinst.io.images import ImageReadError, read_image
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.boxes import clip
@@ -115,9 +115,9 @@ def test_the_seed_decides(model: DiffusionInst, path: Path) -> None:
 
 
 def test_wrong_values_name_field_and_value(model: DiffusionInst, path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"postprocess\.threshold.*1\.5"):
+    with pytest.raises(ConfigError, match=r"threshold.*1\.5"):
         model.predict(path, threshold=1.5)
-    with pytest.raises(ConfigError, match=r"postprocess\.max_detections.*0"):
+    with pytest.raises(ConfigError, match=r"max_detections.*0"):
         model.predict(path, max_detections=0)
     with pytest.raises(ImageReadError, match="no_such"):
         model.predict([path, "no_such.png"])
@@ -190,8 +190,8 @@ def test_trace_starts_from_the_noise(path: Path) -> None:
     stages = model.config.model.decoder.stages
     assert [(p.step, p.stage) for p in trace] == [(s, k) for s in (0, 1) for k in range(-1, stages)]
     assert [trace[0].time, trace[-1].time] == [999, 499]
-    config = model.config.updated(sampler={"steps": 2, "proposals": 9})
-    noise = Noise.draw([4], config.sampler, config.model.diffusion)
+    config = model.config
+    noise = Noise.draw([4], 2, 9, config.model.diffusion)
     part = config.preprocess
     inside = fit_size(
         (48, 64), short_side=part.short_side, zoom=part.zoom, long_side=part.long_side

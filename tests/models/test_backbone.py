@@ -15,13 +15,9 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
 from diffinst.config import BackboneConfig
-from diffinst.models.backbone import (
-    STRIDES,
-    Backbone,
-    FrozenNormConv2d,
-    PadFirstSwinBlock,
-    fold_frozen_norms,
-)
+from diffinst.models.backbone import STRIDES, Backbone
+from diffinst.models.frozen_norm import FrozenNormConv2d, fold_frozen_norms
+from diffinst.models.swin import PadFirstSwinBlock
 
 CHANNELS = {
     "resnet10t": (64, 128, 256, 512),

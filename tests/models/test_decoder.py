@@ -11,7 +11,7 @@ from torch import Tensor
 from diffinst.config import DecoderConfig
 from diffinst.models.decoder import Decoder, sinusoidal_embedding
 from diffinst.models.decoder_stage import DecoderStage
-from diffinst.ops.roi_align import FeatureTable
+from diffinst.structures import Pyramid
 
 CONFIG = DecoderConfig(
     stages=3, width=16, dynamic_width=4, heads=4, feedforward=32, box_layers=2, roi_size=3
@@ -25,10 +25,10 @@ def decoder(classes: int = 3, config: DecoderConfig = CONFIG) -> Decoder:
     return Decoder(config, classes, FILTER)
 
 
-def table(dtype: torch.dtype = torch.float32) -> FeatureTable:
+def table(dtype: torch.dtype = torch.float32) -> Pyramid:
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn(2, 16, 16 >> i, 16 >> i, generator=generator) for i in range(4)]
-    return FeatureTable([m.to(dtype) for m in maps])
+    return Pyramid.of([m.to(dtype) for m in maps])
 
 
 def boxes(count: int) -> Tensor:

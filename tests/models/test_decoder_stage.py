@@ -8,19 +8,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffinst.config import DecoderConfig
-from diffinst.models import decoder_stage
+from diffinst.kernels import blocks
 from diffinst.models.decoder_stage import DecoderStage, DynamicConv, SelfAttention
-from diffinst.ops.roi_align import FeatureTable
-from diffinst.structures import StageOutput
+from diffinst.ops.roi_align import pool
+from diffinst.structures import Pyramid, StageOutput
 
 CONFIG = DecoderConfig(width=16, dynamic_width=4, heads=4, feedforward=32, box_layers=1, roi_size=3)
 CLASSES, FILTER = 5, 9
 
 
-def table() -> FeatureTable:
+def table() -> Pyramid:
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn(2, 16, 16 >> i, 16 >> i, generator=generator) for i in range(4)]
-    return FeatureTable(maps)
+    return Pyramid.of(maps)
 
 
 def stage() -> DecoderStage:
@@ -48,7 +48,7 @@ def test_dynamic_convolution_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
         whole = layer(queries, rois)
         for block, pieces in ((10 * row, [10]), (4 * row, [4, 3, 3]), (1, [1] * 10)):
             sizes.clear()
-            monkeypatch.setattr(decoder_stage, "REUSED", block)
+            monkeypatch.setattr(blocks, "REUSED", block)
             torch.testing.assert_close(layer(queries, rois), whole, rtol=1e-5, atol=1e-6)
             assert sizes == pieces
         assert layer(queries[:0], rois[:0]).shape == (0, 16)
@@ -97,7 +97,7 @@ def test_shapes_and_dtypes() -> None:
 
 def test_the_first_queries_are_the_mean_roi_features() -> None:
     features = table()
-    mean = features.pool(boxes(4), 3, 2).mean(dim=2)
+    mean = pool(features, boxes(4), 3, 2).mean(dim=2)
     implicit, given = (stage()(features, boxes(4), q, TIME) for q in (None, mean))
     torch.testing.assert_close(implicit.logits, given.logits)
     other = stage()(features, boxes(4), mean + 1, TIME)

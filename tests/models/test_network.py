@@ -1,4 +1,4 @@
-"""Does encoding ignore the padding, and do masks agree wherever a filter is evaluated?"""
+"""Does encoding ignore the padding, and does everything learn?"""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from diffinst.config import Config, ModelConfig
 from diffinst.models.network import DiffusionInstNetwork
-from diffinst.ops.masks import enlarge, map_points
-from diffinst.structures import ImageBatch
+from diffinst.structures import Encoded, ImageBatch
 
 
 def model_config(**filters: object) -> ModelConfig:
@@ -40,12 +39,12 @@ def two_images() -> ImageBatch:
 
 @torch.no_grad()
 def test_encoding_gives_a_pyramid_and_mask_features(tiny: DiffusionInstNetwork) -> None:
-    features = tiny.encode(two_images()).features
-    assert [tuple(p.shape) for p in features.pyramid] == [
+    encoded = tiny.encode(two_images())
+    assert [tuple(p.shape) for p in encoded.pyramid.maps] == [
         (2, 32, 64 // s, 96 // s) for s in (4, 8, 16, 32)
     ]
-    assert features.mask_features.shape == (2, 8, 16, 24)
-    assert features.sizes == ((50, 90), (64, 40))
+    assert encoded.mask_features.shape == (2, 8, 16, 24)
+    assert encoded.sizes == ((50, 90), (64, 40))
 
 
 @torch.no_grad()
@@ -56,10 +55,10 @@ def test_what_lies_in_the_padding_does_not_matter(tiny: DiffusionInstNetwork) ->
     dirty[0, :, :, 90:] = 77
     dirty[1, :, :, 40:] = 255
     before = dirty.clone()
-    a = tiny.encode(clean).features
-    b = tiny.encode(ImageBatch(dirty, clean.sizes)).features
-    for x, y in zip((*a.pyramid, a.mask_features), (*b.pyramid, b.mask_features), strict=True):
-        assert torch.equal(x, y)
+    a = tiny.encode(clean)
+    b = tiny.encode(ImageBatch(dirty, clean.sizes))
+    assert torch.equal(a.pyramid.table, b.pyramid.table)
+    assert torch.equal(a.mask_features, b.mask_features)
     assert torch.equal(dirty, before)  # the caller's pixels stay
 
 
@@ -70,8 +69,8 @@ def test_padding_is_the_mean_colour(tiny: DiffusionInstNetwork) -> None:
     pixels = two_images().pixels[:1].clone()
     pixels[0, :, 50:] = mean
     pixels[0, :, :, 90:] = mean
-    padded = tiny.encode(ImageBatch(pixels, ((50, 90),))).features.mask_features
-    filled = tiny.encode(ImageBatch(pixels, ((64, 96),))).features.mask_features
+    padded = tiny.encode(ImageBatch(pixels, ((50, 90),))).mask_features
+    filled = tiny.encode(ImageBatch(pixels, ((64, 96),))).mask_features
     torch.testing.assert_close(padded, filled, rtol=1e-4, atol=1e-4)
 
 
@@ -84,7 +83,7 @@ def test_images_of_two_sizes_are_encoded_as_each_alone(tiny: DiffusionInstNetwor
     both = tiny.denoise(together, boxes.expand(2, 3, 4), times)[-1]
     for i in range(2):
         alone = tiny.encode(ImageBatch(batch.pixels[i : i + 1], batch.sizes[i : i + 1]))
-        for a, b in zip(alone.features.pyramid, together.features.pyramid, strict=True):
+        for a, b in zip(alone.pyramid.maps, together.pyramid.maps, strict=True):
             torch.testing.assert_close(a[0], b[i], rtol=1e-4, atol=1e-4)
         one = tiny.denoise(alone, boxes[None], times[i : i + 1])[-1]
         torch.testing.assert_close(one.logits[0], both.logits[i], rtol=1e-3, atol=1e-3)
@@ -94,54 +93,7 @@ def test_images_of_two_sizes_are_encoded_as_each_alone(tiny: DiffusionInstNetwor
 def test_bytes_and_floats_are_the_same_image(tiny: DiffusionInstNetwork) -> None:
     pixels = torch.randint(256, (1, 3, 64, 64), dtype=torch.uint8)
     a, b = (tiny.encode(ImageBatch(p, ((64, 64),))) for p in (pixels, pixels.float()))
-    assert torch.equal(a.features.mask_features, b.features.mask_features)
-
-
-def scene(layout_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Filters, boxes and images of three instances, two of them on the first image."""
-    filters = torch.randn(3, layout_size, generator=torch.Generator().manual_seed(1))
-    boxes = torch.tensor([[4.0, 4, 30, 30], [10, 10, 80, 45], [2, 0, 40, 64]])
-    return filters, boxes, torch.tensor([0, 0, 1])
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("coordinates", [False, True])
-def test_a_filter_says_the_same_on_the_map_and_at_its_points(coordinates: bool) -> None:
-    model = network(model_config(coordinates=coordinates))
-    assert model.layout.size == (169 if coordinates else 153)
-    features = model.encode(two_images()).features
-    filters, boxes, image = scene(model.layout.size)
-    on_map = model.map_logits(features, filters, boxes, image)
-    assert on_map.shape == (3, 16, 24)
-    points = map_points((16, 24), filters.device).expand(3, -1, -1)
-    at_points = model.point_logits(features, filters, boxes, image, points)
-    torch.testing.assert_close(at_points, on_map.flatten(1), rtol=1e-3, atol=1e-3)
-    # the box matters only where the filter sees coordinates
-    moved = model.map_logits(features, filters, boxes + 5, image)
-    assert torch.allclose(moved, on_map) != coordinates
-
-
-@torch.no_grad()
-def test_grids_lie_in_the_enlarged_boxes(tiny: DiffusionInstNetwork) -> None:
-    features = tiny.encode(two_images()).features
-    filters, boxes, image = scene(tiny.layout.size)
-    logits, points = tiny.grid_logits(features, filters, boxes, image, 5)
-    assert logits.shape == (3, 25) and points.shape == (3, 25, 2)
-    # 20 % larger, five cells: the first point lies a tenth of the enlarged box inside it
-    large = enlarge(boxes, 0.2)
-    expected = large[:, :2] + (large[:, 2:] - large[:, :2]) / 10
-    torch.testing.assert_close(points[:, 0], expected)
-    again = tiny.point_logits(features, filters, boxes, image, points)
-    assert torch.equal(again, logits)
-
-
-@torch.no_grad()
-def test_no_instances_have_no_masks(tiny: DiffusionInstNetwork) -> None:
-    features = tiny.encode(two_images()).features
-    filters, boxes, image = (x[:0] for x in scene(tiny.layout.size))
-    assert tiny.map_logits(features, filters, boxes, image).shape == (0, 16, 24)
-    logits, points = tiny.grid_logits(features, filters, boxes, image, 4)
-    assert logits.shape == (0, 16) and points.shape == (0, 16, 2)
+    assert torch.equal(a.mask_features, b.mask_features)
 
 
 def test_all_that_learns_gets_a_gradient() -> None:
@@ -151,7 +103,7 @@ def test_all_that_learns_gets_a_gradient() -> None:
     loss = torch.zeros(())
     for stage in model.denoise(encoded, boxes, torch.tensor([3, 900])):
         filters, image = stage.filters.flatten(0, 1), torch.tensor([0, 0, 1, 1])
-        logits = model.map_logits(encoded.features, filters, boxes.flatten(0, 1), image)
+        logits = model.mask_head.on_map(encoded.mask_features, filters, boxes.flatten(0, 1), image)
         loss = loss + logits.sin().sum() + stage.logits.sin().sum() + stage.boxes.sin().sum()
     loss.backward()  # type: ignore[no-untyped-call]
     silent = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -167,8 +119,8 @@ def test_bf16_autocast_runs_from_pixels_to_masks(tiny: DiffusionInstNetwork) -> 
         last = tiny.denoise(encoded, boxes, torch.tensor([3, 900]))[-1]
         image = torch.tensor([0, 0, 1, 1])
         flat = last.filters.flatten(0, 1), last.boxes.flatten(0, 1), image
-        masks = tiny.map_logits(encoded.features, *flat)
-        grid, _ = tiny.grid_logits(encoded.features, *flat, 4)
+        masks = tiny.mask_head.on_map(encoded.mask_features, *flat)
+        grid = tiny.mask_head.on_grid(encoded.mask_features, *flat, 4)
     assert masks.isfinite().all() and grid.isfinite().all() and last.boxes.dtype == torch.float32
 
 
@@ -191,3 +143,35 @@ def test_the_number_of_classes_touches_the_class_heads_only(
     shapes = {n: p.shape for n, p in tiny.named_parameters()}
     changed = {n for n, p in other.named_parameters() if p.shape != shapes[n]}
     assert all("class_logits" in name for name in changed) and bool(changed) == (classes != 3)
+
+
+@torch.no_grad()
+def test_an_encoded_batch_can_be_taken_apart_joined_and_expanded(
+    tiny: DiffusionInstNetwork,
+) -> None:
+    both = tiny.encode(two_images())
+    first, second = both[0], both[1:]
+    assert (len(first), first.sizes, second.sizes) == (1, ((50, 90),), ((64, 40),))
+    assert both[-1].sizes == second.sizes and len(both[:0]) == 0
+    again = Encoded.cat([first, second])
+    assert torch.equal(again.pyramid.table, both.pyramid.table) and again.sizes == both.sizes
+    torch.testing.assert_close(again.scale, both.scale)
+    boxes = torch.tensor([[[4.0, 4, 30, 30]], [[10.0, 10, 35, 60]], [[0.0, 0, 40, 50]]])
+    times = torch.tensor([3, 500, 900])
+    several = tiny.denoise(first.expand(3), boxes, times)[-1]
+    for i in range(3):
+        alone = tiny.denoise(first, boxes[i : i + 1], times[i : i + 1])[-1]
+        torch.testing.assert_close(several.boxes[i], alone.boxes[0], rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(several.logits[i], alone.logits[0], rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_what_cannot_be_expanded_or_joined_is_refused(tiny: DiffusionInstNetwork) -> None:
+    both = tiny.encode(two_images())
+    with pytest.raises(ValueError, match="2 images; only one can be expanded"):
+        both.expand(2)
+    with pytest.raises(ValueError, match="cannot join 0"):
+        Encoded.cat([])
+    wide = tiny.encode(ImageBatch(torch.zeros(1, 3, 64, 128), ((64, 128),)))
+    with pytest.raises(ValueError, match="all of one padded size"):
+        Encoded.cat([both, wide])

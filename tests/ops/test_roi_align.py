@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from diffinst.ops.roi_align import FeatureTable, assign_levels, weighted_gather
+from diffinst import kernels
+from diffinst.kernels.roi import pool
+from diffinst.ops import roi_align as plain_roi_align
+from diffinst.ops.roi_align import assign_levels
+from diffinst.structures import Pyramid
 
 
 def pyramid_of(
@@ -49,14 +53,14 @@ def test_a_ramp_by_hand() -> None:
     """f(x) = x in cells: a bin's mean is the x of its centre, half a cell to the left."""
     ramp = torch.arange(8.0).expand(1, 1, 8, 8)
     boxes = torch.tensor([[[4.0, 4.0, 20.0, 20.0]]])  # cells 1 to 5 at stride 4: bins of 2 cells
-    pooled = FeatureTable([ramp]).pool(boxes, size=2, sampling=2)
+    pooled = pool(Pyramid.of([ramp]), boxes, size=2, sampling=2)
     assert pooled[0, 0, :, 0].tolist() == [1.5, 3.5, 1.5, 3.5]
 
 
 def test_samples_beyond_the_border_count_zero() -> None:
     ones = torch.ones(1, 1, 4, 4)
     boxes = torch.tensor([[[-16.0, 0.0, 16.0, 16.0], [100.0, 0.0, 116.0, 16.0]]])
-    pooled = FeatureTable([ones]).pool(boxes, size=2, sampling=2)
+    pooled = pool(Pyramid.of([ones]), boxes, size=2, sampling=2)
     # left bin of box 0: samples at -3.5 and -1.5 cells; right bin: at 0.5 and 2.5
     assert pooled[0, 0, :, 0].tolist() == [0, 1, 0, 1]
     assert pooled[0, 1].abs().max() == 0
@@ -81,8 +85,11 @@ def test_equals_torchvision_forward_and_backward(
     low = torch.rand(2, count, 2, generator=generator) * 140 - 30
     side = 2 ** (torch.rand(2, count, 2, generator=generator) * 12 - 2)  # a quarter to 1024 pixels
     boxes = torch.cat([low, low + side], dim=-1)
-    ours = FeatureTable(pyramid).pool(boxes, *grid)
+    ours = pool(Pyramid.of(pyramid), boxes, *grid)
     theirs = torchvision_pool(pyramid, boxes, *grid)
+    with kernels.plain():
+        torch.testing.assert_close(pool(Pyramid.of(pyramid), boxes, *grid), ours)
+    torch.testing.assert_close(plain_roi_align.pool(Pyramid.of(pyramid), boxes, *grid), ours)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     if not count:
         return
@@ -97,7 +104,7 @@ def test_equals_torchvision_forward_and_backward(
 
 def test_no_boxes_still_have_a_gradient() -> None:
     level = torch.ones(1, 2, 4, 4, requires_grad=True)
-    pooled = FeatureTable([level]).pool(torch.zeros(1, 0, 4), 7, 2)
+    pooled = pool(Pyramid.of([level]), torch.zeros(1, 0, 4), 7, 2)
     assert pooled.shape == (1, 0, 49, 2)
     pooled.sum().backward()
     assert level.grad is not None and level.grad.abs().max() == 0
@@ -105,35 +112,21 @@ def test_no_boxes_still_have_a_gradient() -> None:
 
 @pytest.mark.parametrize("box", [[0.0] * 4, [9.0, 9.0, 3.0, 3.0], [float("nan")] * 4, [1e30] * 4])
 def test_degenerate_boxes_give_finite_features(box: list[float]) -> None:
-    pooled = FeatureTable(pyramid_of(1, 2, SIZES)).pool(torch.tensor([[box]]), 7, 2)
+    pooled = pool(Pyramid.of(pyramid_of(1, 2, SIZES)), torch.tensor([[box]]), 7, 2)
     assert torch.isfinite(pooled).all()
 
 
 def test_bf16_features_stay_bf16() -> None:
     pyramid = pyramid_of(1, 4, SIZES)
     boxes = torch.tensor([[[3.0, 5.0, 50.0, 40.0]]])
-    exact = FeatureTable(pyramid).pool(boxes, 7, 2)
-    rounded = FeatureTable([level.bfloat16() for level in pyramid]).pool(boxes, 7, 2)
+    exact = pool(Pyramid.of(pyramid), boxes, 7, 2)
+    rounded = pool(Pyramid.of([level.bfloat16() for level in pyramid]), boxes, 7, 2)
     assert rounded.dtype == torch.bfloat16
     torch.testing.assert_close(rounded.float(), exact, rtol=0, atol=0.05)
 
 
-def test_weighted_gather_by_hand() -> None:
-    table = torch.tensor([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])
-    index, weight = torch.tensor([[0, 2], [1, 1]]), torch.tensor([[0.5, 2.0], [1.0, -1.0]])
-    assert weighted_gather(table, index, weight).tolist() == [[6.5, 65], [0, 0]]
-
-
-def test_weighted_gather_gradient_is_exact() -> None:
-    generator = torch.Generator().manual_seed(0)
-    table = torch.randn(6, 3, dtype=torch.float64, generator=generator, requires_grad=True)
-    index = torch.randint(0, 5, (7, 4), generator=generator)  # rows repeat; the last is never read
-    weight = torch.randn(7, 4, dtype=torch.float64, generator=generator)
-    assert torch.autograd.gradcheck(lambda t: weighted_gather(t, index, weight), table)
-
-
 @pytest.mark.parametrize("images", [1, 3])
 def test_boxes_of_another_batch_are_refused(images: int) -> None:
-    table = FeatureTable([torch.zeros(2, 4, 8, 8)])
+    pyramid = Pyramid.of([torch.zeros(2, 4, 8, 8)])
     with pytest.raises(ValueError, match=rf"boxes of {images} images for features of 2"):
-        table.pool(torch.zeros(images, 5, 4), 7, 2)
+        pool(pyramid, torch.zeros(images, 5, 4), 7, 2)

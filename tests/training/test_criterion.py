@@ -38,7 +38,7 @@ def one_weight_network(evaluate: str) -> DiffusionInstNetwork:
         }
     )
     network = DiffusionInstNetwork(config.model)
-    assert network.layout.size == 2
+    assert network.mask_head.layout.size == 2
     return network
 
 
@@ -296,7 +296,7 @@ def two_images(
     def outputs() -> StageOutput:
         corners = random(2, 5, 2) * 8
         boxes = torch.cat([corners, corners + 2 + random(2, 5, 2) * 6], dim=-1)
-        filters = random(2, 5, network.layout.size) - 0.5
+        filters = random(2, 5, network.mask_head.layout.size) - 0.5
         return StageOutput(
             *(t.requires_grad_() for t in (random(2, 5, CLASSES), boxes, filters, random(2, 5, 4)))
         )

@@ -92,7 +92,7 @@ def test_an_epoch_visits_every_image_once_in_a_new_order(split: Split) -> None:
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
-def test_a_image_comes_back_with_other_geometry_and_noise(split: Split) -> None:
+def test_an_image_comes_back_with_other_geometry_and_noise(split: Split) -> None:
     stream = TrainStream(split, CONFIG)
     visits = [k for k in range(3 * IMAGES) if stream[k][1].image_id == split.records[0].id]
     times = {stream[k][2].t for k in visits}

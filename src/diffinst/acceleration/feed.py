@@ -19,26 +19,34 @@ Made = TypeVar("Made")
 Images = Sequence[NDArray[np.uint8]]
 
 
-def fed(chunks: Sequence[Images], device: torch.device) -> Iterator[list[Tensor]]:
-    """The images (H, W, 3) of each chunk as (3, H, W) uint8 tensors on a device, in order."""
-    if device.type != "cuda" or len(chunks) < 2:  # nothing to travel meanwhile
-        for chunk in chunks:
-            yield [torch.from_numpy(image).to(device).permute(2, 0, 1) for image in chunk]
+def fed(
+    batches: Iterable[Item], images: Callable[[Item], Images], device: torch.device
+) -> Iterator[tuple[Item, list[Tensor]]]:
+    """Each batch with its images (H, W, 3) as (3, H, W) uint8 tensors on a device, in order.
+
+    Args:
+        batches: Anything that images belong to.
+        images: The images of one.
+        device: Where to.
+    """
+    if device.type != "cuda":  # nothing travels
+        for batch in batches:
+            yield batch, [torch.from_numpy(i).to(device).permute(2, 0, 1) for i in images(batch)]
         return
     stream = _aside(device)
 
-    def upload(chunk: Images) -> tuple[list[Tensor], torch.cuda.Event]:
+    def upload(batch: Item) -> tuple[Item, list[Tensor], torch.cuda.Event]:
         with QUIET, torch.cuda.device(device), torch.cuda.stream(stream):
-            pinned = [torch.from_numpy(image).pin_memory() for image in chunk]
+            pinned = [torch.from_numpy(image).pin_memory() for image in images(batch)]
             sent = [tensor.to(device, non_blocking=True) for tensor in pinned]
-            return sent, stream.record_event()
+            return batch, sent, stream.record_event()
 
-    for tensors, arrived in ahead(chunks, upload):
+    for batch, tensors, arrived in ahead(batches, upload):
         user = torch.cuda.current_stream(device)
         user.wait_event(arrived)
         for tensor in tensors:
             tensor.record_stream(user)  # its memory is not given away while it is read
-        yield [tensor.permute(2, 0, 1) for tensor in tensors]
+        yield batch, [tensor.permute(2, 0, 1) for tensor in tensors]
 
 
 @lru_cache

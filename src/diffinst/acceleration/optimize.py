@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from diffinst.models.backbone import Backbone, FrozenNormConv2d
+from diffinst.models.backbone import Backbone
 from diffinst.models.decoder import TimeEmbedding
+from diffinst.models.frozen_norm import FrozenNormConv2d
 from diffinst.models.linear import OutputLinear
 from diffinst.models.network import DiffusionInstNetwork
 

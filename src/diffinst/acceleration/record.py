@@ -7,6 +7,7 @@ them all at once.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -21,7 +22,7 @@ Record: TypeAlias = Callable[[Function, Tensors], Callable[[], Tensors]]
 """From a function and the tensors that it will always read, to what runs it again on their
 present values; what it returns is overwritten by the next run of this or another recording."""
 
-KEPT = 16  # recordings
+KEPT = 64  # recordings: one for encoding, one for each step
 WARM_UP = 3  # runs before one is recorded: libraries choose their kernels in the first
 QUIET = threading.Lock()
 """Held while a graph is recorded and while images are sent: neither may see the other's work."""
@@ -87,6 +88,36 @@ class Tapes:
             for mine, given in zip(tape.inputs, inputs, strict=True):
                 mine.copy_(given, non_blocking=True)
             return tuple(x.clone() for x in tape.replay())
+
+
+class Recorded:
+    """Runs work by its recordings, or as it is where it cannot be recorded.
+
+    Args:
+        record: How to record.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.tapes: Tapes | None = Tapes(record)
+
+    def __call__(self, name: Hashable, work: Function, inputs: Tensors) -> Tensors:
+        """What the work gives; see `Tapes.run`."""
+        if self.tapes is not None:
+            try:
+                return self.tapes.run(name, work, inputs)
+            except Exception as error:  # of the driver, a compiler or a library, of many kinds
+                self.tapes.clear()
+                if not _is_of_memory(error):  # there is no use in another try
+                    first = [*str(error).strip().splitlines(), "no reason given"][0]
+                    warnings.warn(f"predictions are not recorded: {first}", stacklevel=2)
+                    self.tapes = None
+        return work(*inputs)
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Libraries have errors of their own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()
 
 
 class GpuRecorder:

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from diffinst.cli.options import usable_device
 from diffinst.cli.tables import print_classes, print_metrics, print_sweep
-from diffinst.cli.terminal import say
+from diffinst.cli.terminal import progress_bar, say
 
 if TYPE_CHECKING:
     from diffinst.datasets.split import Split
@@ -98,7 +98,6 @@ def evaluate(
     from diffinst.datasets.load import load_split
     from diffinst.evaluation.prediction import Options
     from diffinst.evaluation.run import Source, run
-    from diffinst.inference.folder import progress_bar
 
     sweeping = bool(sweep_steps or sweep_proposals)
     if sweeping and submission:
@@ -156,7 +155,6 @@ def _sweep(
     device: str | None,
 ) -> None:
     from diffinst.evaluation.sweep import sweep, write_sweep_curves
-    from diffinst.inference.folder import progress_bar
 
     with progress_bar("evaluating") as advance:
         cells = sweep(

@@ -60,5 +60,6 @@ def info(model: str, /) -> None:
     parameters = sum(p.numel() for p in network.parameters())
     print(f"parameters  {parameters / 1e6:.2f} M")
     print(f"classes     {chosen.model.num_classes}: {', '.join(chosen.model.names[:10])}")
-    print(f"filter      {network.layout.size} numbers, layers {network.layout.shapes}")
+    layout = network.mask_head.layout
+    print(f"filter      {layout.size} numbers, layers {layout.shapes}")
     print(yaml.safe_dump(chosen.to_dict(), sort_keys=False, default_flow_style=None, width=100))

@@ -9,7 +9,10 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from diffinst.cli.options import usable_device
-from diffinst.cli.terminal import say
+from diffinst.cli.terminal import progress_bar, say
+from diffinst.config import OptionFields
+
+Asked = Annotated[OptionFields, Parameter(name="*")]
 
 
 def predict(
@@ -18,11 +21,7 @@ def predict(
     *,
     model: str = "nano-nuclei",
     out: Path = Path("runs/predict"),
-    steps: int | None = None,
-    proposals: int | None = None,
-    threshold: float | None = None,
-    max_detections: int | None = None,
-    seed: int = 0,
+    options: Asked = {},  # noqa: B006 (never written to)
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
     compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
@@ -30,7 +29,8 @@ def predict(
     """Segment images or folders of images.
 
     Writes OUT/overlays/NAME.png, OUT/masks/NAME.png (16-bit label maps) and OUT/results.json (COCO
-    format; image ids and class ids are explained in OUT/index.json).
+    format; image ids and class ids are explained in OUT/index.json). What is not said of steps,
+    proposals and so on is as the model has it.
 
     Parameters
     ----------
@@ -40,16 +40,6 @@ def predict(
         Name of shipped weights, a model folder, a file, or a hub id.
     out
         Where to write.
-    steps
-        Denoising steps; more may be better, each costs one decoder pass. Default: the model's.
-    proposals
-        Boxes to start from; more for crowded images. Default: the model's.
-    threshold
-        Only instances with at least this score. Default: the model's.
-    max_detections
-        At most so many an image.
-    seed
-        Of the starting noise.
     device
         cpu, cuda or cuda:1, ...; default: a GPU if there is one.
     precision
@@ -64,24 +54,16 @@ def predict(
 
     loaded = DiffusionInst.from_pretrained(model, device=usable_device(device))
     loaded = loaded.optimize(precision, compile_network=compile_network)
-    summary = predict_folder(
-        loaded,
-        images,
-        out,
-        steps=steps,
-        proposals=proposals,
-        threshold=threshold,
-        max_detections=max_detections,
-        seed=seed,
-    )
+    with progress_bar("segmenting") as advance:
+        done = predict_folder(loaded, images, out, progress=advance, **options)
     say(
-        f"{summary.instances} instances on {summary.images} images, "
-        f"{summary.seconds_per_image:.2f} s an image\n"
+        f"{done.instances} instances on {done.images} images, "
+        f"{done.seconds / max(done.images, 1):.2f} s an image\n"
         f"overlays   {out / 'overlays'}\nmasks      {out / 'masks'}\n"
         f"results    {out / 'results.json'}"
     )
-    if summary.failed:
-        say(f"{len(summary.failed)} images could not be read:")
-        for line in summary.failed[:10]:
+    if done.failed:
+        say(f"{len(done.failed)} images could not be read:")
+        for line in done.failed[:10]:
             say(f"  {line}")
         sys.exit(1)

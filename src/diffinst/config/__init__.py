@@ -18,6 +18,7 @@ from diffinst.config.model import (
     MaskBranchConfig,
     ModelConfig,
 )
+from diffinst.config.options import OptionFields, Options
 from diffinst.config.part import ConfigError
 from diffinst.config.training import AugmentConfig, CriterionConfig, MatcherConfig, TrainConfig
 from diffinst.config.whole import Config, preset_names
@@ -36,6 +37,8 @@ __all__ = [
     "MaskBranchConfig",
     "MatcherConfig",
     "ModelConfig",
+    "OptionFields",
+    "Options",
     "PostprocessConfig",
     "PreprocessConfig",
     "SamplerConfig",

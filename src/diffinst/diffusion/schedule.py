@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -88,3 +89,25 @@ def cosine_schedule(timesteps: int = 1000) -> Schedule:
     betas = (1 - abar[1:] / abar[:-1]).clamp(0, MAX_BETA)
     alphas_cumprod = torch.cumprod(1 - betas, dim=0)
     return Schedule(betas, alphas_cumprod, tuple(alphas_cumprod.tolist()))
+
+
+def time_pairs(steps: int, timesteps: int, first: int | None = None) -> list[tuple[int, int]]:
+    """(now, next) times of a run, evenly from the first one down; -1 is the clean end.
+
+    Args:
+        steps: How many.
+        timesteps: T.
+        first: Where the run starts; None: T - 1.
+
+    Raises:
+        ValueError: More steps than times to visit.
+
+    Example:
+        >>> time_pairs(2, 1000)
+        [(999, 499), (499, -1)]
+    """
+    first = timesteps - 1 if first is None else first
+    if not 1 <= steps <= first + 1:
+        raise ValueError(f"steps must lie in 1..{first + 1}, got {steps}")
+    times = torch.linspace(-1, first, steps + 1).int().tolist()[::-1]
+    return list(pairwise(times))

@@ -9,10 +9,11 @@ from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 from diffinst.config import DiffusionConfig
+from diffinst.diffusion.noise import draw_noise
 from diffinst.diffusion.schedule import Schedule
 from diffinst.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 
-MIN_SIZE = 1e-4  # padded boxes are never thinner than this share of the image
+MIN_SIZE = 1e-4  # padded boxes are never thinner than this fraction of the image
 PAD_STD = 1 / 6
 PAD_MEAN = 0.5
 
@@ -32,7 +33,7 @@ def _unit(scale: Tensor, config: DiffusionConfig) -> Tensor:
 def to_signal(
     boxes: Float[Tensor, "*#batch 4"], scale: Float[Tensor, "*#batch 4"], config: DiffusionConfig
 ) -> Float[Tensor, "*batch 4"]:
-    """Pixel boxes to signal: (2 x - 1) s of their cxcywh shares, not clamped.
+    """Pixel boxes to signal: (2 x - 1) s of their cxcywh fractions, not clamped.
 
     Args:
         boxes: (..., 4) xyxy pixels.
@@ -62,24 +63,6 @@ def from_signal(
     return cxcywh_to_xyxy(unit * _unit(scale, config)).float()
 
 
-def draw_noise(
-    count: int, config: DiffusionConfig, generator: torch.Generator | None = None
-) -> Float32[Tensor, "{count} 4"]:
-    """x_T of `count` proposals, (count, 4): N(0, 1), or a low-discrepancy sequence of the like.
-
-    Independent draws leave holes where objects are missed; a scrambled Sobol sequence does not. Its
-    centres are uniform over the image, its sizes normal.
-    """
-    if config.noise == "normal":
-        return torch.randn(count, 4, generator=generator)
-    seed = int(torch.randint(2**31, (), generator=generator))
-    engine = torch.quasirandom.SobolEngine(4, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
-    uniform = engine.draw(count)
-    centres = (uniform[:, :2] * 2 - 1) * config.scale
-    sizes = torch.special.ndtri(uniform[:, 2:].clamp(1e-6, 1 - 1e-6))
-    return torch.cat([centres, sizes], dim=1)
-
-
 @dataclass(frozen=True)
 class Corruption:
     """The random draws of one training image.
@@ -106,9 +89,9 @@ class Corruption:
         generator: torch.Generator | None = None,
     ) -> Corruption:
         """Fresh draws on the CPU, in the order t, noise, placeholder, order."""
-        share = float(torch.rand((), generator=generator)) ** (1 / config.time_power)
+        fraction = float(torch.rand((), generator=generator)) ** (1 / config.time_power)
         return cls(
-            t=min(int(share * config.timesteps), config.timesteps - 1),
+            t=min(int(fraction * config.timesteps), config.timesteps - 1),
             noise=draw_noise(proposals, config, generator),
             placeholder=torch.randn(proposals, 4, generator=generator),
             order=torch.randperm(objects, generator=generator),

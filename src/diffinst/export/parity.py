@@ -1,4 +1,4 @@
-"""Does an exported model find what the original finds, on real images, and how fast?"""
+"""The comparison of an exported model with its original, on real images."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from diffinst.config import Options
 from diffinst.export.files import About, load, read_about
 from diffinst.export.unrolled import exported_inputs, fitted
-from diffinst.inference.postprocess import draw, select
+from diffinst.inference.pipeline import Pipeline
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.inference.sampler import Pool
 from diffinst.io.images import ImageSource
 from diffinst.ops.boxes import iou
 from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import Instances
-from diffinst.structures import Features
+from diffinst.structures import Candidates, Encoded
 
 SAME_IOU = 0.95
 CONFIDENT = 0.5  # where the model's own threshold is zero
@@ -131,10 +131,12 @@ def from_candidates(
     """
     values = (torch.from_numpy(np.array(value)) for value in outputs)
     boxes, scores, labels, filters, mask_features = values
-    pool = Pool(boxes[None], scores[None], labels.long()[None], filters[None])
-    features = Features((), mask_features[None], (about.size,))
-    detections = select(pool, 0, model.config.sampler.nms_iou)
-    return draw(detections, features, 0, image, model.network, model.config.postprocess)
+    rows = torch.arange(len(boxes)) % about.proposals
+    columns = (boxes, scores, labels.long(), filters, rows)
+    candidates = Candidates(*(column[None] for column in columns))
+    encoded = Encoded.for_masks(mask_features[None], (about.size,))
+    pipeline = Pipeline(model.network, model.config, Options.of(model.config))
+    return pipeline.instances(candidates, encoded, 0, image)
 
 
 def common(expected: Instances, found: Instances, threshold: float) -> NDArray[np.int64]:

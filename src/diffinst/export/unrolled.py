@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import nms
 
-from diffinst.config import Config
-from diffinst.inference.sampler import Noise, Sampler, pool_steps
+from diffinst.config import Config, Options
+from diffinst.diffusion.noise import Noise
+from diffinst.inference.pipeline import Pipeline
 from diffinst.io.images import ImageSource, read_image
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.boxes import clip
 from diffinst.ops.images import SIZE_DIVISOR, resize
 from diffinst.ops.masks import MASK_STRIDE, aligned_bilinear, enlarge
-from diffinst.structures import Features, ImageBatch
+from diffinst.structures import ImageBatch
 
 ABSENT = -1.0  # score of a row without an instance
 INPUTS = ("image", "start", "renoise", "renewal")
@@ -45,7 +46,8 @@ def exported_inputs(
         config: With the steps and proposals it was exported with.
         seed: Of the noise.
     """
-    noise = Noise.draw([seed], config.sampler, config.model.diffusion)
+    sampler = config.sampler
+    noise = Noise.draw([seed], sampler.steps, sampler.proposals, config.model.diffusion)
     values = (noise.start, noise.renoise, noise.renewal)
     arrays: list[Any] = [image[None].astype(np.float32), *(v.float().numpy() for v in values)]
     return dict(zip(INPUTS, arrays, strict=True))
@@ -71,7 +73,7 @@ class FixedModel(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.config, self.size = network, config, size
-        self.sampler = Sampler(network, config.sampler)
+        self.pipeline = Pipeline(network, config, Options.of(config))
         self.nms_iou = config.sampler.nms_iou
         self.postprocess = postprocess
         bottom, right = (-side % SIZE_DIVISOR for side in size)
@@ -96,20 +98,21 @@ class FixedModel(nn.Module):
             (c, height / 4, width / 4), padded.
         """
         batch = ImageBatch(F.pad(image, self.padding), (self.size,))
-        encoded = self.network.encode(batch)
-        pool = pool_steps(list(self.sampler.run(encoded, Noise(start, renoise, renewal))))
+        encoded = self.pipeline.encode(batch)
+        *_, last = self.pipeline.run(encoded, Noise(start, renoise, renewal))
+        found = last.candidates
         boxes, scores, labels, filters = (
-            v[0] for v in (pool.boxes, pool.scores, pool.labels, pool.filters)
+            v[0] for v in (found.boxes, found.scores, found.labels, found.filters)
         )
         if not self.postprocess:
-            return boxes, scores, labels, filters, encoded.features.mask_features[0]
+            return boxes, scores, labels, filters, encoded.mask_features[0]
         apart = self._classes_apart(boxes, labels)
         kept = self._survivors(apart, scores)
         seen = clip(boxes, self.size)
         kept = kept & ((seen[:, 2:] - seen[:, :2]) > 0).all(1)
         most = min(self.config.postprocess.max_detections, len(boxes))
         scores, best = torch.where(kept, scores, ABSENT).topk(most)
-        masks = self._masks(encoded.features, filters[best], boxes[best])
+        masks = self._masks(encoded.mask_features, filters[best], boxes[best])
         return seen[best], scores, labels[best], masks.to(torch.uint8)
 
     def _classes_apart(self, boxes: Tensor, labels: Tensor) -> Tensor:
@@ -134,13 +137,13 @@ class FixedModel(nn.Module):
         kept = nms(boxes, torch.cat([scores, scores.new_zeros(2) - 2]), self.nms_iou)
         return boxes.new_zeros(len(boxes)).index_fill(0, kept, 1)[:-2] > 0
 
-    def _masks(self, features: Features, filters: Tensor, boxes: Tensor) -> Tensor:
+    def _masks(self, mask_features: Tensor, filters: Tensor, boxes: Tensor) -> Tensor:
         """(n, height, width) bool."""
         image = torch.zeros_like(boxes[:, 0], dtype=torch.int64)
         if self.network.config.filters.evaluate == "grid":
-            probs = self._paste_grid(features, filters, boxes, image)
+            probs = self._paste_grid(mask_features, filters, boxes, image)
         else:
-            logits = self.network.map_logits(features, filters, boxes, image)
+            logits = self.network.mask_head.on_map(mask_features, filters, boxes, image)
             probs = aligned_bilinear(logits.sigmoid()[:, None], MASK_STRIDE)[:, 0]
             probs = probs[:, : self.size[0], : self.size[1]]
             probs = probs * self._windows(clip(boxes, self.size).floor())
@@ -156,12 +159,12 @@ class FixedModel(nn.Module):
         return inside[0][:, :, None] * inside[1][:, None]
 
     def _paste_grid(
-        self, features: Features, filters: Tensor, boxes: Tensor, image: Tensor
+        self, mask_features: Tensor, filters: Tensor, boxes: Tensor, image: Tensor
     ) -> Tensor:
         """(n, height, width) probabilities from a grid inside each box."""
         config = self.network.config.filters
         size = config.grid_test
-        logits, _ = self.network.grid_logits(features, filters, boxes, image, size)
+        logits = self.network.mask_head.on_grid(mask_features, filters, boxes, image, size)
         probs = logits.sigmoid().view(-1, size, size)
         areas = enlarge(boxes, config.grid_margin)
         rows = _taps(areas[:, 1], areas[:, 3], self.size[0], size)

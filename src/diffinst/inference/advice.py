@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from diffinst.config import Config
+from diffinst.config import Options
 
 
-def advice(size: tuple[int, int], images: int, config: Config, *, exact: bool) -> str:
+def advice(size: tuple[int, int], images: int, options: Options, *, exact: bool) -> str:
     """What to change and by how much, what changes no result first.
 
     Args:
         size: (height, width) of the padded network input.
         images: In the batch.
-        config: What the prediction was asked for.
+        options: What the prediction was asked for.
         exact: Whether it runs in float32.
     """
     steps = []
@@ -19,10 +19,9 @@ def advice(size: tuple[int, int], images: int, config: Config, *, exact: bool) -
         steps.append(f"hand over fewer images at once (are {images}; one takes 1/{images})")
     if exact:
         steps.append("use bf16, optimize('bf16') or --precision bf16 (about half)")
-    sampler = config.sampler
-    steps.append(f"lower proposals (are {sampler.proposals}; the decoder's share follows them)")
-    if config.postprocess.max_detections > 100:
-        steps.append(f"lower max_detections (is {config.postprocess.max_detections})")
+    steps.append(f"lower proposals (are {options.proposals}; the decoder's part follows them)")
+    if options.max_detections > 100:
+        steps.append(f"lower max_detections (is {options.max_detections})")
     half = max(size) // 2
     steps.append(
         f"lower preprocess.long_side in the model's config.json (the network sees "

@@ -10,7 +10,7 @@ from PIL import Image
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.trace import TracePoint
 from diffinst.io.atomic import atomic_path
-from diffinst.io.images import ImageSource, read_image
+from diffinst.io.images import ImageSource
 from diffinst.results.render.overlay import Frame, film_strip
 
 
@@ -67,15 +67,14 @@ def denoising_strip(
     kind = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}.get(Path(path).suffix.lower())
     if kind is None:
         raise ValueError(f"{path}: a film strip is a .png or a .jpg file")
-    pixels = read_image(image)
+    encoded = model.encode(image)
     if stages is None:
         last = model.config.model.decoder.stages - 1
         stages = sorted({0, last // 2, last})
-    trace = model.trace(pixels, steps=steps, proposals=proposals, seed=seed)
-    frames = strip_frames(trace, threshold, stages)
-    result = model.predict(pixels, steps=steps, proposals=proposals, threshold=threshold, seed=seed)
-    frames.append(Frame("result", result))
-    strip = film_strip(pixels, frames)
+    moments = list(encoded.trace(steps=steps, proposals=proposals, threshold=threshold, seed=seed))
+    frames = strip_frames([p for points, _ in moments for p in points], threshold, stages)
+    frames.append(Frame("result", moments[-1][1]))
+    strip = film_strip(encoded.image, frames)
     with atomic_path(path) as temporary:
         strip.save(temporary, format=kind)
     return strip

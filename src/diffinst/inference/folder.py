@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from typing_extensions import Unpack
 
+from diffinst.config import OptionFields
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import write_json
 from diffinst.io.images import ImageReadError, list_images
 from diffinst.results.instances import CocoResult, Instances
 
+SAVERS = 2  # threads
+UNSAVED = 8  # results that may wait for them
+
 
 @dataclass(frozen=True)
-class Summary:
+class Predicted:
     """What a run over files did.
 
     Attributes:
         images: Segmented.
         instances: Found in all.
-        seconds_per_image: Wall clock of prediction alone.
+        seconds: Wall clock of the whole run.
         failed: One message per image that could not be read.
     """
 
     images: int
     instances: int
-    seconds_per_image: float
+    seconds: float
     failed: tuple[str, ...]
 
 
@@ -46,52 +43,39 @@ def predict_folder(
     images: Sequence[str | Path],
     out: str | Path,
     *,
-    steps: int | None = None,
-    proposals: int | None = None,
-    threshold: float | None = None,
-    max_detections: int | None = None,
-    seed: int = 0,
-) -> Summary:
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **options: Unpack[OptionFields],
+) -> Predicted:
     """Segment files and folders; an image that cannot be read is reported, the others go on.
+
+    Images are read ahead and results saved behind, in threads, while the network works.
 
     Args:
         model: Does the work.
         images: Files or folders.
         out: Gets overlays/, masks/ (16-bit label maps), results.json (COCO results) and index.json
             (image files by id, classes by id).
-        steps: As in `DiffusionInst.predict`.
-        proposals: As in `DiffusionInst.predict`.
-        threshold: As in `DiffusionInst.predict`.
-        max_detections: As in `DiffusionInst.predict`.
-        seed: As in `DiffusionInst.predict`.
+        progress: Called with (done, total) after each image.
+        **options: As in `DiffusionInst.predict`.
     """
     out = Path(out)
     files = [path for path in list_images(images) if not _is_own(path, out)]
     names = _unique_names(files)
     run = _Run(model, out)
-    try:
-        with progress_bar("segmenting", shown=len(files) > 1) as advance:
-            for i, (path, name) in enumerate(zip(files, names, strict=True), start=1):
-                begin = time.perf_counter()
-                try:
-                    found = model.predict(
-                        path,
-                        steps=steps,
-                        proposals=proposals,
-                        threshold=threshold,
-                        max_detections=max_detections,
-                        seed=seed,
-                    )
-                except ImageReadError as error:
-                    run.failed.append(str(error))
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(SAVERS, "save") as threads:
+        try:
+            found = model.predict_each(files, keep_images=True, **options)
+            for i, (path, instances) in enumerate(found, start=1):
+                if isinstance(instances, ImageReadError):
+                    run.failed.append(str(instances))
                 else:
-                    run.seconds += time.perf_counter() - begin
-                    run.take(i, path, name, found)
-                advance(i, len(files))
-    finally:
-        run.write()  # what is done stays, whatever stopped the rest
-    count = len(run.done)
-    return Summary(count, len(run.results), run.seconds / max(count, 1), tuple(run.failed))
+                    run.take(i, path, names[i - 1], instances, threads)
+                progress(i, len(files))
+        finally:
+            run.finish()  # what is done stays, whatever stopped the rest
+    seconds = time.perf_counter() - begin
+    return Predicted(len(run.done), len(run.results), seconds, tuple(run.failed))
 
 
 class _Run:
@@ -103,42 +87,42 @@ class _Run:
         self.results: list[CocoResult] = []
         self.done: list[dict[str, object]] = []
         self.failed: list[str] = []
-        self.seconds = 0.0
+        self._saving: deque[tuple[Future[list[CocoResult]], dict[str, object]]] = deque()
 
-    def take(self, image_id: int, path: Path, name: str, found: Instances) -> None:
-        """Save an image's overlay and label map, remember its results."""
-        found.save(self.out / "overlays" / f"{name}.png")
-        found.save_masks(self.out / "masks" / f"{name}.png")
-        self.results += found.to_coco(image_id)
+    def take(
+        self, image_id: int, path: Path, name: str, found: Instances, threads: ThreadPoolExecutor
+    ) -> None:
+        """Save an image's overlay and label map behind; wait only where too many are unsaved."""
         height, width = found.image_size
         entry = {"id": image_id, "file_name": str(path), "height": height, "width": width}
+        self._saving.append((threads.submit(self._save, image_id, name, found), entry))
+        while len(self._saving) > UNSAVED:
+            self._settle()
+
+    def _save(self, image_id: int, name: str, found: Instances) -> list[CocoResult]:
+        found.save(self.out / "overlays" / f"{name}.png")
+        found.save_masks(self.out / "masks" / f"{name}.png")
+        return found.to_coco(image_id)
+
+    def _settle(self) -> None:
+        """Remember the results of the image that has waited longest, once its files are whole."""
+        saving, entry = self._saving.popleft()
+        self.results += saving.result()
         self.done.append(entry)
 
-    def write(self) -> None:
-        """The COCO results and what their ids mean."""
-        write_json(self.out / "results.json", self.results)
-        write_json(self.out / "index.json", {"images": self.done, "categories": self.classes})
+    def finish(self) -> None:
+        """Wait for all files, then write the COCO results and what their ids mean."""
+        try:
+            while self._saving:
+                self._settle()
+        finally:
+            write_json(self.out / "results.json", self.results)
+            write_json(self.out / "index.json", {"images": self.done, "categories": self.classes})
 
 
 def _is_own(path: Path, out: Path) -> bool:
     """Whether an image is the overlay or label map of an earlier run into the same folder."""
     return any((out / kind).resolve() in path.resolve().parents for kind in ("overlays", "masks"))
-
-
-@contextmanager
-def progress_bar(label: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr; yields a function to call with (done, total)."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _unique_names(files: Sequence[Path]) -> list[str]:

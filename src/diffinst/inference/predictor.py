@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import glob
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
+from typing_extensions import Unpack
 
 from diffinst.acceleration.compile import compile_parts
-from diffinst.acceleration.feed import fed
 from diffinst.acceleration.optimize import Precision, optimized, resolved
-from diffinst.acceleration.record import GpuRecorder
-from diffinst.config import Config, PreprocessConfig
-from diffinst.inference.advice import advice
-from diffinst.inference.denoising import Denoiser
-from diffinst.inference.postprocess import draw, select
-from diffinst.inference.trace import TracePoint, trace
-from diffinst.io.images import ImageSource, read_image
-from diffinst.io.out_of_memory import explained
+from diffinst.acceleration.record import GpuRecorder, Recorded
+from diffinst.config import Config, OptionFields, Options
+from diffinst.diffusion.start import Start
+from diffinst.inference.image import EncodedImage
+from diffinst.inference.many import predict_each
+from diffinst.inference.pipeline import Launch, direct
+from diffinst.inference.runner import Runner
+from diffinst.inference.trace import TracePoint
+from diffinst.io.images import ImageReadError, ImageSource, list_images, read_image
 from diffinst.models.network import DiffusionInstNetwork
-from diffinst.ops.images import SIZE_DIVISOR, fit_size, pad_batch, resize
 from diffinst.results.instances import Instances
-from diffinst.structures import ImageBatch
 from diffinst.weights import store
 
-MAX_BATCH = {"cuda": 32}  # images that go through the network at once
+Source = TypeVar("Source", bound=ImageSource)
 
 
 class DiffusionInst:
     """Instance segmentation by denoising boxes and filters.
 
     Make one with `from_pretrained` or `from_preset`. Steps and proposals are free at inference: any
-    number works with the same weights.
+    number works with the same weights. Calling the model predicts.
 
     Attributes:
         network: The torch module.
@@ -46,12 +46,17 @@ class DiffusionInst:
     """
 
     def __init__(
-        self, network: DiffusionInstNetwork, config: Config, precision: Precision | None = None
+        self,
+        network: DiffusionInstNetwork,
+        config: Config,
+        precision: Precision | None = None,
+        *,
+        launch: Launch = direct,
     ) -> None:
         self.network = network
         self.config = config
         self.precision = precision
-        self._denoiser = Denoiser(network)
+        self._last = Runner(network, config, launch)
 
     @classmethod
     def from_pretrained(
@@ -124,12 +129,12 @@ class DiffusionInst:
             'fp32'
         """
         chosen = resolved(precision, self.device)
-        made = DiffusionInst(optimized(self.network, chosen), self.config, chosen)
+        network = optimized(self.network, chosen)
+        launch: Launch = direct
         if compile_network:
-            compile_parts(made.network)
-            if self.device.type == "cuda":
-                made._denoiser = Denoiser(made.network, GpuRecorder())
-        return made
+            compile_parts(network)
+            launch = _recorded(self.device)
+        return DiffusionInst(network, self.config, chosen, launch=launch)
 
     @property
     def device(self) -> torch.device:
@@ -138,9 +143,10 @@ class DiffusionInst:
 
     def to(self, device: str | torch.device) -> DiffusionInst:
         """Move the weights; returns self. What was recorded of a compiled model stays behind."""
+        recording = self._last.launch is not direct
         self.network.to(device)
-        record = self._denoiser.record if self.device.type == "cuda" else None
-        self._denoiser = Denoiser(self.network, record)
+        launch = _recorded(self.device) if recording else direct
+        self._last = Runner(self.network, self.config, launch)
         return self
 
     @property
@@ -148,174 +154,230 @@ class DiffusionInst:
         """One name per label."""
         return self.config.model.names
 
+    def __repr__(self) -> str:
+        names, model = self.class_names, self.config.model
+        classes = ", ".join(names[:3]) + (f", ... ({len(names)})" if len(names) > 3 else "")
+        size = sum(p.numel() for p in self.network.parameters()) / 1e6
+        kind = f", {self.precision}" if self.precision else ""
+        return (
+            f"DiffusionInst({model.backbone.name}, classes: {classes}; {size:.1f} M parameters"
+            f"{kind}, on {self.device})"
+        )
+
+    def _runner(self) -> Runner:
+        """Of the present network and configuration: both attributes may be set."""
+        last = self._last
+        if last.network is not self.network:
+            self._last = Runner(self.network, self.config)
+        elif last.config is not self.config:
+            self._last = Runner(self.network, self.config, last.launch)
+        return self._last
+
+    def encode(self, image: ImageSource | EncodedImage) -> EncodedImage:
+        """Take an image through the encoder once; then ask it as often as you like.
+
+        Args:
+            image: As in `predict`, one image.
+
+        Raises:
+            ImageReadError: It cannot be read; names it.
+            ValueError: An image that another model has encoded.
+
+        Example:
+            >>> model = DiffusionInst.from_preset("tiny")
+            >>> image = model.encode(torch.zeros(3, 48, 64, dtype=torch.uint8))
+            >>> image.predict(steps=2).image_size
+            (48, 64)
+        """
+        if isinstance(image, EncodedImage):
+            if image.runner.network is not self.network:
+                raise ValueError(
+                    f"{image} was encoded by another model; encode it with this one: "
+                    "model.encode(image.path or image.image)"
+                )
+            return image
+        pixels, runner = read_image(image), self._runner()
+        (uploaded,) = runner.upload([pixels])
+        encoded = runner.encode(uploaded, Options.of(self.config))
+        return EncodedImage(runner, encoded, pixels, _path(image))
+
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]  # an array is iterable, too
         self,
-        images: ImageSource,
+        images: ImageSource | EncodedImage,
         *,
-        steps: int | None = None,
-        proposals: int | None = None,
-        threshold: float | None = None,
-        max_detections: int | None = None,
-        seed: int = 0,
+        start: Start | None = None,
+        **options: Unpack[OptionFields],
     ) -> Instances: ...
 
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]  # a list gives a list
         self,
-        images: list[ImageSource] | tuple[ImageSource, ...],
+        images: list[Source] | tuple[Source, ...],
         *,
-        steps: int | None = None,
-        proposals: int | None = None,
-        threshold: float | None = None,
-        max_detections: int | None = None,
-        seed: int = 0,
+        keep_images: bool = False,
+        **options: Unpack[OptionFields],
     ) -> list[Instances]: ...
 
+    @overload
     def predict(
         self,
-        images: ImageSource | list[ImageSource] | tuple[ImageSource, ...],
+        images: Iterable[ImageSource],
         *,
-        steps: int | None = None,
-        proposals: int | None = None,
-        threshold: float | None = None,
-        max_detections: int | None = None,
-        seed: int = 0,
-    ) -> Instances | list[Instances]:
-        """Segment an image, or a list of them.
+        keep_images: bool = False,
+        **options: Unpack[OptionFields],
+    ) -> Iterator[Instances]: ...
 
-        Every image starts from the same noise, given by `seed`, so a list gives what its images
-        give one by one. Only images of one padded size share a batch.
+    def predict(
+        self,
+        images: ImageSource | EncodedImage | Iterable[ImageSource],
+        *,
+        start: Start | None = None,
+        keep_images: bool = False,
+        **options: Unpack[OptionFields],
+    ) -> Instances | list[Instances] | Iterator[Instances]:
+        """Segment an image, a list of them, a folder, or as many as an iterable gives.
+
+        Every image starts from the same noise, given by `seed`, so many give what each gives alone,
+        to rounding. Images of one padded size share a batch; the next ones are read meanwhile.
 
         Args:
-            images: Path, PIL image, array (H, W, 3) or (H, W), tensor (3, H, W); or a list of
-                these, sizes may differ.
-            steps: Denoising steps, 1 to T.
-            proposals: Boxes to start from.
-            threshold: Only instances with at least this score.
-            max_detections: At most so many, best first.
-            seed: Of the noise.
+            images: Path, PIL image, array (H, W, 3) or (H, W), tensor (3, H, W), or an image from
+                `encode`; or a list of these, sizes may differ; or a folder, a pattern such as
+                "scans/*.png", a generator: these give an iterator, and a bounded number of images
+                is in memory.
+            start: Boxes to begin with, in pixels of the original image, for one image alone.
+            keep_images: Many results keep their image, too, as one does.
+            **options: See `OptionFields`: steps, proposals, threshold, max_detections, seed, ...
 
         Returns:
-            `Instances` in the pixels of the original image, or a list of them.
+            `Instances` in the pixels of the original image; a list of them for a list; an iterator
+            of them for folders, patterns and iterables. A file of a folder or pattern that cannot
+            be read is omitted with a warning; `path` tells which result is whose.
 
         Raises:
             ImageReadError: An image cannot be read; names it.
             ConfigError: A value out of range; names it.
             MemoryError: Says what to lower, and by how much.
         """
-        config = self._configured(steps, proposals, threshold, max_detections)
-        if not isinstance(images, (list, tuple)):
-            return self._predict_all([read_image(images)], config, seed)[0]
-        return self._predict_all([read_image(image) for image in images], config, seed)
+        files = _files(images)
+        if files is None and _is_one(images):
+            image = self.encode(images)  # type: ignore[arg-type]
+            return image.predict(start=start, **options)
+        if start is not None:
+            raise ValueError("a start is for one image; give it with each image on its own")
+        chosen = Options.of(self.config, **options)
+        sources: Iterable[ImageSource] = images if files is None else files  # type: ignore[assignment]
+        found = self._many(sources, chosen, keep_images, skip=files is not None)
+        return list(found) if isinstance(images, list | tuple) else found
+
+    __call__ = predict
+
+    def _many(
+        self, sources: Iterable[ImageSource], options: Options, keep_images: bool, *, skip: bool
+    ) -> Iterator[Instances]:
+        for _, found in self._each(sources, options, keep_images):
+            if not isinstance(found, ImageReadError):
+                yield found
+            elif skip:
+                warnings.warn(f"omitted: {found}", stacklevel=3)
+            else:
+                raise found
+
+    def predict_each(
+        self,
+        sources: Iterable[Source],
+        *,
+        keep_images: bool = False,
+        **options: Unpack[OptionFields],
+    ) -> Iterator[tuple[Source, Instances | ImageReadError]]:
+        """Each image with its result, in order; one that cannot be read comes with its error.
+
+        Args:
+            sources: Images as in `predict`, any number; they are asked for as they are needed.
+            keep_images: Results keep their image.
+            **options: See `OptionFields`.
+
+        Raises:
+            ConfigError: A value out of range; names it.
+        """
+        return self._each(sources, Options.of(self.config, **options), keep_images)
+
+    def _each(
+        self, sources: Iterable[Source], options: Options, keep_images: bool
+    ) -> Iterator[tuple[Source, Instances | ImageReadError]]:
+        for source, pixels, found in predict_each(self._runner(), sources, options):
+            if isinstance(found, Instances) and keep_images:
+                yield source, replace(found, image=pixels)
+            else:
+                yield source, found
+
+    def stream(
+        self,
+        image: ImageSource | EncodedImage,
+        *,
+        start: Start | None = None,
+        **options: Unpack[OptionFields],
+    ) -> Iterator[Instances]:
+        """The instances of an image after each step, the best so far; stop at any time.
+
+        Args:
+            image: As in `predict`, one image.
+            start: Boxes to begin with, in pixels of the original image.
+            **options: See `OptionFields`.
+
+        Raises:
+            ImageReadError: It cannot be read; names it.
+            ConfigError: A value out of range; names it.
+
+        Example:
+            >>> model = DiffusionInst.from_preset("tiny")
+            >>> blank = torch.zeros(3, 48, 64, dtype=torch.uint8)
+            >>> len(list(model.stream(blank, steps=3)))
+            3
+        """
+        return self.encode(image).stream(start=start, **options)
 
     def trace(
-        self,
-        image: ImageSource,
-        *,
-        steps: int | None = None,
-        proposals: int | None = None,
-        seed: int = 0,
+        self, image: ImageSource | EncodedImage, **options: Unpack[OptionFields]
     ) -> list[TracePoint]:
         """Everything between noise and result: what enters each step, and each stage's output.
 
         Args:
-            image: As in `predict`.
-            steps: Denoising steps.
-            proposals: Boxes to start from.
-            seed: Of the noise.
+            image: As in `predict`, one image.
+            **options: See `OptionFields`.
 
         Returns:
             For each step: stage -1 (boxes only), then stages 0, 1, ... with masks; not filtered by
             score, NMS applied.
         """
-        config = self._configured(steps, proposals, None, None)
-        pixels = read_image(image)
-        batch, output = self.prepare([pixels], config.preprocess), pixels.shape[:2]
-        self.network.eval()
-        with torch.inference_mode():
-            noise = self._runner().noise([seed], config.sampler)
-            return trace(self.network, batch, noise, (output[0], output[1]), config)
-
-    def prepare(
-        self, images: Sequence[NDArray[np.uint8]], config: PreprocessConfig | None = None
-    ) -> ImageBatch:
-        """RGB uint8 images (H, W, 3) to one padded batch on the model's device."""
-        (tensors,) = fed([images], self.device)
-        return _batch(tensors, config or self.config.preprocess)
-
-    def _runner(self) -> Denoiser:
-        """Of the present network: the attribute may be set."""
-        if self._denoiser.network is not self.network:
-            self._denoiser = Denoiser(self.network)
-        return self._denoiser
-
-    def _configured(
-        self,
-        steps: int | None,
-        proposals: int | None,
-        threshold: float | None,
-        max_detections: int | None,
-    ) -> Config:
-        parts: dict[str, dict[str, object]] = {
-            "sampler": {"steps": steps, "proposals": proposals},
-            "postprocess": {"threshold": threshold, "max_detections": max_detections},
-        }
-        for part, fields in parts.items():
-            parts[part] = {key: value for key, value in fields.items() if value is not None}
-        return self.config.updated(**parts) if any(parts.values()) else self.config
-
-    def _predict_all(
-        self, images: Sequence[NDArray[np.uint8]], config: Config, seed: int
-    ) -> list[Instances]:
-        groups: dict[tuple[int, int], list[int]] = {}
-        for i, image in enumerate(images):
-            size = _input_size((image.shape[0], image.shape[1]), config.preprocess)
-            padded = tuple(-(-side // SIZE_DIVISOR) * SIZE_DIVISOR for side in size)
-            groups.setdefault((padded[0], padded[1]), []).append(i)
-        most = MAX_BATCH.get(self.device.type, 8)
-        chunks = [
-            (size, members[first : first + most])
-            for size, members in groups.items()
-            for first in range(0, len(members), most)
-        ]
-        exact = self.network.dtype == torch.float32
-        results: dict[int, Instances] = {}
-        fed_chunks = fed([[images[i] for i in chunk] for _, chunk in chunks], self.device)
-        for size, chunk in chunks:
-            with explained("predicting", partial(advice, size, len(chunk), config, exact=exact)):
-                own, tensors = [images[i] for i in chunk], next(fed_chunks)
-                found = self._predict_batch(own, tensors, config, seed)
-            results.update(zip(chunk, found, strict=True))
-        return [results[i] for i in range(len(images))]
-
-    def _predict_batch(
-        self,
-        images: Sequence[NDArray[np.uint8]],
-        tensors: Sequence[Tensor],
-        config: Config,
-        seed: int,
-    ) -> list[Instances]:
-        self.network.eval()
-        with torch.inference_mode():
-            batch = _batch(tensors, config.preprocess)
-            pool, features = self._runner()(batch, [seed] * len(batch), config.sampler)
-            found = []
-            for i, image in enumerate(images):
-                detections = select(pool, i, config.sampler.nms_iou)
-                output = (image.shape[0], image.shape[1])
-                instances = draw(detections, features, i, output, self.network, config.postprocess)
-                found.append(replace(instances, image=image))
-        return found
+        return [p for points, _ in self.encode(image).trace(**options) for p in points]
 
 
-def _batch(tensors: Sequence[Tensor], config: PreprocessConfig) -> ImageBatch:
-    """(3, H, W) uint8 images resized and padded, where they lie."""
-    sizes = [_input_size((int(t.shape[1]), int(t.shape[2])), config) for t in tensors]
-    return pad_batch([resize(t, size) for t, size in zip(tensors, sizes, strict=True)])
+def _recorded(device: torch.device) -> Launch:
+    return Recorded(GpuRecorder()) if device.type == "cuda" else direct
 
 
-def _input_size(size: tuple[int, int], config: PreprocessConfig) -> tuple[int, int]:
-    return fit_size(
-        size, short_side=config.short_side, zoom=config.zoom, long_side=config.long_side
-    )
+def _path(source: ImageSource) -> Path | None:
+    return Path(source) if isinstance(source, str | Path) else None
+
+
+def _files(source: object) -> list[Path] | None:
+    """The image files that a folder or a pattern stands for; None where it is neither."""
+    if not isinstance(source, str | Path):
+        return None
+    path, text = Path(source), str(source)
+    if path.is_dir():
+        return list_images([path])
+    if path.exists() or not any(sign in text for sign in "*?["):
+        return None
+    files = [Path(name) for name in sorted(glob.glob(text, recursive=True))]
+    files = [name for name in files if name.is_file()]
+    if not files:
+        raise ImageReadError(f"{text}: no file matches (looked from {Path.cwd()}); check it")
+    return files
+
+
+def _is_one(source: object) -> bool:
+    one = (str, Path, Image.Image, np.ndarray, Tensor, EncodedImage)
+    return isinstance(source, one) or not isinstance(source, Iterable)

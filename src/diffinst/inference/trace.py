@@ -1,15 +1,18 @@
-"""What does the model believe on the way from noise to the result?"""
+"""What the model believes on the way from noise to the result."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from diffinst.config import Config
-from diffinst.inference.postprocess import draw, select
-from diffinst.inference.sampler import Noise, Pool, Sampler, SampleStep, pool_step
-from diffinst.models.network import DiffusionInstNetwork, Encoded
+import torch
+
+from diffinst.diffusion.noise import Noise
+from diffinst.diffusion.start import Start
+from diffinst.inference.pipeline import Pipeline, Step
+from diffinst.inference.sampler import candidates_of
 from diffinst.results.instances import Instances
-from diffinst.structures import ImageBatch
+from diffinst.structures import Candidates, Encoded
 
 
 @dataclass(frozen=True)
@@ -29,44 +32,48 @@ class TracePoint:
     instances: Instances
 
 
-def trace(
-    network: DiffusionInstNetwork,
-    batch: ImageBatch,
+def traced(
+    pipeline: Pipeline,
+    encoded: Encoded,
     noise: Noise,
     output: tuple[int, int],
-    config: Config,
-) -> list[TracePoint]:
-    """Everything between noise and result of one image.
+    starts: Sequence[Start] = (),
+) -> Iterator[tuple[list[TracePoint], Instances]]:
+    """For each step its points, the boxes that entered first, and the result so far.
 
     Args:
-        network: In eval mode.
-        batch: The image, on the network's device, as the noise.
+        pipeline: Its threshold and number kept hold for the results, not for the points.
+        encoded: One image.
         noise: All random draws.
         output: (height, width) of the original image.
-        config: Sampler, mask threshold.
+        starts: Boxes to begin with.
     """
-    encoded = network.encode(batch)
-    points: list[TracePoint] = []
-    for step in Sampler(network, config.sampler).run(encoded, noise):
-        points += _points(network, step, encoded, output, config)
-    return points
+    everything = {"threshold": 0.0, "max_detections": 10**6}
+    view = pipeline.with_options(pipeline.options.model_copy(update=everything))
+    entering = view.with_options(view.options.model_copy(update={"nms_iou": 1.0}))
+    for step in pipeline.run(encoded, noise, starts, [output]):
+        points = [_point(entering, step, -1, _entered(step), encoded, output)]
+        for stage, found in enumerate(step.stages):
+            own = candidates_of(found, step.active)
+            points.append(_point(view, step, stage, own, encoded, output))
+        yield points, pipeline.instances(step.candidates, encoded, 0, output)
 
 
-def _points(
-    network: DiffusionInstNetwork,
-    step: SampleStep,
+def _point(
+    pipeline: Pipeline,
+    step: Step,
+    stage: int,
+    candidates: Candidates,
     encoded: Encoded,
     output: tuple[int, int],
-    config: Config,
-) -> list[TracePoint]:
-    everything = config.postprocess.model_copy(update={"threshold": 0.0, "max_detections": 10**6})
-    points = []
+) -> TracePoint:
+    instances = pipeline.instances(candidates, encoded, 0, output)
+    return TracePoint(step.index, step.time, stage, instances)
+
+
+def _entered(step: Step) -> Candidates:
+    """The boxes that entered, each once, scored by the first stage."""
     first = step.stages[0]
     scores, labels = first.logits.float().sigmoid().max(-1)
-    entered = Pool(step.start, scores, labels, first.filters)  # each box once
-    pools = [entered, *(pool_step(output, step.active) for output in step.stages)]
-    for stage, pool in enumerate(pools, start=-1):
-        detections = select(pool, 0, 1.0 if stage < 0 else config.sampler.nms_iou)
-        instances = draw(detections, encoded.features, 0, output, network, everything)
-        points.append(TracePoint(step.index, step.time, stage, instances))
-    return points
+    rows = torch.arange(scores.shape[1], device=scores.device).expand_as(labels)
+    return Candidates(step.boxes, scores, labels, first.filters, rows)

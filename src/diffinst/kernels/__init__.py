@@ -1,1 +1,38 @@
-"""What exists for speed alone; the network computes the same without it."""
+"""What exists for speed alone: the network computes the same, to rounding, without it.
+
+`with diffinst.kernels.plain():` or the environment variable DIFFINST_KERNELS=plain turns all of it
+off; what is left is the plain form in `diffinst.ops` and torch's own layers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+VARIABLE = "DIFFINST_KERNELS"
+_off = [os.environ.get(VARIABLE) == "plain"]  # the last entry holds
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def enabled() -> bool:
+    """Whether kernels are used."""
+    return not _off[-1]
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """No kernel is used inside, in any thread.
+
+    Example:
+        >>> with plain():
+        ...     enabled()
+        False
+    """
+    _off.append(True)
+    try:
+        yield
+    finally:
+        _off.pop()

@@ -18,6 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffinst import kernels
+
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -38,6 +40,7 @@ def linear(
         or x.numel() == 0
         or torch.compiler.is_exporting()
         or torch.is_autocast_enabled("cpu")
+        or not kernels.enabled()
         or not onednn_is_quicker(x.dtype)
     ):
         return F.linear(x, weight, bias)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import sys
 
+from diffinst import kernels
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 THRESHOLDS = (2**31 - 1, 2**25)  # the largest an int holds; what older versions accept
 
@@ -18,7 +20,7 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether it was.
     """
-    if not sys.platform.startswith("linux"):
+    if not (kernels.enabled() and sys.platform.startswith("linux")):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # another C library

@@ -1,10 +1,9 @@
-"""What does a prediction cost? Time in all and by part, distance to the machine's limit, memory."""
+"""What a prediction costs: time in all and by part, distance to the machine's limit, memory."""
 
 from __future__ import annotations
 
 import multiprocessing
 import platform
-import resource
 import statistics
 import sys
 import tempfile
@@ -20,9 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffinst.acceleration.optimize import Precision
-from diffinst.inference.postprocess import draw, select
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.inference.sampler import Noise, Sampler, pool_steps
 from diffinst.io.images import read_image
 from diffinst.kernels.memory import keep_freed_memory
 from diffinst.measure.limits import Limits, Work, count
@@ -147,30 +144,17 @@ def measure(
 
 
 def _parts(model: DiffusionInst, images: Sequence[NDArray[np.uint8]]) -> dict[str, float]:
-    """What `predict` does, in its pieces."""
-    clock, config, network = Stopwatch(model.device), model.config, model.network
+    """Seconds by part, of reading the images from files and of `predict` as it is."""
+    clock = Stopwatch(model.device)
     with tempfile.TemporaryDirectory(prefix="diffinst-benchmark-") as folder:
         for i, image in enumerate(images):
             Image.fromarray(image).save(Path(folder) / f"{i}.jpg")
         with clock.part("load"):
             loaded = [read_image(Path(folder) / f"{i}.jpg") for i in range(len(images))]
-    with torch.inference_mode(), clock.watching(network):
-        with clock.part("preprocess"):
-            batch = model.prepare(loaded)
-        with clock.part("table of the pyramid"):
-            encoded = network.encode(batch)
-        with clock.part("sampler"):
-            noise = Noise.draw([0] * len(batch), config.sampler, config.model.diffusion)
-            sampler = Sampler(network, config.sampler)
-            pool = pool_steps(list(sampler.run(encoded, noise.to(model.device))))
-        for i, image in enumerate(loaded):
-            with clock.part("suppression"):
-                detections = select(pool, i, config.sampler.nms_iou)
-            with clock.part("masks in boxes"):
-                size = (image.shape[0], image.shape[1])
-                args = (encoded.features, i, size, network, config.postprocess)
-                instances = draw(detections, *args)
-            with clock.part("full-size masks"):
+    with clock.watching(model.network):
+        found = model.predict(loaded)
+        with clock.part("full-size masks"):
+            for instances in found:
                 _ = instances.masks
     return clock.seconds
 
@@ -214,6 +198,8 @@ def peak_gib(device: torch.device) -> float:
     if status.is_file():  # rusage would count what the parent held when it started this process
         line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / GIB
+    import resource  # not on Windows
+
     unit = 1 if sys.platform == "darwin" else 1024  # bytes or KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
 

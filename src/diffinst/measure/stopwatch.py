@@ -1,17 +1,27 @@
-"""Where does the time of a prediction go? Seconds by part of the network."""
+"""Where the time of a prediction goes: seconds by part of the pipeline and of the network."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from inspect import isgeneratorfunction
+from typing import Any
 
 import torch
 
+from diffinst.inference.pipeline import Pipeline
 from diffinst.models.network import DiffusionInstNetwork
 
 ENCODER_PARTS = {"backbone": "backbone", "fpn": "pyramid", "mask_branch": "mask branch"}
+PIPELINE_PARTS = {
+    "prepare": "preprocess",
+    "encode": "table of the pyramid",
+    "run": "sampler",
+    "select": "suppression",
+    "mask": "masks in boxes",
+}
 STAGE = "decoder: towers, norms, boxes"  # of a stage, all but the following
 STAGE_PARTS = {
     "rois": "decoder: RoI features",
@@ -60,7 +70,7 @@ class Stopwatch:
 
     @contextmanager
     def watching(self, network: DiffusionInstNetwork) -> Iterator[None]:
-        """Counts the network's parts while inside."""
+        """Counts the parts of any pipeline, and the network's, while inside."""
         parts = {network.get_submodule(module): name for module, name in ENCODER_PARTS.items()}
         for stage in network.decoder.stages:
             parts[stage] = STAGE
@@ -70,4 +80,24 @@ class Stopwatch:
                 before = module.register_forward_pre_hook(partial(self._enter, name))
                 hooks.callback(before.remove)
                 hooks.callback(module.register_forward_hook(self._leave).remove)
+            for method, name in PIPELINE_PARTS.items():
+                plain = getattr(Pipeline, method)
+                setattr(Pipeline, method, self._timed(name, plain))
+                hooks.callback(setattr, Pipeline, method, plain)
             yield
+
+    def _timed(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: object) -> object:
+            with self.part(name):
+                return method(*given)
+
+        def each_item(*given: object) -> Iterator[object]:
+            items = method(*given)
+            while True:
+                with self.part(name):
+                    item = next(items, None)
+                if item is None:
+                    return
+                yield item
+
+        return each_item if isgeneratorfunction(method) else call

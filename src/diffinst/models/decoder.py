@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from diffinst.config import DecoderConfig
 from diffinst.models.decoder_stage import DecoderStage
 from diffinst.models.linear import Linear
-from diffinst.ops.roi_align import FeatureTable
-from diffinst.structures import StageOutput
+from diffinst.structures import Pyramid, StageOutput
 
 CLASS_PRIOR = 0.01  # focal loss paper, 4.1: initial probability of every class
 MAX_PERIOD = 10_000  # Transformer paper, 3.5
@@ -77,12 +76,12 @@ class Decoder(nn.Module):
                 nn.init.zeros_(stage.deltas.bias)
 
     def forward(
-        self, table: FeatureTable, boxes: Float[Tensor, "B N 4"], t: Int64[Tensor, "B"]
+        self, pyramid: Pyramid, boxes: Float[Tensor, "B N 4"], t: Int64[Tensor, "B"]
     ) -> list[StageOutput]:
         """Refine boxes through all stages.
 
         Args:
-            table: The pyramid.
+            pyramid: p2..p5.
             boxes: (B, N, 4) xyxy pixels of the network input.
             t: (B,) times in [0, T).
 
@@ -93,7 +92,7 @@ class Decoder(nn.Module):
         outputs: list[StageOutput] = []
         queries: Tensor | None = None
         for stage in self.stages:
-            output: StageOutput = stage(table, boxes, queries, time)
+            output: StageOutput = stage(pyramid, boxes, queries, time)
             boxes, queries = output.boxes.detach(), output.queries
             outputs.append(output)
         return outputs

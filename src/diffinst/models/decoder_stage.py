@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffinst.config import DecoderConfig
+from diffinst.kernels.blocks import by_rows
+from diffinst.kernels.roi import pool
 from diffinst.models.linear import Linear, OutputLinear
 from diffinst.ops.boxes import apply_deltas
-from diffinst.ops.roi_align import FeatureTable
-from diffinst.structures import StageOutput
-
-REUSED = 2**25 - 2**18
-"""Bytes: larger blocks a C library gives back at once, and has each page cleared at its next use
-(glibc: from 32 MiB)."""
+from diffinst.structures import Pyramid, StageOutput
 
 
 class RoIFeatures(nn.Module):
-    """RoI features of proposal boxes; no weights, a module so that it can be timed and compiled.
+    """RoI features of proposal boxes; no weights, a module so that it can be seen on its own.
 
     Args:
         config: Sizes.
@@ -30,10 +26,10 @@ class RoIFeatures(nn.Module):
         self.size, self.sampling = config.roi_size, config.roi_sampling
 
     def forward(
-        self, table: FeatureTable, boxes: Float[Tensor, "B N 4"]
+        self, pyramid: Pyramid, boxes: Float[Tensor, "B N 4"]
     ) -> Float[Tensor, "B N cells D"]:
         """Boxes (B, N, 4) xyxy pixels to (B, N, size * size, D)."""
-        return table.pool(boxes, self.size, self.sampling)
+        return pool(pyramid, boxes, self.size, self.sampling)
 
 
 class DynamicConv(nn.Module):
@@ -52,19 +48,7 @@ class DynamicConv(nn.Module):
         self, queries: Float[Tensor, "M D"], rois: Float[Tensor, "M cells D"]
     ) -> Float[Tensor, "M D"]:
         """Queries (M, D) and RoI features (M, cells, D) to (M, D)."""
-        pieces = self._pieces(queries)
-        if pieces < 2:
-            return self._interact(queries, rois)
-        both = zip(queries.tensor_split(pieces), rois.tensor_split(pieces), strict=True)
-        return torch.cat([self._interact(some, their) for some, their in both])
-
-    def _pieces(self, queries: Tensor) -> int:
-        """How many blocks of memory the parameters of all queries are made in, one by one."""
-        whole = queries.device.type != "cpu" or torch.is_grad_enabled()  # kept for backward
-        if whole or torch.compiler.is_compiling() or torch.compiler.is_exporting():
-            return 1
-        size = len(queries) * self.parameters_of.out_features * queries.element_size()
-        return min(-(-size // REUSED), len(queries))
+        return by_rows(self._interact, queries, rois, self.parameters_of.out_features)
 
     def _interact(self, queries: Tensor, rois: Tensor) -> Tensor:
         first, second = self.parameters_of(queries).chunk(2, dim=-1)
@@ -124,7 +108,7 @@ class DecoderStage(nn.Module):
 
     def forward(
         self,
-        table: FeatureTable,
+        pyramid: Pyramid,
         boxes: Float[Tensor, "B N 4"],
         queries: Float[Tensor, "B N D"] | None,
         time: Float[Tensor, "B {4*self.config.width}"],
@@ -132,12 +116,12 @@ class DecoderStage(nn.Module):
         """One refinement.
 
         Args:
-            table: The pyramid.
+            pyramid: p2..p5.
             boxes: (B, N, 4) xyxy pixels of the network input; gets no gradient.
             queries: (B, N, D) from the stage before; None in the first stage: mean RoI features.
             time: (B, 4D) time embedding.
         """
-        rois = self.rois(table, boxes)  # (B, N, S*S, D)
+        rois = self.rois(pyramid, boxes)  # (B, N, S*S, D)
         if queries is None:
             queries = rois.mean(dim=2)
         queries = self.norm1(queries + self.attention(queries))

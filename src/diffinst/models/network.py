@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from diffinst.config import ModelConfig
-from diffinst.kernels.choice import roi_kernel
-from diffinst.models.backbone import Backbone
+from diffinst.models.backbone import STRIDES, Backbone
 from diffinst.models.decoder import Decoder
 from diffinst.models.fpn import FeaturePyramid
 from diffinst.models.mask_branch import MaskBranch
-from diffinst.ops.filters import FilterLayout, apply_filters, relative_coordinates
-from diffinst.ops.masks import enlarge, grid_points, map_points, sample_at
-from diffinst.ops.roi_align import FeatureTable
-from diffinst.structures import Features, ImageBatch, StageOutput
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What every step starts from; made by `DiffusionInstNetwork.encode`.
-
-    Attributes:
-        features: Pyramid and F_mask.
-        table: The pyramid as the decoder reads it.
-        scale: (B, 1, 4) float32 (w, h, w, h) of the unpadded images.
-    """
-
-    features: Features
-    table: FeatureTable
-    scale: Tensor
+from diffinst.models.mask_head import MaskHead
+from diffinst.structures import Encoded, ImageBatch, Pyramid, StageOutput
 
 
 class DiffusionInstNetwork(nn.Module):
@@ -59,13 +39,11 @@ class DiffusionInstNetwork(nn.Module):
     def __init__(self, config: ModelConfig, *, pretrained: bool = False) -> None:
         super().__init__()
         self.config = config
-        filters = config.filters
-        inputs = config.mask_branch.channels + (2 if filters.coordinates else 0)
-        self.layout = FilterLayout(inputs, filters.channels, filters.layers)
+        self.mask_head = MaskHead(config.filters, config.mask_branch.channels)
         self.backbone = Backbone(config.backbone, pretrained=pretrained)
         self.fpn = FeaturePyramid(self.backbone.channels, config.decoder.width)
         self.mask_branch = MaskBranch(config.decoder.width, config.mask_branch)
-        self.decoder = Decoder(config.decoder, config.num_classes, self.layout.size)
+        self.decoder = Decoder(config.decoder, config.num_classes, self.mask_head.layout.size)
         for parameter in self.mask_branch.parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -80,31 +58,26 @@ class DiffusionInstNetwork(nn.Module):
         Args:
             images: (B, 3, H, W), H and W multiples of 32; normalised here, padding zeroed after.
         """
-        return self.encode_normalized(self.normalized(images), images.sizes, images.scale())
+        return self.encoded(*self.features(self.normalized(images)), images)
 
-    def encode_normalized(
-        self,
-        pixels: Float[Tensor, "B 3 H W"],
-        sizes: tuple[tuple[int, int], ...],
-        scale: Float[Tensor, "B 1 4"],
-    ) -> Encoded:
-        """`encode` of pixels from `normalized`: all that happens on the device, nothing else.
+    def features(
+        self, pixels: Float[Tensor, "B 3 H W"]
+    ) -> tuple[Float[Tensor, "B cells D"], Float[Tensor, "B c _ _"]]:
+        """From `normalized` pixels (B, 3, H, W) to the pyramid's table and F_mask."""
+        maps = self._maps(pixels)
+        return Pyramid.of(maps).table, self.mask_branch(maps).float()
 
-        Args:
-            pixels: (B, 3, H, W).
-            sizes: (height, width) of each image inside the padding.
-            scale: (B, 1, 4) the same as (w, h, w, h).
-        """
-        pyramid = self._pyramid(pixels)
-        features = Features(pyramid, self.mask_branch(pyramid).float(), sizes)
-        kernel = roi_kernel(pyramid[0].device, pyramid[0].dtype)
-        return Encoded(features, FeatureTable(pyramid, kernel), scale)
+    def encoded(self, table: Tensor, mask_features: Tensor, images: ImageBatch) -> Encoded:
+        """What `features` gives, with all that is known of the images it was made from."""
+        height, width = images.pixels.shape[-2:]
+        pyramid = Pyramid.of_table(table, [(height // s, width // s) for s in STRIDES])
+        return Encoded(pyramid, mask_features, images.sizes, images.scale())
 
-    def pyramid(self, images: ImageBatch) -> tuple[Tensor, ...]:
+    def pyramid(self, images: ImageBatch) -> Pyramid:
         """p2..p5 of a batch: `encode` without the mask branch."""
-        return self._pyramid(self.normalized(images))
+        return Pyramid.of(self._maps(self.normalized(images)))
 
-    def _pyramid(self, pixels: Tensor) -> tuple[Tensor, ...]:
+    def _maps(self, pixels: Tensor) -> tuple[Tensor, ...]:
         maps = self.backbone(pixels)
         if self.backbone.dtype != self.dtype:  # autocast has chosen for itself
             maps = [m.to(self.dtype) for m in maps]
@@ -130,74 +103,5 @@ class DiffusionInstNetwork(nn.Module):
         self, encoded: Encoded, boxes: Float[Tensor, "B N 4"], t: Int64[Tensor, "B"]
     ) -> list[StageOutput]:
         """f(b_t, t) of Eq. 4: boxes (B, N, 4) xyxy pixels at times t (B,) through all stages."""
-        outputs: list[StageOutput] = self.decoder(encoded.table, boxes, t)
+        outputs: list[StageOutput] = self.decoder(encoded.pyramid, boxes, t)
         return outputs
-
-    def map_logits(
-        self,
-        features: Features,
-        filters: Float[Tensor, "n d"],
-        boxes: Float[Tensor, "n 4"],
-        image: Int64[Tensor, "n"],
-    ) -> Float[Tensor, "n h w"]:
-        """Mask logits on all of F_mask (Eq. 3).
-
-        Args:
-            features: Encoded batch.
-            filters: (n, d).
-            boxes: (n, 4) xyxy pixels of the network input; used where filters see coordinates.
-            image: (n,) int64 index into the batch, ascending.
-
-        Returns:
-            (n, H/4, W/4).
-        """
-        maps = features.mask_features
-        size = (int(maps.shape[-2]), int(maps.shape[-1]))
-        parts = []
-        for i in range(len(features)):
-            mine = image == i
-            points = maps[i].flatten(1)  # (c, H/4 * W/4)
-            if self.config.filters.coordinates:
-                seen = relative_coordinates(map_points(size, maps.device), boxes[mine])
-                shared = points.expand(len(seen), -1, -1)
-                points = torch.cat([seen.transpose(1, 2).to(shared), shared], dim=1)
-            parts.append(apply_filters(points, filters[mine], self.layout))
-        return torch.cat(parts).view(-1, *size)
-
-    def grid_logits(
-        self,
-        features: Features,
-        filters: Float[Tensor, "n d"],
-        boxes: Float[Tensor, "n 4"],
-        image: Int64[Tensor, "n"],
-        size: int,
-    ) -> tuple[Float[Tensor, "n {size*size}"], Float[Tensor, "n {size*size} 2"]]:
-        """Mask logits on a size x size grid inside each (enlarged) box.
-
-        Args:
-            features: Encoded batch.
-            filters: (n, d).
-            boxes: (n, 4) xyxy pixels of the network input; coordinates are relative to them.
-            image: (n,) int64 index into the batch.
-            size: Points per side.
-
-        Returns:
-            logits (n, size * size) and the points (n, size * size, 2) x, y pixels they stand for.
-        """
-        points = grid_points(enlarge(boxes, self.config.filters.grid_margin), size)
-        return self.point_logits(features, filters, boxes, image, points), points
-
-    def point_logits(
-        self,
-        features: Features,
-        filters: Float[Tensor, "n d"],
-        boxes: Float[Tensor, "n 4"],
-        image: Int64[Tensor, "n"],
-        points: Float[Tensor, "n p 2"],
-    ) -> Float[Tensor, "n p"]:
-        """Mask logits at any points: (n, p, 2) x, y pixels of the network input to (n, p)."""
-        sampled = sample_at(features.mask_features, points, image)  # (n, c, p)
-        if self.config.filters.coordinates:
-            seen = relative_coordinates(points, boxes).transpose(1, 2)
-            sampled = torch.cat([seen.to(sampled), sampled], dim=1)
-        return apply_filters(sampled, filters.to(sampled.dtype), self.layout)

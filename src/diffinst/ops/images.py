@@ -36,6 +36,11 @@ def fit_size(
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
+def padded_size(size: tuple[int, int], divisor: int = SIZE_DIVISOR) -> tuple[int, int]:
+    """(height, width) rounded up to multiples of the divisor."""
+    return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
+
+
 def resize(
     image: UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"], size: tuple[int, int]
 ) -> Float32[Tensor, "3 {size[0]} {size[1]}"]:
@@ -60,8 +65,8 @@ def pad_batch(
         torch.Size([2, 3, 64, 64])
     """
     sizes = tuple((int(image.shape[-2]), int(image.shape[-1])) for image in images)
-    height = -(-max(h for h, _ in sizes) // divisor) * divisor
-    width = -(-max(w for _, w in sizes) // divisor) * divisor
+    largest = max(h for h, _ in sizes), max(w for _, w in sizes)
+    height, width = padded_size(largest, divisor)
     pixels = images[0].new_zeros((len(images), 3, height, width))
     for i, (image, (h, w)) in enumerate(zip(images, sizes, strict=True)):
         pixels[i, :, :h, :w] = image

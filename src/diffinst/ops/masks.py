@@ -1,19 +1,11 @@
-"""Mask geometry: aligned upsampling, target sampling, grids inside boxes, separable resampling.
-
-Resampling is linear and separable, so a mask window in the output is R @ prob @ C^T with two narrow
-matrices; only the window is ever computed, never N full-size masks.
-"""
+"""Mask geometry: aligned upsampling, target sampling, points of maps and of grids inside boxes."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 from torch.nn import functional as F
-
-from diffinst.ops.roi_align import weighted_gather
 
 MASK_STRIDE = 4
 
@@ -83,36 +75,31 @@ def grid_points(boxes: Float[Tensor, "n 4"], size: int) -> Float[Tensor, "n {siz
     return boxes[:, None, :2] + unit * (boxes[:, None, 2:] - boxes[:, None, :2])
 
 
-def sample_at(
-    maps: Float[Tensor, "B C h w"], points: Float[Tensor, "n p 2"], image: Int64[Tensor, "n"]
-) -> Float[Tensor, "n C p"]:
-    """Bilinear samples of stride-4 maps at pixels of the network input, border replicated.
+def bilinear_taps(
+    size: tuple[int, int], points: Float[Tensor, "n p 2"], image: Int64[Tensor, "n"]
+) -> tuple[Int64[Tensor, "n*p 4"], Float32[Tensor, "n*p 4"]]:
+    """Which cells of stride-4 maps a point blends, and with which weights; border replicated.
 
     Args:
-        maps: (B, C, H/4, W/4).
+        size: (h, w) of the maps.
         points: (n, p, 2) x, y pixels of the network input.
-        image: (n,) int64, which of the B maps each row of points looks at.
+        image: (n,) int64, which of the maps each row of points looks at.
 
     Returns:
-        (n, C, p).
+        Cells, counted row by row and map by map, and weights: two (n * p, 4).
     """
-    height, width = maps.shape[-2:]
+    height, width = size
     half = MASK_STRIDE // 2
     cell = (points.float() - half) / MASK_STRIDE
-    limit = cell.new_tensor([width - 1, height - 1])
-    cell = torch.minimum(cell.clamp(min=0), limit)
-    low = cell.floor()
-    fraction = (cell - low).to(maps.dtype)
-    x0, y0 = low.long().unbind(-1)
-    x1 = (x0 + 1).clamp(max=width - 1)
-    y1 = (y0 + 1).clamp(max=height - 1)
-    table = maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
-    base = image[:, None] * (height * width)
-    fx, fy = fraction.unbind(-1)
+    x, y = cell[..., 0].clamp(0, width - 1), cell[..., 1].clamp(0, height - 1)
+    left, top = x.floor(), y.floor()
+    fx, fy = x - left, y - top
+    x0, y0 = left.long(), top.long()
+    x1, y1 = (x0 + 1).clamp(max=width - 1), (y0 + 1).clamp(max=height - 1)
     index = torch.stack([y0 * width + x0, y0 * width + x1, y1 * width + x0, y1 * width + x1], -1)
+    index = index + (image * (height * width))[:, None, None]
     weight = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], -1)
-    rows = weighted_gather(table, (index + base[..., None]).flatten(0, 1), weight.flatten(0, 1))
-    return rows.view(*points.shape[:2], maps.shape[1]).transpose(1, 2)
+    return index.flatten(0, 1), weight.flatten(0, 1)
 
 
 def sample_binary(
@@ -128,86 +115,3 @@ def sample_binary(
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     flat = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
     return (masks.flatten(1).gather(1, flat) & inside).float()
-
-
-@dataclass(frozen=True)
-class AxisTaps:
-    """A linear operator along one axis as a few cells and weights per output pixel.
-
-    Attributes:
-        index: (n, k) int64 cells; a row's first is its lowest, its last its highest, and both
-            ascend from row to row.
-        weight: (n, k) float32, zero where a cell is not needed.
-    """
-
-    index: Tensor
-    weight: Tensor
-
-    def support(self, start: int, stop: int) -> tuple[int, int]:
-        """First and one past the last cell that output pixels start..stop-1 read."""
-        return int(self.index[start, 0]), int(self.index[stop - 1, -1]) + 1
-
-    def matrix(self, start: int, stop: int, cells: tuple[int, int]) -> Tensor:
-        """(stop - start, cells) weights of a range of cells that holds the pixels' support."""
-        first, last = cells
-        dense = self.weight.new_zeros(stop - start, last - first)
-        return dense.scatter_add_(1, self.index[start:stop] - first, self.weight[start:stop])
-
-
-def grid_to_output(
-    pixel: Int64[Tensor, "p"],
-    low: Float32[Tensor, "#p"],
-    high: Float32[Tensor, "#p"],
-    size: int,
-) -> AxisTaps:
-    """From a grid's axis over [low, high] to pixels of the output, two cells a pixel.
-
-    Args:
-        pixel: (p,) rows or columns of the output.
-        low: (p,), or (1,) for all of them, in pixels of the output.
-        high: As `low`.
-        size: Cells of the grid.
-
-    Returns:
-        Taps that are weightless where a pixel's centre lies outside.
-    """
-    centre = pixel + 0.5
-    position = (centre - low) / ((high - low).clamp(min=1e-6) / size) - 0.5
-    position = position.clamp(0, size - 1)
-    first = position.floor()
-    share = position - first
-    covered = (centre > low) & (centre < high)
-    weight = torch.stack([1 - share, share], 1) * covered[:, None]
-    index = torch.stack([first, (first + 1).clamp(max=size - 1)], 1).long()
-    return AxisTaps(index, weight)
-
-
-def map_to_output(
-    cells: int, inside: int, output: int, device: torch.device | None = None
-) -> AxisTaps:
-    """From a stride-4 map's axis to the output image's, four cells a pixel.
-
-    It is `aligned_bilinear` by 4, cut to the unpadded input, and bilinear resizing with corners not
-    aligned, as one linear operator.
-
-    Args:
-        cells: Length of the stride-4 axis (padded input / 4).
-        inside: Length of the unpadded input.
-        output: Length of the output image.
-        device: Where the result lies.
-    """
-    half = MASK_STRIDE // 2
-    positions = (torch.arange(output, dtype=torch.float32, device=device) + 0.5) * (
-        inside / output
-    ) - 0.5
-    positions = positions.clamp(0, inside - 1)
-    low = positions.floor()
-    share = positions - low
-    indices, weights = [], []
-    for pixel, part in ((low, 1 - share), ((low + 1).clamp(max=inside - 1), share)):
-        cell = ((pixel - half) / MASK_STRIDE).clamp(0, cells - 1)
-        first = cell.floor()
-        fraction = cell - first
-        indices += [first, (first + 1).clamp(max=cells - 1)]
-        weights += [part * (1 - fraction), part * fraction]
-    return AxisTaps(torch.stack(indices, 1).long(), torch.stack(weights, 1))

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from diffinst.config import CriterionConfig
-from diffinst.models.network import DiffusionInstNetwork
+from diffinst.models.mask_head import MaskHead
 from diffinst.ops.boxes import giou, iou
 from diffinst.ops.losses import dice, sample_classes, sigmoid_focal
 from diffinst.ops.masks import enlarge, grid_points, sample_binary, sample_targets
-from diffinst.structures import Features, StageOutput, Targets
+from diffinst.structures import Encoded, StageOutput, Targets
 from diffinst.training.matcher import FREE, dynamic_k_match, matching_cost
 
 
@@ -129,9 +129,9 @@ class Criterion(nn.Module):
     def forward(
         self,
         stages: Sequence[StageOutput],
-        features: Features,
+        encoded: Encoded,
         targets: Sequence[Targets],
-        network: DiffusionInstNetwork,
+        mask_head: MaskHead,
         *,
         match: Match | None = None,
         pairs: Tensor | None = None,
@@ -142,9 +142,9 @@ class Criterion(nn.Module):
 
         Args:
             stages: Decoder outputs, first to last.
-            features: The encoded batch.
+            encoded: The encoded batch.
             targets: Objects of each image.
-            network: Evaluates the filters.
+            mask_head: Evaluates the filters.
             match: Pairs to use instead of matching.
             pairs: (S,) what the terms of each stage are divided by; the stage's own matched pairs
                 (at least 1) where None.
@@ -156,7 +156,7 @@ class Criterion(nn.Module):
         """
         device = stages[0].boxes.device
         packed = PackedTargets.of(targets, device)
-        scale = features.scale()
+        scale = encoded.scale
         if match is None:
             match = self.match(stages, packed, scale)
         with torch.autocast(device.type, enabled=False):
@@ -171,7 +171,9 @@ class Criterion(nn.Module):
             giou_loss = match.per_stage(1 - giou(boxes, wanted))
             quality = iou(boxes.detach(), wanted)
             class_loss = self._class_losses(stages, packed, match, quality, federated, generator)
-            mask_loss = self._mask_losses(stages, features, targets, match, boxes.detach(), network)
+            mask_loss = self._mask_losses(
+                stages, encoded, targets, match, boxes.detach(), mask_head
+            )
         config = self.config
         terms = {
             "class": class_loss * share * config.class_weight,
@@ -255,14 +257,14 @@ class Criterion(nn.Module):
     def _mask_losses(
         self,
         stages: Sequence[StageOutput],
-        features: Features,
+        encoded: Encoded,
         targets: Sequence[Targets],
         match: Match,
         boxes: Tensor,
-        network: DiffusionInstNetwork,
+        mask_head: MaskHead,
     ) -> Tensor:
         """Summed dice loss of each stage: (S,), with gradients even where nothing matched."""
-        total = features.mask_features.sum() * 0 + sum(s.filters.float().sum() * 0 for s in stages)
+        total = encoded.mask_features.sum() * 0 + sum(s.filters.float().sum() * 0 for s in stages)
         losses = total.expand(len(stages))
         if self.config.mask_stages == "last":
             keep = match.stage == len(stages) - 1
@@ -272,7 +274,7 @@ class Criterion(nn.Module):
             return losses
         filters = torch.stack([s.filters for s in stages])
         filters = filters[match.stage, match.image, match.query].float()
-        grid = network.config.filters.evaluate == "grid"
+        grid = mask_head.config.evaluate == "grid"
         measure = self._grid_dice if grid else self._map_dice
         chunk = self.config.mask_chunk
         for group in _groups(match, keep, together=grid, chunk=chunk):
@@ -281,9 +283,9 @@ class Criterion(nn.Module):
                 boxes[group],
                 match.image[group],
                 match.target[group],
-                features,
+                encoded,
                 targets,
-                network,
+                mask_head,
             )
             if chunk is None:
                 values = measure(*arguments)
@@ -298,13 +300,13 @@ class Criterion(nn.Module):
         boxes: Tensor,
         image: Tensor,
         target: Tensor,
-        features: Features,
+        encoded: Encoded,
         targets: Sequence[Targets],
-        network: DiffusionInstNetwork,
+        mask_head: MaskHead,
     ) -> Tensor:
         """(m,) dice on the whole padded stride-4 map (the paper)."""
-        height, width = features.mask_features.shape[-2:]
-        logits = network.map_logits(features, filters, boxes, image)
+        height, width = encoded.mask_features.shape[-2:]
+        logits = mask_head.on_map(encoded.mask_features, filters, boxes, image)
         wanted = [
             sample_targets(t.masks[target[image == i]], (4 * height, 4 * width))
             for i, t in enumerate(targets)
@@ -318,12 +320,12 @@ class Criterion(nn.Module):
         boxes: Tensor,
         image: Tensor,
         target: Tensor,
-        features: Features,
+        encoded: Encoded,
         targets: Sequence[Targets],
-        network: DiffusionInstNetwork,
+        mask_head: MaskHead,
     ) -> Tensor:
         """(m,) dice on a grid over each object's enlarged box."""
-        config = network.config.filters
+        config = mask_head.config
         points = []
         wanted = []
         for t in targets:
@@ -332,7 +334,9 @@ class Criterion(nn.Module):
             wanted.append(sample_binary(t.masks, grid))
         starts = torch.tensor([0, *[len(t) for t in targets]], device=target.device).cumsum(0)
         row = starts[image] + target
-        logits = network.point_logits(features, filters, boxes, image, torch.cat(points)[row])
+        logits = mask_head.at_points(
+            encoded.mask_features, filters, boxes, image, torch.cat(points)[row]
+        )
         return dice(logits.float().sigmoid(), torch.cat(wanted)[row])
 
 

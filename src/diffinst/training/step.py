@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from diffinst.diffusion.schedule import cosine_schedule
 from diffinst.diffusion.signal import Corruption, corrupt, from_signal, kept_objects, to_unit
-from diffinst.models.network import DiffusionInstNetwork, Encoded
-from diffinst.ops.roi_align import FeatureTable
-from diffinst.structures import ImageBatch, StageOutput, Targets
+from diffinst.models.network import DiffusionInstNetwork
+from diffinst.structures import Encoded, ImageBatch, StageOutput, Targets
 from diffinst.training.criterion import Criterion, Match, PackedTargets
 
 logger = logging.getLogger(__name__)
@@ -134,9 +133,9 @@ class TrainingStep(nn.Module):
         """
         losses: dict[str, Tensor] = self.criterion(
             predicted.stages,
-            predicted.encoded.features,
+            predicted.encoded,
             predicted.targets,
-            self.network,
+            self.network.mask_head,
             match=predicted.match,
             pairs=pairs,
             federated=federated,
@@ -152,8 +151,7 @@ class TrainingStep(nn.Module):
         targets = [self._limited(t, d) for t, d in zip(targets, draws, strict=True)]
         start, t = self.noisy_boxes(images, targets, draws)
         with fixed_statistics(self.network):
-            table = FeatureTable(self.network.pyramid(images))
-            stages = self.network.decoder(table, start, t)
+            stages = self.network.decoder(self.network.pyramid(images), start, t)
         return self.criterion.match(stages, PackedTargets.of(targets, start.device), images.scale())
 
     def present(

@@ -44,7 +44,7 @@ def test_box_of_a_mask_ends_behind_its_last_pixel() -> None:
         pytest.param((5, 5, 5, 9), False, "", id="no width"),
     ],
 )
-def test_box_on_a_image_of_height_10_and_width_20(
+def test_box_on_an_image_of_height_10_and_width_20(
     box: tuple[float, ...], inside: bool, words: str
 ) -> None:
     assert has_area_inside(box, (10, 20)) is inside

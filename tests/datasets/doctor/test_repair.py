@@ -64,7 +64,7 @@ def test_turned_image_is_written_as_it_was_annotated(data: Data, tmp_path: Path)
         np.testing.assert_array_equal(np.asarray(written), np.asarray(stored))
 
 
-def test_copy_of_a_image_with_more_objects_is_kept(data: Data) -> None:
+def test_copy_of_an_image_with_more_objects_is_kept(data: Data) -> None:
     Image.open(data.image(0)).save(data.root / "train" / "again.bmp")
     image = {**data.train["images"][0], "id": 9, "file_name": "again.bmp"}
     data.train["images"].insert(0, image)

@@ -35,7 +35,7 @@ def test_finding_shows_the_objects_it_is_about(data: Data) -> None:
     assert drawn.name == "disc"
 
 
-def test_finding_about_a_image_shows_all_of_it_and_unseen_ones_nothing(data: Data) -> None:
+def test_finding_about_an_image_shows_all_of_it_and_unseen_ones_nothing(data: Data) -> None:
     data.image(0).unlink()
     data.train["images"][1]["height"] = 95
     (data.root / "train" / "extra.png").write_bytes(data.image(2).read_bytes())

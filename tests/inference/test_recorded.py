@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from diffinst.acceleration.record import Function, Tensors
-from diffinst.config import Config, SamplerConfig
-from diffinst.inference.denoising import Denoiser
+from diffinst.acceleration.record import Function, Recorded, Tensors
+from diffinst.config import Config, Options
+from diffinst.diffusion.noise import Noise
+from diffinst.inference.pipeline import Launch, Pipeline, direct
 from diffinst.models.network import DiffusionInstNetwork
-from diffinst.structures import ImageBatch
+from diffinst.structures import Candidates, Encoded, ImageBatch
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
-CONFIG = SamplerConfig(steps=3, proposals=12)
+CONFIG = Options(steps=3, proposals=12)
 
 
 class Operations:
@@ -27,7 +28,7 @@ class Operations:
 
     def __call__(self, function: Function, inputs: Tensors) -> Callable[[], Tensors]:
         self.count += 1
-        recorded: Any = make_fx(function)(*inputs)
+        recorded: Any = make_fx(lambda *given: function(*given))(*inputs)
         return lambda: tuple(recorded(*inputs))
 
 
@@ -43,11 +44,27 @@ def batch(seed: int, *sizes: tuple[int, int]) -> ImageBatch:
     return ImageBatch(pixels, sizes)
 
 
+def run(
+    network: DiffusionInstNetwork,
+    launch: Launch,
+    images: ImageBatch,
+    seeds: list[int],
+    options: Options = CONFIG,
+) -> tuple[Candidates, Encoded]:
+    """Candidates of all steps, and what they were found in."""
+    pipeline = Pipeline(network, Config(), options, launch)
+    encoded = pipeline.encode(images)
+    diffusion = network.config.diffusion
+    noise = Noise.draw(seeds, options.steps, options.proposals, diffusion)
+    *_, last = pipeline.run(encoded, noise)
+    return last.candidates, encoded
+
+
 @torch.no_grad()
 def test_another_image_and_noise_of_the_same_padded_size(network: DiffusionInstNetwork) -> None:
     """All that differs is read anew: pixels, sizes inside the padding, every draw."""
     record = Operations()
-    plain, recorded = Denoiser(network), Denoiser(network, record)
+    recorded = Recorded(record)
     runs = [
         (batch(5, (64, 96)), [1], CONFIG),  # what comes once is not recorded
         (batch(0, (64, 96)), [0], CONFIG),
@@ -56,24 +73,28 @@ def test_another_image_and_noise_of_the_same_padded_size(network: DiffusionInstN
         (batch(3, (33, 96), (64, 65)), [3, 3], CONFIG),
         (batch(4, (64, 96)), [0], CONFIG.model_copy(update={"steps": 1})),
     ]
-    for images, seeds, config in runs:
-        wanted, features = plain(images, seeds, config)
-        found, read = recorded(images, seeds, config)
-        for name in ("boxes", "scores", "labels", "filters"):
+    for images, seeds, options in runs:
+        wanted, whole = run(network, direct, images, seeds, options)
+        found, read = run(network, recorded, images, seeds, options)
+        for name in ("boxes", "scores", "labels", "filters", "proposals"):
             torch.testing.assert_close(getattr(found, name), getattr(wanted, name))
-        torch.testing.assert_close(read.mask_features, features.mask_features)
-        assert read.sizes == features.sizes == images.sizes
-    assert record.count == 2  # one image, two; other steps came once
+        torch.testing.assert_close(read.mask_features, whole.mask_features)
+        assert read.sizes == whole.sizes == images.sizes
+    # encoding and three steps, of one image and of two; another number of steps came once
+    assert record.count == 2 * (1 + CONFIG.steps)
 
 
 @torch.no_grad()
-def test_a_run_that_may_stop_early_is_not_recorded(network: DiffusionInstNetwork) -> None:
+def test_a_run_that_may_stop_early_is_recorded_step_by_step(network: DiffusionInstNetwork) -> None:
     record = Operations()
-    denoiser = Denoiser(network, record)
-    for config, count in ((CONFIG.model_copy(update={"early_stop": 0.9}), 0), (CONFIG, 1)):
-        for _ in range(3):
-            denoiser(batch(0, (64, 96)), [0], config)
-        assert record.count == count
+    recorded = Recorded(record)
+    options = CONFIG.model_copy(update={"early_stop": 0.0, "renewal_threshold": 0.0})
+    wanted, _ = run(network, direct, batch(0, (64, 96)), [0], options)
+    for _ in range(3):
+        found, _ = run(network, recorded, batch(0, (64, 96)), [0], options)
+        torch.testing.assert_close(found.boxes, wanted.boxes)
+    assert found.boxes.shape[1] == 2 * 12  # any overlap is enough: it ends after the second step
+    assert record.count == 3
 
 
 @torch.no_grad()
@@ -84,13 +105,13 @@ def test_what_cannot_be_recorded_runs_as_it_is(network: DiffusionInstNetwork) ->
         calls.append(inputs)
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    denoiser = Denoiser(network, refuse)
-    denoiser(batch(0, (64, 96)), [0], CONFIG)
+    recorded, images = Recorded(refuse), batch(0, (64, 96))
+    run(network, recorded, images, [0])
     with pytest.warns(UserWarning, match="not recorded: operation not permitted .* capturing$"):
-        found, _ = denoiser(batch(0, (64, 96)), [0], CONFIG)
-    wanted, _ = Denoiser(network)(batch(0, (64, 96)), [0], CONFIG)
+        found, _ = run(network, recorded, images, [0])
+    wanted, _ = run(network, direct, images, [0])
     assert torch.equal(found.boxes, wanted.boxes)
-    denoiser(batch(0, (64, 96)), [0], CONFIG)
+    run(network, recorded, images, [0])
     assert len(calls) == 1  # it is not tried again
 
 
@@ -105,18 +126,9 @@ def test_without_memory_for_a_recording_it_runs_as_it_is(network: DiffusionInstN
             raise errors.pop()
         return traced(function, inputs)
 
-    denoiser = Denoiser(network, full)
-    wanted, _ = Denoiser(network)(batch(0, (64, 96)), [0], CONFIG)
-    for _ in range(6):  # met, refused, met, refused, met, recorded
-        found, _ = denoiser(batch(0, (64, 96)), [0], CONFIG)
+    recorded, images = Recorded(full), batch(0, (64, 96))
+    wanted, _ = run(network, direct, images, [0])
+    for _ in range(6):
+        found, _ = run(network, recorded, images, [0])
         torch.testing.assert_close(found.boxes, wanted.boxes)
-    assert traced.count == 1 and not errors
-
-
-def test_the_last_noise_is_kept(network: DiffusionInstNetwork) -> None:
-    denoiser = Denoiser(network)
-    first = denoiser.noise([1, 2], CONFIG)
-    assert denoiser.noise([1, 2], CONFIG) is first
-    assert not torch.equal(denoiser.noise([2, 1], CONFIG).start, first.start)
-    fewer = denoiser.noise([1, 2], CONFIG.model_copy(update={"proposals": 5}))
-    assert fewer.start.shape == (2, 5, 4)
+    assert traced.count == 1 + CONFIG.steps and not errors

@@ -1,8 +1,7 @@
-"""Which times are visited, and does one step land where the formula says?"""
+"""Does one step land where the formula says?"""
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import pytest
@@ -10,39 +9,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffinst.diffusion.ddim import ddim_step, time_pairs
 from diffinst.diffusion.schedule import cosine_schedule
+from diffinst.diffusion.solvers.ddim import Ddim
 
 SCHEDULE = cosine_schedule(1000)
-
-
-def test_times_by_hand() -> None:
-    assert time_pairs(1, 1000) == [(999, -1)]
-    assert time_pairs(4, 1000) == [(999, 749), (749, 499), (499, 249), (249, -1)]
-
-
-@given(st.integers(2, 1000), st.data())
-def test_times_fall_from_the_last_to_the_clean_end(timesteps: int, data: st.DataObject) -> None:
-    steps = data.draw(st.integers(1, timesteps))
-    pairs = time_pairs(steps, timesteps)
-    assert len(pairs) == steps
-    assert pairs[0][0] == timesteps - 1 and pairs[-1][1] == -1
-    assert all(now >= following for now, following in pairs)
-    assert all(a[1] == b[0] for a, b in itertools.pairwise(pairs))
-
-
-@pytest.mark.parametrize("steps", [0, -1, 11])
-def test_impossible_numbers_of_steps_are_named(steps: int) -> None:
-    with pytest.raises(ValueError, match=rf"1\.\.10, got {steps}"):
-        time_pairs(steps, 10)
 
 
 def test_a_step_without_fresh_noise_follows_the_path() -> None:
     """With the true x_0 and eta 0, the step lands on Eq. 2 at the next time, same noise."""
     x_start, noise = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
     at = [SCHEDULE.add_noise(x_start[None], noise[None], torch.tensor([t]))[0] for t in (700, 200)]
-    moved = ddim_step(
-        at[0], x_start, torch.randn(6, 4), now=700, following=200, schedule=SCHEDULE, eta=0
+    moved = Ddim(eta=0).step(
+        at[0], x_start, torch.randn(6, 4), now=700, following=200, schedule=SCHEDULE
     )
     assert moved.dtype == torch.float64
     torch.testing.assert_close(moved, at[1])
@@ -52,7 +30,7 @@ def test_sigma_by_hand() -> None:
     zero, one = torch.zeros(1, 4), torch.ones(1, 4)
     abar, following = SCHEDULE.alpha_bar(999), SCHEDULE.alpha_bar(499)
     sigma = math.sqrt((1 - abar / following) * (1 - following) / (1 - abar))
-    moved = ddim_step(zero, zero, one, now=999, following=499, schedule=SCHEDULE, eta=0.5)
+    moved = Ddim(eta=0.5).step(zero, zero, one, now=999, following=499, schedule=SCHEDULE)
     assert moved.tolist() == [[pytest.approx(0.5 * sigma)] * 4]
 
 
@@ -64,16 +42,16 @@ def test_every_step_is_finite_and_keeps_the_variance(
     now = data.draw(st.integers(1, timesteps - 1))
     following = data.draw(st.integers(0, now - 1))
     zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
-    where = {"now": now, "following": following, "schedule": schedule, "eta": eta}
+    where = {"now": now, "following": following, "schedule": schedule}
     # x_0 = 0 and x_t = sqrt(1 - abar): eps is 1; its share and the noise's make up 1 - abar'
     x_t = torch.full((1,), math.sqrt(1 - schedule.alpha_bar(now)), dtype=torch.float64)
-    eps_share = float(ddim_step(x_t, zero, zero, **where))
-    noise_share = float(ddim_step(zero, zero, one, **where))
+    eps_share = float(Ddim(eta).step(x_t, zero, zero, **where))
+    noise_share = float(Ddim(eta).step(zero, zero, one, **where))
     variance = eps_share**2 + noise_share**2
     assert variance == pytest.approx(1 - schedule.alpha_bar(following), rel=1e-6)
 
 
 def test_no_proposals() -> None:
     nothing = torch.zeros(2, 0, 4)
-    moved = ddim_step(nothing, nothing, nothing, now=9, following=4, schedule=SCHEDULE)
+    moved = Ddim().step(nothing, nothing, nothing, now=9, following=4, schedule=SCHEDULE)
     assert moved.shape == (2, 0, 4)

@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffinst.config import Config, ConfigError, DiffusionConfig, SamplerConfig
+from diffinst.config import Config, ConfigError, DiffusionConfig, Options
 from diffinst.datasets.synthetic import make_shapes
-from diffinst.diffusion.ddim import ddim_step, time_pairs
-from diffinst.diffusion.schedule import cosine_schedule
+from diffinst.diffusion.noise import Noise
+from diffinst.diffusion.schedule import cosine_schedule, time_pairs
 from diffinst.diffusion.signal import from_signal, to_signal
+from diffinst.diffusion.solvers.ddim import Ddim
+from diffinst.inference.pipeline import Pipeline, Step
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.inference.sampler import Noise, Sampler, SampleStep, pool_step, pool_steps
+from diffinst.inference.sampler import candidates_of
 from diffinst.io.images import read_image
-from diffinst.models.network import Encoded
+from diffinst.structures import Encoded
 
 N = 12
 NORMAL = DiffusionConfig()
@@ -33,85 +35,59 @@ def encoded(model: DiffusionInst, tmp_path_factory: pytest.TempPathFactory) -> l
     root = make_shapes(tmp_path_factory.mktemp("shapes"), train=2, val=0, size=(64, 96))
     images = [read_image(path) for path in sorted((root / "train").iterdir())]
     with torch.inference_mode():
-        return [
-            model.network.encode(model.prepare(some)) for some in (images, *([p] for p in images))
-        ]
+        pipeline = Pipeline(model.network, model.config, Options())
+        tensors = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
+        both, *alone = (tensors, *([tensor] for tensor in tensors))
+        return [pipeline.encode(pipeline.prepare(some)) for some in (both, *alone)]
 
 
-def run(
-    model: DiffusionInst, encoded: Encoded, config: SamplerConfig, seeds: list[int]
-) -> list[SampleStep]:
-    noise = Noise.draw(seeds, config, model.config.model.diffusion)
+def run(model: DiffusionInst, encoded: Encoded, config: Options, seeds: list[int]) -> list[Step]:
+    diffusion = model.config.model.diffusion
+    noise = Noise.draw(seeds, config.steps, config.proposals, diffusion)
     with torch.inference_mode():
-        return list(Sampler(model.network, config).run(encoded, noise))
+        return list(Pipeline(model.network, model.config, config).run(encoded, noise))
 
 
-def best_scores(step: SampleStep) -> torch.Tensor:
+def best_scores(step: Step) -> torch.Tensor:
     """(B, N) best class probability of each proposal."""
     return step.stages[-1].logits.sigmoid().amax(-1)
-
-
-@pytest.mark.parametrize("kind", ["normal", "sobol"])
-def test_noise_of_a_image_depends_on_its_seed_alone(kind: str) -> None:
-    diffusion = DiffusionConfig.model_validate({"noise": kind})
-    config = SamplerConfig(steps=3, proposals=N)
-    batch = Noise.draw([7, 8], config, diffusion)
-    for i, seed in enumerate([7, 8]):
-        alone = Noise.draw([seed], config, diffusion)
-        assert torch.equal(batch.start[i], alone.start[0])
-        assert torch.equal(batch.renoise[:, i], alone.renoise[:, 0])
-        assert torch.equal(batch.renewal[:, i], alone.renewal[:, 0])
-    assert not torch.equal(batch.start[0], batch.start[1])
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
 def test_shapes_for_any_number_of_steps(
     model: DiffusionInst, encoded: list[Encoded], steps: int
 ) -> None:
-    config = SamplerConfig(steps=steps, proposals=N)
-    noise = Noise.draw([0, 1], config, NORMAL)
+    config = Options(steps=steps, proposals=N)
+    noise = Noise.draw([0, 1], config.steps, N, NORMAL)
     assert noise.start.shape == (2, N, 4)
     assert noise.renoise.shape == noise.renewal.shape == (steps - 1, 2, N, 4)
     found = run(model, encoded[0], config, [0, 1])
     assert [step.index for step in found] == list(range(steps))
     assert [step.time for step in found] == [now for now, _ in time_pairs(steps, 1000)]
     for step in found:
-        assert step.x_t.shape == step.start.shape == step.stages[-1].boxes.shape == (2, N, 4)
+        assert step.x_t.shape == step.boxes.shape == step.stages[-1].boxes.shape == (2, N, 4)
         assert step.kept.shape == (2, N) and bool(step.active.all())
-    assert pool_steps(found).boxes.shape == (2, steps * N, 4)
-
-
-def test_sobol_noise_covers_the_image_more_evenly() -> None:
-    # 64 Sobol points are a (0, 6, 2)-net: one in each of 8 x 8 cells. Of 64 uniform ones about a
-    # third of the cells would stay empty, and normal ones crowd in the middle.
-    cells = {}
-    for kind in ("normal", "sobol"):
-        diffusion = DiffusionConfig.model_validate({"noise": kind})
-        centres = Noise.draw([3], SamplerConfig(proposals=64), diffusion).start[0, :, :2]
-        share = (centres.clamp(-2, 1.9999) / 2 + 1) / 2
-        cells[kind] = len({(int(x * 8), int(y * 8)) for x, y in share.tolist()})
-    assert cells["sobol"] == 64
-    assert cells["normal"] < 50
+    assert found[-1].candidates.boxes.shape == (2, steps * N, 4)
 
 
 def test_renewal_keeps_n_and_puts_the_kept_first_in_order(
     model: DiffusionInst, encoded: list[Encoded]
 ) -> None:
     # A threshold between the scores of the first step, so that some proposals go on.
-    config = SamplerConfig(steps=3, proposals=N)
+    config = Options(steps=3, proposals=N)
     threshold = float(best_scores(run(model, encoded[0], config, [0, 1])[0]).median())
     config = config.model_copy(update={"renewal_threshold": threshold})
-    noise = Noise.draw([0, 1], config, NORMAL)
+    noise = Noise.draw([0, 1], config.steps, N, NORMAL)
     steps, schedule = run(model, encoded[0], config, [0, 1]), cosine_schedule(1000)
     assert 0 < int(steps[0].kept.sum()) < 2 * N
-    scale = encoded[0].features.scale()
+    scale = encoded[0].scale
     for index, (now, following) in enumerate(time_pairs(3, 1000)[:-1]):
         step, after = steps[index], steps[index + 1].x_t
         assert torch.equal(step.kept, best_scores(step) > threshold)
         x_start = to_signal(step.stages[-1].boxes, scale, NORMAL).clamp(-2, 2)
         for image in range(2):
             expected = [
-                ddim_step(
+                Ddim().step(
                     step.x_t[image, proposal],
                     x_start[image, proposal],
                     noise.renoise[index, image, rank],
@@ -124,7 +100,7 @@ def test_renewal_keeps_n_and_puts_the_kept_first_in_order(
             fresh = noise.renewal[index, image, : N - len(expected)].double()
             torch.testing.assert_close(after[image], torch.stack([*expected, *fresh]))
         boxes = from_signal(after, scale, NORMAL)
-        torch.testing.assert_close(steps[index + 1].start, boxes)
+        torch.testing.assert_close(steps[index + 1].boxes, boxes)
 
 
 @pytest.mark.parametrize(
@@ -142,17 +118,17 @@ def test_which_steps_enter_the_ensemble(
     model: DiffusionInst, encoded: list[Encoded], ensemble: str, steps: int, counted: list[int]
 ) -> None:
     values = {"steps": steps, "proposals": N, "ensemble": ensemble}
-    found = run(model, encoded[1], SamplerConfig.model_validate(values), [0])
-    pool = pool_steps(found)
-    expected = [pool_step(found[i].stages[-1], found[i].active).scores for i in counted]
+    found = run(model, encoded[1], Options.model_validate(values), [0])
+    pool = found[-1].candidates
+    expected = [candidates_of(found[i].stages[-1], found[i].active).scores for i in counted]
     assert torch.equal(pool.scores[pool.scores >= 0], torch.cat(expected, 1)[0])
 
 
 def test_pool_takes_the_best_pairs_of_proposal_and_class(
     model: DiffusionInst, encoded: list[Encoded]
 ) -> None:
-    output = run(model, encoded[0], SamplerConfig(proposals=N), [0, 1])[0].stages[-1]
-    pool = pool_step(output, torch.tensor([True, False]))
+    output = run(model, encoded[0], Options(proposals=N), [0, 1])[0].stages[-1]
+    pool = candidates_of(output, torch.tensor([True, False]))
     assert bool((pool.scores[1] == -1).all())
     pairs = [
         (float(output.logits[0, proposal, label].sigmoid()), proposal, label)
@@ -166,6 +142,7 @@ def test_pool_takes_the_best_pairs_of_proposal_and_class(
         assert int(pool.labels[0, i]) == label
         assert torch.equal(pool.boxes[0, i], output.boxes[0, proposal])
         assert torch.equal(pool.filters[0, i], output.filters[0, proposal])
+        assert int(pool.proposals[0, i]) == proposal
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +159,7 @@ def steady() -> DiffusionInst:
 
 def one_stops_early(
     model: DiffusionInst, encoded: list[Encoded], ensemble: str = "all"
-) -> list[list[SampleStep]]:
+) -> list[list[Step]]:
     """Every box is confident; those of image 0 lie at the fixed point 0 and stay, it stops.
 
     Those of image 1 move outwards by half: x' = (sqrt(abar') + sqrt(1 - abar')) x at eta 0.
@@ -191,7 +168,7 @@ def one_stops_early(
         The runs of the batch and of each image alone.
     """
     values = {"steps": 3, "proposals": 2, "renewal_threshold": 0.0, "eta": 0.0, "early_stop": 0.95}
-    config = SamplerConfig.model_validate({**values, "ensemble": ensemble})
+    config = Options.model_validate({**values, "ensemble": ensemble})
     start = torch.zeros(2, 2, 4)
     start[1] = torch.tensor([[0.5, 0.5, -0.5, -0.5], [-0.5, 0.5, 0.5, -0.5]])
     later = torch.zeros(2, 2, 2, 4)
@@ -199,11 +176,11 @@ def one_stops_early(
     for some, images in zip(encoded, (slice(None), slice(0, 1), slice(1, 2)), strict=True):
         noise = Noise(start[images], later[:, images], later[:, images])
         with torch.inference_mode():
-            runs.append(list(Sampler(model.network, config).run(some, noise)))
+            runs.append(list(Pipeline(model.network, model.config, config).run(some, noise)))
     return runs
 
 
-def test_a_image_that_stops_never_changes_another(
+def test_an_image_that_stops_never_changes_another(
     steady: DiffusionInst, encoded: list[Encoded]
 ) -> None:
     both, *alone = one_stops_early(steady, encoded)
@@ -225,7 +202,7 @@ def test_a_stopped_image_keeps_its_candidates(
     steady: DiffusionInst, encoded: list[Encoded], ensemble: str
 ) -> None:
     # `last` means an image's own last step: one that stopped must not come out empty.
-    pool = pool_steps(one_stops_early(steady, encoded, ensemble)[0])
+    pool = one_stops_early(steady, encoded, ensemble)[0][-1].candidates
     count = {"all": (2, 3), "official": (2, 2), "last": (1, 1)}[ensemble]
     assert int((pool.scores[0] >= 0).sum()) == count[0] * 2
     assert int((pool.scores[1] >= 0).sum()) == count[1] * 2
@@ -243,16 +220,16 @@ def test_the_run_ends_when_all_have_stopped(
         "early_stop": 0.0,
         "ensemble": ensemble,
     }
-    found = run(model, encoded[0], SamplerConfig.model_validate(values), [0, 1])
+    found = run(model, encoded[0], Options.model_validate(values), [0, 1])
     assert len(found) == 2
     expected = N if ensemble == "last" else 2 * N
-    assert (pool_steps(found).scores >= 0).sum(1).tolist() == [expected, expected]
+    assert (found[-1].candidates.scores >= 0).sum(1).tolist() == [expected, expected]
 
 
-def test_a_image_without_confident_boxes_goes_on(
+def test_an_image_without_confident_boxes_goes_on(
     model: DiffusionInst, encoded: list[Encoded]
 ) -> None:
-    config = SamplerConfig(steps=3, proposals=N, renewal_threshold=1.0, early_stop=0.0)
+    config = Options(steps=3, proposals=N, renewal_threshold=1.0, early_stop=0.0)
     assert len(run(model, encoded[0], config, [0, 1])) == 3
 
 
@@ -260,7 +237,7 @@ def test_a_image_without_confident_boxes_goes_on(
     ("field", "value"), [("steps", 0), ("steps", -3), ("steps", 1001), ("proposals", 0)]
 )
 def test_values_out_of_range_are_named(model: DiffusionInst, field: str, value: int) -> None:
-    with pytest.raises(ConfigError, match=rf"sampler\.{field}.*{re.escape(str(value))}") as caught:
+    with pytest.raises(ConfigError, match=rf"{field}.*{re.escape(str(value))}") as caught:
         model.predict(torch.zeros(3, 8, 8, dtype=torch.uint8), **{field: value})  # type: ignore[call-overload]
     assert len(str(caught.value)) < 200
 

@@ -1,4 +1,4 @@
-"""Are masks drawn inside windows the same as full-size ones, cut afterwards?"""
+"""Are masks made inside windows the same as full-size ones, cut afterwards?"""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffinst.config import Config, PostprocessConfig
-from diffinst.inference import painting, postprocess
-from diffinst.inference.postprocess import Detections, draw, select
-from diffinst.inference.sampler import Pool
+from diffinst.config import Config, Options
+from diffinst.inference import masks
+from diffinst.inference.pipeline import Pipeline
+from diffinst.inference.select import select
 from diffinst.models.network import DiffusionInstNetwork
-from diffinst.ops import paint
+from diffinst.ops import resample
 from diffinst.ops.filters import apply_filters, relative_coordinates
 from diffinst.ops.masks import aligned_bilinear, map_points
 from diffinst.results.instances import Instances
-from diffinst.structures import Features
+from diffinst.structures import Candidates, Encoded
 
 Evaluate = Literal["map", "grid"]
 
 
-@pytest.fixture(autouse=True, params=["one by one", "at once"])
+@pytest.fixture(autouse=True, params=["one by one", "together"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """As on a CPU, and as on a GPU."""
-    monkeypatch.setattr(postprocess, "at_once", lambda device: request.param == "at once")
+    monkeypatch.setattr(masks, "together", lambda device: request.param == "together")
     return str(request.param)
 
 
@@ -50,33 +50,38 @@ def network_of(evaluate: Evaluate, coordinates: bool) -> DiffusionInstNetwork:
     )
 
 
-def random_features(inside: tuple[int, int] = INSIDE) -> Features:
+def random_features(inside: tuple[int, int] = INSIDE) -> Encoded:
     """Two images; the second one is used."""
     cells = [-(-side // 32) * 8 for side in inside]
     maps = torch.randn(2, 8, *cells, generator=torch.Generator().manual_seed(0))
-    return Features(pyramid=(), mask_features=maps, sizes=(inside, inside))
+    return Encoded.for_masks(maps, (inside, inside))
 
 
-def detections_of(boxes: Tensor, network: DiffusionInstNetwork) -> Detections:
+def detections_of(boxes: Tensor, network: DiffusionInstNetwork) -> Candidates:
+    """Of the second image; the first one has the same."""
     generator = torch.Generator().manual_seed(1)
     count = len(boxes)
-    return Detections(
-        boxes=boxes,
-        scores=torch.linspace(0.9, 0.1, count),
-        labels=torch.arange(count) % 3,
-        filters=torch.randn(count, network.layout.size, generator=generator),
+    return Candidates(
+        boxes=boxes.expand(2, -1, -1),
+        scores=torch.linspace(0.9, 0.1, count).expand(2, -1),
+        labels=(torch.arange(count) % 3).expand(2, -1),
+        filters=torch.randn(count, network.mask_head.layout.size, generator=generator).expand(
+            2, -1, -1
+        ),
+        proposals=torch.arange(count).expand(2, -1),
     )
 
 
 def drawn(
-    detections: Detections,
+    detections: Candidates,
     network: DiffusionInstNetwork,
     output: tuple[int, int] = OUTPUT,
-    features: Features | None = None,
+    features: Encoded | None = None,
     **fields: float,
 ) -> Instances:
-    config = PostprocessConfig.model_validate(fields)
-    return draw(detections, features or random_features(), 1, output, network, config)
+    options = Options.model_validate({"nms_iou": 1.0, "max_detections": 1000, **fields})
+    pipeline = Pipeline(network, Config(), options)  # nothing is suppressed
+    return pipeline.instances(detections, features or random_features(), 1, output)
 
 
 def clipped(box: list[float], output: tuple[int, int] = OUTPUT) -> list[float]:
@@ -87,30 +92,32 @@ def clipped(box: list[float], output: tuple[int, int] = OUTPUT) -> list[float]:
 
 
 def dense_map(
-    detections: Detections, i: int, features: Features, network: DiffusionInstNetwork
+    detections: Candidates, i: int, features: Encoded, network: DiffusionInstNetwork
 ) -> Tensor:
     """The mask probabilities of one detection, full size, as the paper's code makes them."""
     maps = features.mask_features[1]
     inputs = maps.flatten(1)
     if network.config.filters.coordinates:
         points = map_points((maps.shape[1], maps.shape[2]), maps.device)
-        inputs = torch.cat([relative_coordinates(points, detections.boxes[i : i + 1])[0].T, inputs])
-    logits = apply_filters(inputs, detections.filters[i : i + 1], network.layout)
+        inputs = torch.cat(
+            [relative_coordinates(points, detections.boxes[1, i : i + 1])[0].T, inputs]
+        )
+    logits = apply_filters(inputs, detections.filters[1, i : i + 1], network.mask_head.layout)
     probs = aligned_bilinear(logits.sigmoid().view(1, 1, *maps.shape[1:]), 4)
     probs = probs[..., : INSIDE[0], : INSIDE[1]]
     full = F.interpolate(probs, size=OUTPUT, mode="bilinear", align_corners=False)[0, 0]
-    x1, y1, x2, y2 = (int(value) for value in clipped(detections.boxes[i].tolist()))
+    x1, y1, x2, y2 = (int(value) for value in clipped(detections.boxes[1, i].tolist()))
     window = torch.zeros_like(full)
     window[y1:y2, x1:x2] = full[y1:y2, x1:x2]
     return window
 
 
 def dense_grid(
-    detections: Detections, i: int, features: Features, network: DiffusionInstNetwork
+    detections: Candidates, i: int, features: Encoded, network: DiffusionInstNetwork
 ) -> Tensor:
     """The same for the grid: its logits point by point, then every pixel of the image."""
     maps, size = features.mask_features[1:2], network.config.filters.grid_test
-    x1, y1, x2, y2 = detections.boxes[i].tolist()
+    x1, y1, x2, y2 = detections.boxes[1, i].tolist()
     grow_x, grow_y = 0.1 * (x2 - x1), 0.1 * (y2 - y1)  # grid_margin 0.2, half on each side
     left, top, width, height = x1 - grow_x, y1 - grow_y, 1.2 * (x2 - x1), 1.2 * (y2 - y1)
     ticks = (torch.arange(size) + 0.5) / size
@@ -122,8 +129,10 @@ def dense_grid(
     inputs = sampled[0].flatten(1)  # (c, size * size)
     if network.config.filters.coordinates:
         points = torch.stack([x, y], -1).flatten(0, 1)
-        inputs = torch.cat([relative_coordinates(points, detections.boxes[i : i + 1])[0].T, inputs])
-    logits = apply_filters(inputs, detections.filters[i : i + 1], network.layout)
+        inputs = torch.cat(
+            [relative_coordinates(points, detections.boxes[1, i : i + 1])[0].T, inputs]
+        )
+    logits = apply_filters(inputs, detections.filters[1, i : i + 1], network.mask_head.layout)
     probs = logits.sigmoid().view(1, 1, size, size)
     # Every pixel of the image, in pixels of the network input, then in [-1, 1] of the grid.
     u = ((torch.arange(OUTPUT[1]) + 0.5) * INSIDE[1] / OUTPUT[1] - left) / width * 2 - 1
@@ -174,10 +183,10 @@ def test_threshold_and_number_kept(evaluate: Evaluate) -> None:
     network = network_of(evaluate, False)
     detections = detections_of(torch.tensor(BOXES), network)  # scores 0.9, 0.7, 0.5, 0.3, 0.1
     assert len(drawn(detections, network, threshold=0.4)) == 3
-    assert len(drawn(detections, network, threshold=float(detections.scores[1]))) == 2
+    assert len(drawn(detections, network, threshold=float(detections.scores[1, 1]))) == 2
     assert len(drawn(detections, network, threshold=1.0)) == 0
     best = drawn(detections, network, max_detections=2)
-    assert best.scores.tolist() == detections.scores[:2].tolist()
+    assert best.scores.tolist() == detections.scores[1, :2].tolist()
     everything = drawn(detections, network)
     assert everything[:2] == best
 
@@ -195,17 +204,21 @@ def test_select_drops_what_is_no_candidate() -> None:
     boxes = [[0.0, 0, 10, 10], [0, 0, 9, 9], [0, 0, 9, 9], [0, 0, float("nan"), 9]]
     boxes += [[0, 0, float("inf"), 9], [20, 20, 30, 30], [40, 40, 50, 50]]
     scores = [0.5, 0.9, 0.4, 0.8, 0.8, -1.0, float("nan")]  # -1: of an image that had stopped
-    pool = Pool(
+    found = Candidates(
         boxes=torch.tensor([[[0.0] * 4] * 7, boxes]),
         scores=torch.tensor([[0.0] * 7, scores]),
         labels=torch.tensor([[0] * 7, [0, 0, 1, 0, 0, 0, 0]]),
         filters=torch.arange(14.0).view(2, 7, 1),
+        proposals=torch.arange(7).expand(2, -1),
     )
-    found = select(pool, 1, 0.5)
-    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.4]))
-    assert found.labels.tolist() == [0, 1]
-    assert found.filters[:, 0].tolist() == [8, 9]
-    assert select(pool, 1, 0.9).filters[:, 0].tolist() == [8, 7, 9]
+    size, options = (60, 60), Options(nms_iou=0.5)
+    kept = select(found, 1, size, size, options)
+    torch.testing.assert_close(kept.scores, torch.tensor([0.9, 0.4]))
+    assert kept.labels.tolist() == [0, 1]
+    assert kept.filters[:, 0].tolist() == [8, 9]
+    assert kept.proposals.tolist() == [1, 2]
+    loose = select(found, 1, size, size, Options(nms_iou=0.9))
+    assert loose.filters[:, 0].tolist() == [8, 7, 9]
 
 
 @pytest.mark.parametrize("evaluate", ["map", "grid"])
@@ -234,9 +247,9 @@ def test_windows_wider_than_a_block_have_no_seams(
     network = network_of(evaluate, False)
     found = detections_of(torch.tensor(BOXES), network)
     whole = drawn(found, network).masks
-    monkeypatch.setattr(postprocess, "BLOCK", 7)
-    monkeypatch.setattr(paint, "PIXELS", 100)
-    monkeypatch.setattr(painting, "CELLS", 1000)
+    monkeypatch.setattr(resample, "COLUMNS", 7)
+    monkeypatch.setattr(resample, "PIXELS", 100)
+    monkeypatch.setattr(masks, "CELLS", 1000)
     assert torch.equal(drawn(found, network).masks, whole)
 
 

@@ -1,0 +1,99 @@
+"""What one prediction may vary, as one value: the same weights serve any of it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from typing_extensions import TypedDict, Unpack
+
+from diffinst.config.explain import explain
+from diffinst.config.inference import PostprocessConfig, SamplerConfig
+from diffinst.config.part import ConfigError, PositiveInt
+from diffinst.config.whole import Config
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class OptionFields(TypedDict, total=False):
+    """The keywords of `predict` and its kin; None, or not given: as the model has it."""
+
+    steps: int | None
+    """Denoising steps; each costs one decoder pass."""
+    proposals: int | None
+    """Boxes to start from; more for crowded images."""
+    threshold: float | None
+    """Only instances with at least this score, 0 to 1."""
+    max_detections: int | None
+    """At most so many instances per image, best first."""
+    seed: int | None
+    """Seed of the noise that a run starts from."""
+    times: tuple[int, ...] | None
+    """Times to visit, falling, each below T; in place of `steps` even ones."""
+    eta: float | None
+    """Noise that is added on the way: 0 none, 1 as much as DDPM."""
+    renewal_threshold: float | None
+    """Proposals not above this score start again from noise."""
+    ensemble: Literal["all", "official", "last"] | None
+    """Steps that enter the result."""
+    early_stop: float | None
+    """An image stops when its confident boxes overlap those of the step before by this IoU."""
+    nms_iou: float | None
+    """The worse of two boxes of a class goes where they overlap by more than this IoU."""
+    mask_threshold: float | None
+    """Probability from which on a pixel belongs to a mask."""
+
+
+class Options(SamplerConfig, PostprocessConfig):
+    """Everything that one prediction may vary, checked.
+
+    A model's own values come from `config.sampler` and `config.postprocess`; `Options.of` puts
+    what a caller asks for in their place.
+    """
+
+    seed: Seed = 0
+    times: tuple[PositiveInt | Literal[0], ...] | None = None
+    """Times to visit, falling; None: `steps` even ones from T - 1, or from the start's time."""
+
+    @classmethod
+    def of(cls, config: Config, **given: Unpack[OptionFields]) -> Options:
+        """A model's options with those given in place of its own.
+
+        Args:
+            config: The model's.
+            **given: See `OptionFields`; None stands for the model's own value.
+
+        Raises:
+            ConfigError: A value out of range, or no such option; names it.
+
+        Example:
+            >>> Options.of(Config(), steps=4).steps
+            4
+        """
+        own = config.sampler.model_dump() | config.postprocess.model_dump()
+        asked = {name: value for name, value in given.items() if value is not None}
+        try:
+            options = cls.model_validate(own | asked)
+        except ValidationError as error:
+            raise ConfigError(explain(error, cls())) from error
+        options._fit(config.model.diffusion.timesteps)
+        if options.times is not None:
+            options = options.model_copy(update={"steps": len(options.times)})
+        return options
+
+    def _fit(self, timesteps: int) -> None:
+        """Refuse steps and times that the schedule does not have."""
+        if self.steps > timesteps:
+            raise ConfigError(
+                f"steps is {self.steps}; allowed are 1 to {timesteps} (diffusion.timesteps)"
+            )
+        times = self.times
+        if times is None:
+            return
+        falling = all(now > following for now, following in pairwise(times))
+        if not times or not falling or times[0] >= timesteps:
+            raise ConfigError(
+                f"times is {', '.join(map(str, times)) or 'empty'}; give at least one time, each "
+                f"lower than the one before, from {timesteps - 1} to 0"
+            )

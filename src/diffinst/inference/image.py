@@ -1,0 +1,105 @@
+"""One image, encoded once, asked as often as one likes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from typing_extensions import Unpack
+
+from diffinst.config import OptionFields, Options
+from diffinst.diffusion.start import Start
+from diffinst.inference.runner import Runner
+from diffinst.inference.trace import TracePoint, traced
+from diffinst.results.instances import Instances
+from diffinst.structures import Encoded
+
+
+class EncodedImage:
+    """An image that has gone through the encoder; made by `DiffusionInst.encode`.
+
+    Attributes:
+        encoded: What the network keeps of it.
+        image: uint8 (height, width, 3) RGB.
+        path: The file it was read from; None: it came otherwise.
+    """
+
+    def __init__(
+        self, runner: Runner, encoded: Encoded, image: NDArray[np.uint8], path: Path | None
+    ) -> None:
+        self.runner, self.encoded, self.image, self.path = runner, encoded, image, path
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the original image."""
+        return int(self.image.shape[0]), int(self.image.shape[1])
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        return f"EncodedImage({height}x{width}{f', {self.path}' if self.path else ''})"
+
+    def predict(self, *, start: Start | None = None, **options: Unpack[OptionFields]) -> Instances:
+        """What `DiffusionInst.predict` gives for the image.
+
+        Args:
+            start: Boxes to begin with, in pixels of the original image; None: noise alone.
+            **options: See `OptionFields`.
+
+        Raises:
+            ConfigError: A value out of range; names it.
+            ValueError: A start that does not fit; says how.
+        """
+        (found,) = self._results(start, Options.of(self.runner.config, **options), every=False)
+        return found
+
+    def stream(
+        self, *, start: Start | None = None, **options: Unpack[OptionFields]
+    ) -> Iterator[Instances]:
+        """The instances after each step, the best so far; stop at any time.
+
+        Arguments as in `predict`, which gives the last item.
+
+        Raises:
+            ConfigError: A value out of range; names it.
+            ValueError: A start that does not fit; says how.
+        """
+        return self._results(start, Options.of(self.runner.config, **options), every=True)
+
+    @torch.inference_mode()
+    def _results(
+        self, start: Start | None, options: Options, *, every: bool
+    ) -> Iterator[Instances]:
+        """After each step, or after the last one alone."""
+        pipeline, noise = self.runner.pipeline(options), self.runner.noise([options.seed], options)
+        starts, outputs = [] if start is None else [start], [self.size]
+        with self.runner.advised(outputs, options):
+            if every:
+                for found in pipeline.stream(self.encoded, noise, outputs, starts):
+                    yield self._shown(found[0])
+            else:
+                yield self._shown(pipeline.predict(self.encoded, noise, outputs, starts)[0])
+
+    def trace(
+        self, *, start: Start | None = None, **options: Unpack[OptionFields]
+    ) -> Iterator[tuple[list[TracePoint], Instances]]:
+        """For each step everything that the model believed in it, and the result so far.
+
+        Arguments as in `predict`.
+        """
+        return self._traced(start, Options.of(self.runner.config, **options))
+
+    @torch.inference_mode()
+    def _traced(
+        self, start: Start | None, options: Options
+    ) -> Iterator[tuple[list[TracePoint], Instances]]:
+        pipeline, noise = self.runner.pipeline(options), self.runner.noise([options.seed], options)
+        starts = [] if start is None else [start]
+        for points, found in traced(pipeline, self.encoded, noise, self.size, starts):
+            yield points, self._shown(found)
+
+    def _shown(self, found: Instances) -> Instances:
+        return replace(found, image=self.image)

@@ -1,0 +1,136 @@
+"""Many images: read ahead, batched by padded size, predicted, handed on in order.
+
+A bounded number of images is in memory, however many there are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffinst.acceleration.feed import fed
+from diffinst.config import Options
+from diffinst.inference.runner import Runner
+from diffinst.io.images import ImageReadError, ImageSource, read_image
+from diffinst.results.instances import Instances
+
+READERS = 2  # threads
+Source = TypeVar("Source", bound=ImageSource)
+
+
+@dataclass(frozen=True)
+class _Read(Generic[Source]):
+    """A source that was read; an error that ended the sources has none."""
+
+    place: int
+    source: Source | None
+    pixels: NDArray[np.uint8] | None
+    error: Exception | None = None
+
+
+def predict_each(
+    runner: Runner, sources: Iterable[Source], options: Options
+) -> Iterator[tuple[Source, NDArray[np.uint8] | None, Instances | ImageReadError]]:
+    """Each source, its pixels, and its instances or why it cannot be read; in order.
+
+    Args:
+        runner: Predicts.
+        sources: Asked for one after the other, about three batches ahead of what is handed on. An
+            error that they raise comes through when all before it are handed on.
+        options: Of all.
+    """
+    most = runner.at_once
+    with closing(_read_ahead(sources, ahead=most)) as read:
+        batches = _batches(read, runner, most)
+        ready: dict[int, tuple[_Read[Source], Instances | None]] = {}
+        following = 0
+        for batch, found in _predicted(runner, batches, options):
+            ready.update({item.place: (item, one) for item, one in zip(batch, found, strict=True)})
+            while following in ready:
+                item, instances = ready.pop(following)
+                following += 1
+                if item.source is None:
+                    assert item.error is not None
+                    raise item.error
+                answer = item.error if isinstance(item.error, ImageReadError) else instances
+                assert answer is not None
+                yield item.source, item.pixels, answer
+
+
+def _read_ahead(sources: Iterable[Source], ahead: int) -> Generator[_Read[Source], None, None]:
+    """The sources in order, those to come being read in threads meanwhile."""
+    coming: deque[tuple[Source, Future[NDArray[np.uint8]]]] = deque()
+    failure: Exception | None = None
+    feed, place = iter(sources), 0
+    threads = ThreadPoolExecutor(READERS, "read")
+    try:
+        while True:
+            while failure is None and len(coming) < ahead:
+                try:
+                    source = next(feed)
+                except StopIteration:
+                    break
+                except Exception as error:  # of the caller's own iterator
+                    failure = error
+                else:
+                    coming.append((source, threads.submit(read_image, source)))
+            if not coming:
+                break
+            source, future = coming.popleft()
+            try:
+                yield _Read(place, source, future.result())
+            except ImageReadError as error:
+                yield _Read(place, source, None, error)
+            place += 1
+        if failure is not None:
+            yield _Read(place, None, None, failure)
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+def _batches(
+    read: Iterable[_Read[Source]], runner: Runner, most: int
+) -> Iterator[list[_Read[Source]]]:
+    """Up to `most` of one padded size together, found among twice as many."""
+    waiting: list[_Read[Source]] = []
+
+    def kind(item: _Read[Source]) -> object:
+        if item.pixels is None:
+            return None
+        return runner.padded((item.pixels.shape[0], item.pixels.shape[1]))
+
+    def take() -> list[_Read[Source]]:
+        wanted = kind(waiting[0])
+        batch = [item for item in waiting if kind(item) == wanted][:most]
+        taken = {item.place for item in batch}
+        waiting[:] = [item for item in waiting if item.place not in taken]
+        return batch
+
+    for item in read:
+        waiting.append(item)
+        if len(waiting) >= 2 * most:
+            yield take()
+    while waiting:
+        yield take()
+
+
+def _predicted(
+    runner: Runner, batches: Iterable[list[_Read[Source]]], options: Options
+) -> Iterator[tuple[list[_Read[Source]], Sequence[Instances | None]]]:
+    """Batches with their results; the next one travels to the device meanwhile."""
+    for batch, tensors in fed(batches, _pixels, runner.device):
+        found: Sequence[Instances | None] = [None] * len(batch)
+        if tensors:
+            found = runner.predict(tensors, options)
+        yield batch, found
+
+
+def _pixels(batch: list[_Read[Source]]) -> list[NDArray[np.uint8]]:
+    return [item.pixels for item in batch if item.pixels is not None]

@@ -1,0 +1,108 @@
+"""A network with its configuration, ready to answer: options, noise, batches of one padded size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffinst.config import Config, Options
+from diffinst.diffusion.noise import Noise
+from diffinst.inference.advice import advice
+from diffinst.inference.pipeline import Launch, Pipeline, Size, direct, input_size
+from diffinst.io.out_of_memory import explained
+from diffinst.models.network import DiffusionInstNetwork
+from diffinst.ops.images import padded_size
+from diffinst.results.instances import Instances
+from diffinst.structures import Encoded
+
+Pixels = NDArray[np.uint8]
+MOST_AT_ONCE = {"cuda": 32}
+"""Images that go through the network together, by device; elsewhere `FEW_AT_ONCE`."""
+FEW_AT_ONCE = 8
+
+
+class Runner:
+    """Answers for one network; holds nothing but the noise of the last call.
+
+    Args:
+        network: What predicts; set to eval mode.
+        config: What options default to.
+        launch: How heavy work is run.
+    """
+
+    def __init__(
+        self, network: DiffusionInstNetwork, config: Config, launch: Launch = direct
+    ) -> None:
+        self.network, self.config, self.launch = network, config, launch
+        self._noise: tuple[object, Noise] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.network.image_mean.device
+
+    @property
+    def at_once(self) -> int:
+        """Images that go through the network together."""
+        return MOST_AT_ONCE.get(self.device.type, FEW_AT_ONCE)
+
+    def padded(self, size: Size) -> Size:
+        """(height, width) of the network input for an image; images share a batch where equal."""
+        return padded_size(input_size(size, self.config.preprocess))
+
+    def pipeline(self, options: Options) -> Pipeline:
+        """The pipeline under some options."""
+        self.network.eval()
+        return Pipeline(self.network, self.config, options, self.launch)
+
+    def noise(self, seeds: Sequence[int], options: Options) -> Noise:
+        """The draws of some seeds on the network's device; those of the last call are kept."""
+        key = (tuple(seeds), options.steps, options.proposals, self.device)
+        kept = self._noise  # another thread may put its own there meanwhile
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        diffusion = self.network.config.diffusion
+        drawn = Noise.draw(seeds, options.steps, options.proposals, diffusion).to(self.device)
+        self._noise = key, drawn
+        return drawn
+
+    def upload(self, images: Sequence[Pixels]) -> list[Tensor]:
+        """RGB images (H, W, 3) as (3, H, W) uint8 tensors on the network's device."""
+        return [torch.from_numpy(i).to(self.device).permute(2, 0, 1) for i in images]
+
+    def advised(self, images: Sequence[Size], options: Options) -> AbstractContextManager[None]:
+        """Running out of memory inside is answered with what to lower, and by how much."""
+        exact = self.network.dtype == torch.float32
+        size = self.padded(images[0])
+        return explained("predicting", partial(advice, size, len(images), options, exact=exact))
+
+    @torch.inference_mode()
+    def encode(self, image: Tensor, options: Options) -> Encoded:
+        """A (3, H, W) uint8 image on the network's device; `options` for advice alone.
+
+        Raises:
+            OutOfMemory: Says what to lower, and by how much.
+        """
+        with self.advised([(int(image.shape[1]), int(image.shape[2]))], options):
+            pipeline = self.pipeline(options)
+            return pipeline.encode(pipeline.prepare([image]))
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[Tensor], options: Options) -> list[Instances]:
+        """The instances of (3, H, W) uint8 images of one padded size, on the network's device.
+
+        Raises:
+            OutOfMemory: Says what to lower, and by how much.
+        """
+        outputs = [(int(i.shape[1]), int(i.shape[2])) for i in images]
+        with self.advised(outputs, options):
+            pipeline = self.pipeline(options)
+            encoded = pipeline.encode(pipeline.prepare(images))
+            noise = self.noise([options.seed] * len(images), options)
+            return pipeline.predict(encoded, noise, outputs)
