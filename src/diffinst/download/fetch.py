@@ -83,7 +83,7 @@ def fetch(
         warnings.warn(f"{path}: {problem}; kept as {aside.name}, fetched anew", stacklevel=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     failures = 0
-    with Part(path, want, progress) as part:
+    with Part.of(path, want, progress) as part:
         while True:
             before = part.reached
             try:

@@ -7,15 +7,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import urlsplit
 
 from diffinst.io.atomic import write_json
-from diffinst.io.lock import lock
+from diffinst.io.lock import alone_with
 
 Progress = Callable[[int, "int | None"], None]  # bytes there, bytes in all if known
 
@@ -110,7 +110,7 @@ class Version:
 
 
 class Part:
-    """The file as far as it has come, with its checksum; closed and kept whatever happens.
+    """A file as far as it has come, with its checksum.
 
     Attributes:
         path: NAME.part.
@@ -121,30 +121,37 @@ class Part:
         replaced: Whether pieces that did not fit together were thrown away already.
     """
 
-    def __init__(self, path: Path, want: Expected, progress: Progress | None) -> None:
-        self.path = path.with_name(f"{path.name}.part")
-        self._note = path.with_name(f"{path.name}.part.json")
+    def __init__(self, path: Path, file: FileIO, want: Expected, progress: Progress | None) -> None:
+        self.path = path
+        self._note = path.with_name(f"{path.name}.json")
+        self._file = file
         self._algorithm = want.algorithm
-        self._file = FileIO(self.path, "a+")  # unbuffered: what has arrived is in the file
-        try:
-            lock(self._file.fileno(), self.path)
-            if not self.path.exists() or not os.path.samestat(
-                os.fstat(self._file.fileno()), self.path.stat()
-            ):
-                raise BlockingIOError(
-                    errno.EAGAIN, f"another program was at work on {path}; start again"
-                )
-            self.offset = os.fstat(self._file.fileno()).st_size
-            version = Version.read(self._note)
-            # Another address may have another version; a checksum, if there is one, will tell.
-            self.version = version if version is not None and version.url == want.url else None
-            self._digest = self._of_bytes_there(progress)
-        except BaseException:
-            self._file.close()
-            raise
+        self.offset = os.fstat(file.fileno()).st_size
+        version = Version.read(self._note)
+        # Another address may have another version; a checksum, if there is one, will tell.
+        self.version = version if version is not None and version.url == want.url else None
+        self._digest = self._of_bytes_there(progress)
         self.reached = self.offset
         self.pieces = self.offset > 0
         self.replaced = False
+
+    @classmethod
+    @contextmanager
+    def of(cls, path: Path, want: Expected, progress: Progress | None) -> Iterator[Part]:
+        """Hold what has arrived of `path` while the block runs; kept whatever happens, if any.
+
+        Raises:
+            BlockingIOError: Another program fetches it.
+        """
+        name = path.with_name(f"{path.name}.part")
+        with alone_with(name), FileIO(name, "a+") as file:  # unbuffered: what arrives is in it
+            part = cls(name, file, want, progress)
+            try:
+                yield part
+            finally:
+                file.close()
+                if name.exists() and not name.stat().st_size:
+                    part.remove()
 
     def _of_bytes_there(self, progress: Progress | None) -> hashlib._Hash | None:
         if self._algorithm is None:
@@ -234,16 +241,3 @@ class Part:
             f"cannot write {self.path}: {problem}; {self.offset} bytes are kept there; "
             f"{'free some space' if full else 'check its permissions'} and start again",
         )
-
-    def __enter__(self) -> Part:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._file.close()
-        if self.path.exists() and not self.path.stat().st_size:
-            self.remove()
