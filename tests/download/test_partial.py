@@ -18,7 +18,7 @@ HELLO = "5d41402abc4b2a76b9719d911017c592"  # MD5 of "hello", as RFC 1321's md5 
 
 
 def want(checksum: str | None = None) -> Expected:
-    return Expected.of(URL, checksum, None)
+    return Expected(URL, checksum)
 
 
 def test_checksum_of_known_texts(tmp_path: Path) -> None:
