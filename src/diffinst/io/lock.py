@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,9 @@ def alone_with(file: Path) -> Iterator[None]:
 @contextmanager
 def _held(lock_file: Path, what: Path) -> Iterator[None]:
     lock_file.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(lock_file)
+    # Removed here while it is held, so that who waits for this very file sees that it is gone;
+    # Windows removes no open file, but the library does so afterwards.
+    lock = FileLock(lock_file, preserve_lock_file=os.name != "nt")
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
@@ -70,7 +73,6 @@ def _held(lock_file: Path, what: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Before it is released: who waits for this file then sees that it is gone.
-        with contextlib.suppress(OSError):  # Windows removes it on release
+        with contextlib.suppress(OSError):
             lock_file.unlink()
         lock.release()
