@@ -1,4 +1,4 @@
-"""Does `diffinst download` end in a folder that the other commands load?"""
+"""`diffinst download` ends in a folder that the other commands load."""
 
 from __future__ import annotations
 

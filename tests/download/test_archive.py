@@ -1,4 +1,4 @@
-"""Is an archive unpacked below its folder alone, completely or not at all?"""
+"""An archive is unpacked below its folder alone, completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the published images and masks of nuclei come out as the COCO-format folder they mean?"""
+"""The published images and masks of nuclei become the COCO-format folder they mean."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_one_split_and_then_the_other(file: Path, tmp_path: Path) -> None:
     assert len(load_split(root, "train").records) == 2
 
 
-def test_a_folder_around_it_and_a_image_without_nuclei(tmp_path: Path) -> None:
+def test_a_folder_around_it_and_an_image_without_nuclei(tmp_path: Path) -> None:
     name = TRAIN[0]
     shaded = {f"stage1_train/{name}/images/{name}.png": png(np.full((3, 5), 7, np.uint8))}
     root = convert(packed(tmp_path / "a.zip", shaded), tmp_path / "nuclei", splits=["train"])

@@ -20,7 +20,7 @@ from email.message import Message
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from diffinst.download.partial import Expected, Part, Progress, Version
+from diffinst.download.partial import Expected, PartialFile, Progress, Version
 from diffinst.io.disk import check_space
 
 _CHUNK = 1 << 18  # bytes
@@ -83,7 +83,7 @@ def fetch(
         os.replace(path, aside)
         warnings.warn(f"{path}: {problem}; kept as {aside.name}, fetched anew", stacklevel=2)
     failures = 0
-    with Part.of(path, want, progress) as part:
+    with PartialFile.of(path, want, progress) as part:
         while True:
             before = part.reached
             try:
@@ -110,7 +110,7 @@ class _Interruption(Exception):
         self.wait = wait
 
 
-def _receive(part: Part, timeout: float, progress: Progress | None) -> None:
+def _receive(part: PartialFile, timeout: float, progress: Progress | None) -> None:
     """One attempt: returns when the part is complete."""
     if part.offset and not part.can_go_on:
         part.restart(None)
@@ -149,7 +149,7 @@ def _receive(part: Part, timeout: float, progress: Progress | None) -> None:
     )
 
 
-def _ask(part: Part, timeout: float) -> http.client.HTTPResponse | None:
+def _ask(part: PartialFile, timeout: float) -> http.client.HTTPResponse | None:
     """Send the request; None: the server says that there is no more to send."""
     url = part.want.url
     headers = {"User-Agent": "diffinst", "Accept-Encoding": "identity"}
@@ -175,7 +175,7 @@ def _ask(part: Part, timeout: float) -> http.client.HTTPResponse | None:
         raise _Interruption(f"no answer ({str(error) or repr(error)})") from error
 
 
-def _refused(part: Part, error: urllib.error.HTTPError) -> None:
+def _refused(part: PartialFile, error: urllib.error.HTTPError) -> None:
     """What an error status means: raises, or returns where all bytes are there already."""
     url = part.want.url
     if error.code == 416 and part.offset:  # nothing from there on
@@ -194,7 +194,7 @@ def _refused(part: Part, error: urllib.error.HTTPError) -> None:
     raise _Interruption(said, wait)
 
 
-def _begin(part: Part, response: http.client.HTTPResponse) -> None:
+def _begin(part: PartialFile, response: http.client.HTTPResponse) -> None:
     """Decide from the headers whether these bytes go on from the part or begin anew."""
     url, size, headers = part.want.url, part.want.size, response.headers
     start, total = _content_range(headers)

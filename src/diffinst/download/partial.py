@@ -121,7 +121,7 @@ class Version:
             return None  # as for bytes of unknown origin
 
 
-class Part:
+class PartialFile:
     """A file as far as it has arrived, with its checksum.
 
     Attributes:
@@ -136,7 +136,7 @@ class Part:
 
     @classmethod
     @contextmanager
-    def of(cls, path: Path, want: Expected, progress: Progress | None) -> Iterator[Part]:
+    def of(cls, path: Path, want: Expected, progress: Progress | None) -> Iterator[PartialFile]:
         """Hold what has arrived of `path` while the block runs; kept whatever happens, if any.
 
         Raises:
