@@ -1,4 +1,4 @@
-"""Does `diffinst download` end in a folder that the other commands load?"""
+"""`diffinst download` ends in a folder that the other commands load."""
 
 from __future__ import annotations
 
@@ -216,6 +216,7 @@ def test_nuclei(mirror: str, tmp_path: Path, published: Path) -> None:
 def test_an_archive_put_there_by_hand_is_used(tmp_path: Path, published: Path) -> None:
     out = tmp_path / "nuclei"
     (out / "archives").mkdir(parents=True)
+    (out / "archives" / ".stage1_train.zip.part.12345678.tmp.json").touch()  # of a killed run
     shutil.copy(published / NUCLEI, out / "archives")
     download("nuclei", out=out, mirror="http://127.0.0.1:9")  # nobody is there
     assert names(out) == ["annotations", "train", "val"]

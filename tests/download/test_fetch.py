@@ -1,4 +1,4 @@
-"""Does a file arrive whole and as published, whatever server and connection do?"""
+"""A file arrives whole and as published, whatever server and connection do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the published images and masks of nuclei come out as the COCO-format folder they mean?"""
+"""The published images and masks of nuclei become the COCO-format folder they mean."""
 
 from __future__ import annotations
 

@@ -1,25 +1,24 @@
-"""Is a part kept as far as it came, by one program at a time?"""
+"""A partial file is kept as far as it has arrived, by one program at a time."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
-import sys
 from io import FileIO
 from pathlib import Path
 
 import pytest
 
 from diffinst.download import partial
-from diffinst.download.partial import Expected, Part, Version, checksum_of
+from diffinst.download.partial import Expected, PartialFile, Version, checksum_of
 
 URL = "http://host/a.zip"
 HELLO = "5d41402abc4b2a76b9719d911017c592"  # MD5 of "hello", as RFC 1321's md5 -s prints it
 
 
 def want(checksum: str | None = None) -> Expected:
-    return Expected.of(URL, checksum, None)
+    return Expected(URL, checksum)
 
 
 def test_checksum_of_known_texts(tmp_path: Path) -> None:
@@ -33,11 +32,11 @@ def test_checksum_of_known_texts(tmp_path: Path) -> None:
 
 def test_a_part_is_gone_on_with_by_the_next_one(tmp_path: Path) -> None:
     version = Version(URL, etag='"one"', total=5)
-    with Part(tmp_path / "a.zip", want(f"md5:{HELLO}"), None) as part:
+    with PartialFile.of(tmp_path / "a.zip", want(f"md5:{HELLO}"), None) as part:
         assert part.offset == 0 and part.version is None
         part.restart(version)
         part.append(b"hel")
-    with Part(tmp_path / "a.zip", want(f"md5:{HELLO}"), None) as part:
+    with PartialFile.of(tmp_path / "a.zip", want(f"md5:{HELLO}"), None) as part:
         assert (part.offset, part.reached, part.pieces) == (3, 3, True)
         assert part.version == version
         part.append(b"lo")
@@ -48,7 +47,7 @@ def test_a_part_is_gone_on_with_by_the_next_one(tmp_path: Path) -> None:
 
 
 def test_bytes_are_on_disk_as_soon_as_they_are_there(tmp_path: Path) -> None:
-    with Part(tmp_path / "a.zip", want(), None) as part:
+    with PartialFile.of(tmp_path / "a.zip", want(), None) as part:
         part.append(b"hel")
         assert part.path.read_bytes() == b"hel"
 
@@ -56,9 +55,12 @@ def test_bytes_are_on_disk_as_soon_as_they_are_there(tmp_path: Path) -> None:
 def test_bytes_of_a_second_program_are_not_given_the_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partial, "lock", lambda *_: None)  # a file system without locks
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)  # a file system without locks
     path = tmp_path / "a.zip"
-    with Part(path, want(), None) as one, Part(path, want(), None) as two:
+    with PartialFile.of(path, want(), None) as one, PartialFile.of(path, want(), None) as two:
         one.append(b"abc")
         two.append(b"abc")
         one.append(b"def")
@@ -70,10 +72,10 @@ def test_bytes_of_a_second_program_are_not_given_the_name(
 
 
 def test_the_version_of_another_address_is_not_taken(tmp_path: Path) -> None:
-    with Part(tmp_path / "a.zip", want(), None) as part:
+    with PartialFile.of(tmp_path / "a.zip", want(), None) as part:
         part.restart(Version("http://mirror/a.zip", etag='"one"'))
         part.append(b"hel")
-    with Part(tmp_path / "a.zip", want(), None) as part:
+    with PartialFile.of(tmp_path / "a.zip", want(), None) as part:
         assert part.version is None and part.offset == 3 and not part.can_go_on
 
 
@@ -108,20 +110,20 @@ def test_a_full_disk_keeps_what_fitted_and_says_so(
     checksum = f"md5:{HELLO}"
     monkeypatch.setattr(partial, "FileIO", FullDisk)
     message = r"cannot write .*a\.zip\.part: the disk .* is full; 4 bytes are kept there; free some"
-    with Part(tmp_path / "a.zip", want(checksum), None) as part:
+    with PartialFile.of(tmp_path / "a.zip", want(checksum), None) as part:
         with pytest.raises(OSError, match=message) as raised:
             part.append(b"hello")
         assert part.checksum == f"md5:{hashlib.md5(b'hell').hexdigest()}"
     assert raised.value.errno == errno.ENOSPC
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip.part"]
     monkeypatch.setattr(FullDisk, "room", 100)
-    with Part(tmp_path / "a.zip", want(checksum), None) as part:
+    with PartialFile.of(tmp_path / "a.zip", want(checksum), None) as part:
         part.append(b"o")
         assert part.checksum == checksum
 
 
 def test_the_checksum_counts_anew_after_a_restart(tmp_path: Path) -> None:
-    with Part(tmp_path / "a.zip", want(f"md5:{HELLO}"), None) as part:
+    with PartialFile.of(tmp_path / "a.zip", want(f"md5:{HELLO}"), None) as part:
         part.append(b"other")
         assert part.checksum == f"md5:{hashlib.md5(b'other').hexdigest()}"
         part.restart(None)
@@ -130,18 +132,20 @@ def test_the_checksum_counts_anew_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_an_empty_part_is_not_left_behind(tmp_path: Path) -> None:
-    with Part(tmp_path / "a.zip", want(), None) as part:
+    with PartialFile.of(tmp_path / "a.zip", want(), None) as part:
         part.restart(Version(URL))
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such locks there")
 def test_two_programs_do_not_write_one_part(tmp_path: Path) -> None:
-    with Part(tmp_path / "a.zip", want(), None) as part:
+    with PartialFile.of(tmp_path / "a.zip", want(), None) as part:
         part.append(b"hel")
-        with pytest.raises(BlockingIOError, match=r"another program is at work on .*a\.zip\.part"):
-            Part(tmp_path / "a.zip", want(), None)
+        second = PartialFile.of(tmp_path / "a.zip", want(), None)
+        message = r"another program is at work on .*a\.zip\.part"
+        with pytest.raises(BlockingIOError, match=message), second:
+            pytest.fail("the block ran")
         part.append(b"lo")
         assert part.path.read_bytes() == b"hello"
-    Part(tmp_path / "a.zip", want(), None).remove()
+    with PartialFile.of(tmp_path / "a.zip", want(), None) as part:
+        part.remove()
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Is what a folder lacks of a dataset, and what that takes, told rightly?"""
+"""What a folder lacks of a dataset, and what that takes, is told rightly."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from diffinst.io.atomic import atomic_path, write_bytes, write_json, write_text
+from diffinst.io.atomic import atomic_path, remove_unfinished, write_bytes, write_json, write_text
 
 
 @pytest.fixture
@@ -138,6 +138,34 @@ def test_previous_file_survives_a_killed_process(previous: Path) -> None:
     assert previous.read_text(encoding="utf-8") == "before"
     (left,) = set(previous.parent.iterdir()) - {previous}
     assert left.read_text(encoding="utf-8") == "aft"  # it really was in the middle
+    assert remove_unfinished(previous.parent.resolve()) == [left.resolve()]
+    assert_untouched(previous)
+
+
+@pytest.mark.parametrize("name", ["a", "a.tar.gz", ".hidden", "é" * 127, "a." + "s" * 250])
+def test_what_killed_processes_left_is_removed_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # as if it were killed
+    with pytest.raises(RuntimeError, match="half way"):
+        fail_half_way(tmp_path / name, RuntimeError("half way"))
+    monkeypatch.undo()
+    (left,) = tmp_path.iterdir()
+    assert remove_unfinished(tmp_path) == [left]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_else_is_removed(tmp_path: Path) -> None:
+    kept = [".a.tmp", ".a.12345678.temp", "a.12345678.tmp", ".a.1234567.tmp", ".a.12345678.tmpx"]
+    for name in kept:
+        (tmp_path / name).touch()
+    (tmp_path / ".b.12345678.tmp").mkdir()  # whoever made that, it was not this module
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / ".d.12345678.tmp").touch()  # of a folder that another may hold
+    before = sorted(tmp_path.rglob("*"))
+    assert remove_unfinished(tmp_path) == []
+    assert sorted(tmp_path.rglob("*")) == before
+    assert remove_unfinished(tmp_path / "missing") == []
 
 
 def test_block_that_writes_nothing_is_refused(previous: Path) -> None:

@@ -1,4 +1,4 @@
-"""Is a lack of room noticed, and said in figures a person can read?"""
+"""A lack of room is noticed, and said in figures a person can read."""
 
 import errno
 import shutil

@@ -1,4 +1,4 @@
-"""Is a folder one program's alone, as long as that runs?"""
+"""A folder or a file is one program's alone as long as that runs."""
 
 import errno
 import os
@@ -6,24 +6,27 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from diffinst.io.lock import LOCK_FILE, alone_in, lock
+from diffinst.io.lock import LOCK_FILE, alone_in, alone_with
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such locks there")
+fcntl = pytest.importorskip("fcntl", reason="tells how the operating system's locks behave")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_folder_is_made_and_held_until_the_end(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     with alone_in(folder):
-        assert list(folder.iterdir()) == []  # no lock file
+        assert names(folder) == [LOCK_FILE]
         with pytest.raises(BlockingIOError, match=r"at work on .*b; wait"), alone_in(folder):
             pytest.fail("the block ran")
         with alone_in(tmp_path):  # another folder
             pass
+    assert names(folder) == []
     with alone_in(folder):
         pass
 
@@ -54,36 +57,56 @@ def test_a_killed_program_frees_it(tmp_path: Path) -> None:
         assert child.wait(timeout=30) == -signal.SIGKILL
     with alone_in(tmp_path):
         pass
+    assert names(tmp_path) == []
 
 
-def test_without_fcntl_one_far_byte_is_locked(
+def test_a_file_is_held_by_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "a.part"
+    with alone_with(file):
+        assert names(tmp_path) == ["a.part.lock"]
+        with pytest.raises(BlockingIOError, match=r"at work on .*a\.part; wait"), alone_with(file):
+            pytest.fail("the block ran")
+        with alone_with(tmp_path / "b.part"), alone_in(tmp_path):
+            pass
+    assert names(tmp_path) == []
+    with alone_with(tmp_path / "new" / "a"):
+        assert names(tmp_path) == ["new"]
+
+
+def test_a_lock_file_that_a_holder_removed_meanwhile_holds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What Windows' runtime does, as its documentation says: EACCES where the byte is taken."""
-    held: set[tuple[int, int]] = set()
+    """It was opened before its holder removed and released it: another may lock the name anew."""
+    flock = fcntl.flock
 
-    def locking(handle: int, mode: int, count: int) -> None:
-        assert (mode, count) == (2, 1)
-        place = os.fstat(handle).st_ino, os.lseek(handle, 0, os.SEEK_CUR)
-        if place in held:
-            raise PermissionError(errno.EACCES, "Permission denied")
-        held.add(place)
+    def removed_meanwhile(handle: int, how: int) -> None:
+        flock(handle, how)
+        (tmp_path / LOCK_FILE).unlink(missing_ok=True)
 
-    missing: Any = None
-    monkeypatch.setitem(sys.modules, "fcntl", missing)
-    msvcrt: Any = SimpleNamespace(locking=locking, LK_NBLCK=2)
-    monkeypatch.setitem(sys.modules, "msvcrt", msvcrt)
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", removed_meanwhile)
+        with pytest.raises(BlockingIOError), alone_in(tmp_path):
+            pytest.fail("the block ran")
+    with alone_in(tmp_path):
+        pass
 
-    path = tmp_path / "a.part"
-    path.write_bytes(b"abc")
-    with path.open("rb", buffering=0) as one, path.open("rb", buffering=0) as two:
-        lock(one.fileno(), path)
-        assert one.read() == b"abc"  # from where it was
-        with pytest.raises(BlockingIOError, match=r"at work on .*a\.part; wait"):
-            lock(two.fileno(), path)
-    assert path.stat().st_size == 3 and all(at > 1 << 32 for _, at in held)
 
-    folder = tmp_path / "folder"
-    with alone_in(folder):
-        assert [p.name for p in folder.iterdir()] == [LOCK_FILE]
-    assert list(folder.iterdir()) == []
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_used_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with alone_in(tmp_path):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_written_is_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"), alone_in(tmp_path / "file" / "a"):
+        pytest.fail("the block ran")

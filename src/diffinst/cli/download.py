@@ -48,6 +48,7 @@ def download(
         Say what would be fetched, and stop.
     """
     from diffinst.download.sources import ARCHIVES, plan
+    from diffinst.io.atomic import remove_unfinished
     from diffinst.io.disk import check_space, free_space, readable
     from diffinst.io.lock import alone_in
 
@@ -63,6 +64,8 @@ def download(
         return
     check_space(out, room, f"{name} (fetched and unpacked)")
     with alone_in(out):
+        for folder in (out / ARCHIVES, out / "annotations"):
+            remove_unfinished(folder)
         for step in plan(name, out, only=only, mirror=mirror).steps:
             _fetch(step)
             _unpack(step, out)

@@ -8,14 +8,15 @@ import stat
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from diffinst.io.disk import check_space
+from diffinst.io.disk import check_space, write_error
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # bytes
 _ENCRYPTED = 1  # bit of ZipInfo.flag_bits
+_ANOTHER = "unpack it with another program"
 
 
 class ArchiveError(ValueError):
@@ -58,27 +59,24 @@ def unpack(
         raise FileExistsError(f"cannot unpack {archive} to {target}: it exists; move it away first")
     temporary = target.with_name(f".{target.name}.unpacking")
     with opened(archive) as content:
-        entries = [(info, temporary / path) for info, path in _below(content, archive, member)]
-        total = sum(info.file_size for info, _ in entries)
-        there = sum(path.stat().st_size for _, path in entries if path.is_file())
+        entries = {temporary / path: info for path, info in _below(content, archive, member)}
+        total = sum(info.file_size for info in entries.values())
+        there = sum(path.stat().st_size for path in entries if path.is_file())
         check_space(target.parent, total - there, f"unpacking {archive}")
         done = 0
-        for info, path in entries:
+        for path, info in entries.items():
             if info.is_dir():
                 path.mkdir(parents=True, exist_ok=True)
             elif not _holds(path, info):
                 try:
                     _extract(content, info, path)
                 except OSError as error:
-                    raise OSError(
-                        error.errno,
-                        f"cannot write {path}: {error.strerror or error}; what is unpacked stays "
-                        f"in {temporary}: free space or permit it, and start again",
-                    ) from error
+                    left = f"what is unpacked stays in {temporary}"
+                    raise write_error(error, str(path), left, "and start again") from error
             done += info.file_size
             if progress is not None:
                 progress(done, total)
-    _remove_others(temporary, {path for _, path in entries})
+    _remove_others(temporary, entries)
     if hasattr(os, "sync"):
         os.sync()  # one for all files; else a power cut could leave the name on empty ones
     os.replace(temporary, target)
@@ -94,86 +92,47 @@ def opened(archive: Path) -> Iterator[zipfile.ZipFile]:
     """
     try:
         with zipfile.ZipFile(archive) as content:
-            _check_names(content, archive)
+            problem = _problem(content.infolist())
+            if problem is not None:
+                raise ArchiveError(f"{archive}: {problem}")
             yield content
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ArchiveError(
             f"{archive}: damaged, or no zip archive ({error}); remove it and fetch it again"
         ) from error
     except NotImplementedError as error:
-        raise ArchiveError(f"{archive}: {error}; unpack it with another program") from error
+        raise ArchiveError(f"{archive}: {error}; {_ANOTHER}") from error
 
 
-def unpacked_size(archive: Path, member: str = "") -> int:
-    """Bytes that a file or folder of an archive takes once unpacked."""
-    with opened(archive) as content:
-        return sum(info.file_size for info, _ in _below(content, archive, member))
-
-
-def _extract(content: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with content.open(info) as source, path.open("wb") as file:
-        shutil.copyfileobj(source, file, _CHUNK)  # zipfile checks size and CRC
-
-
-def _remove_others(folder: Path, wanted: set[Path]) -> None:
-    """Delete what lies below a folder and is neither wanted nor above something wanted."""
-    kept = {above for path in wanted for above in (path, *path.parents)}
-    # By identity: some file systems give a name back in another form than it was written in.
-    marks = {(at.st_dev, at.st_ino) for at in (path.stat() for path in kept)}
-    for top, folders, files in os.walk(folder):
-        for name in [*folders, *files]:
-            path = Path(top, name)
-            at = path.lstat()
-            if (at.st_dev, at.st_ino) in marks:
-                continue
-            if name in folders and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-        folders[:] = [name for name in folders if Path(top, name).is_dir()]
-
-
-def _check_names(content: zipfile.ZipFile, archive: Path) -> None:
-    """Refuse names that lead outside, links (they may), and two files of one name."""
-    for info in content.infolist():
+def _problem(entries: list[zipfile.ZipInfo]) -> str | None:
+    """Names that lead outside, links (they may), encryption, or two files of one name."""
+    outside = "lead outside the folder; do not use this archive"
+    for info in entries:
         # What zipfile makes of a name depends on the system; the raw one may hide a NUL.
         for name in (info.filename, info.orig_filename):
             parts = name.rstrip("/").split("/")
-            odd = not name or any(sign in name for sign in ("\\", ":", "\0"))
-            if odd or {"", ".", ".."} & set(parts):
-                raise ArchiveError(
-                    f"{archive}: the name {name!r} in it may lead outside the folder; do not use "
-                    "this archive"
-                )
+            if {"", ".", ".."} & set(parts) or any(sign in name for sign in ("\\", ":", "\0")):
+                return f"the name {name!r} in it may {outside}"
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise ArchiveError(
-                f"{archive}: {info.filename!r} in it is a link, which may lead outside the folder; "
-                "do not use this archive"
-            )
+            return f"{info.filename!r} in it is a link, which may {outside}"
         if info.flag_bits & _ENCRYPTED:
-            raise ArchiveError(f"{archive}: it is encrypted; unpack it with another program")
-    names = Counter(info.filename.rstrip("/").casefold() for info in content.infolist())
-    twice = [name for name, count in names.items() if count > 1]
-    if twice:
-        raise ArchiveError(f"{archive}: holds {twice[0]!r} twice; unpack it with another program")
+            return f"it is encrypted; {_ANOTHER}"
+    names = Counter(info.filename.rstrip("/").casefold() for info in entries)
+    twice = next((name for name, count in names.items() if count > 1), None)
+    return None if twice is None else f"holds {twice!r} twice; {_ANOTHER}"
 
 
 def _below(
     content: zipfile.ZipFile, archive: Path, member: str
-) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
+) -> Iterator[tuple[PurePosixPath, zipfile.ZipInfo]]:
     """The entries of a member, with their paths relative to it."""
-    wanted = PurePosixPath(member)
-    found = []
-    for info in content.infolist():
-        path = PurePosixPath(info.filename)
-        if path.is_relative_to(wanted):
-            found.append((info, path.relative_to(wanted)))
+    paths = [(PurePosixPath(info.filename), info) for info in content.infolist()]
+    found = [(path, info) for path, info in paths if path.is_relative_to(member)]
     if not found:
-        top = sorted({PurePosixPath(name).parts[0] for name in content.namelist()})
+        top = sorted({path.parts[0] for path, _ in paths})
         there = f"it holds {', '.join(top[:5]) or 'nothing'}"
         raise ArchiveError(f"{archive}: no '{member}' in it; {there}; is it the right archive?")
-    return found
+    return ((path.relative_to(member), info) for path, info in found)
 
 
 def _holds(path: Path, info: zipfile.ZipInfo) -> bool:
@@ -185,3 +144,21 @@ def _holds(path: Path, info: zipfile.ZipInfo) -> bool:
         while chunk := file.read(_CHUNK):
             crc = zlib.crc32(chunk, crc)
     return crc == info.CRC
+
+
+def _extract(content: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with content.open(info) as source, path.open("wb") as file:
+        shutil.copyfileobj(source, file, _CHUNK)  # zipfile checks size and CRC
+
+
+def _remove_others(folder: Path, wanted: Iterable[Path]) -> None:
+    """Delete what lies below a folder and is neither wanted nor above something wanted."""
+    kept = {above for path in wanted for above in (path, *path.parents)}
+    # By identity: some file systems give a name back in another form than it was written in.
+    marks = {(at.st_dev, at.st_ino) for at in (path.stat() for path in kept)}
+    for top, folders, files in os.walk(folder, topdown=False):
+        for path in (Path(top, name) for name in (*files, *folders)):
+            at = path.lstat()
+            if (at.st_dev, at.st_ino) not in marks:
+                path.rmdir() if stat.S_ISDIR(at.st_mode) else path.unlink()

@@ -20,10 +20,11 @@ from email.message import Message
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from diffinst.download.partial import Expected, Part, Progress, Version
+from diffinst.download.partial import Expected, PartialFile, Progress, Version
 from diffinst.io.disk import check_space
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 18  # bytes
+_BROKEN = (OSError, http.client.HTTPException)  # what a connection raises
 _LONGEST_BACKOFF = 30.0  # seconds between two attempts
 _LONGEST_RETRY_AFTER = 300.0  # seconds; a server that asks for more is not waited for
 
@@ -71,7 +72,7 @@ def fetch(
         >>> fetch("https://example.org/a.zip", "a.zip", checksum="md5:...")  # doctest: +SKIP
     """
     path = Path(path)
-    want = Expected.of(url, checksum, size)
+    want = Expected(url, checksum and checksum.lower(), size)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, f"cannot write {path}: it is a folder; name a file")
     if path.exists():
@@ -81,13 +82,12 @@ def fetch(
         aside = path.with_name(f"{path.name}.bad")
         os.replace(path, aside)
         warnings.warn(f"{path}: {problem}; kept as {aside.name}, fetched anew", stacklevel=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
     failures = 0
-    with Part(path, want, progress) as part:
+    with PartialFile.of(path, want, progress) as part:
         while True:
             before = part.reached
             try:
-                _receive(part, want, timeout, progress)
+                _receive(part, timeout, progress)
                 break
             except _Interruption as stop:
                 failures = 1 if part.reached > before else failures + 1
@@ -110,142 +110,122 @@ class _Interruption(Exception):
         self.wait = wait
 
 
-def _receive(part: Part, want: Expected, timeout: float, progress: Progress | None) -> None:
+def _receive(part: PartialFile, timeout: float, progress: Progress | None) -> None:
     """One attempt: returns when the part is complete."""
     if part.offset and not part.can_go_on:
         part.restart(None)
-    if _is_complete(part, want):
+    if part.is_complete:
         return
-    response = _ask(part, want, timeout)
+    url, size = part.want.url, part.want.size
+    response = _ask(part, timeout)
     if response is not None:
         with response:
-            _begin(part, want, response)
-            total = _total(part, want)
+            _begin(part, response)
             while chunk := _next(response):
                 part.append(chunk)
                 if progress is not None:
-                    progress(part.offset, total)
-                if want.size is not None and part.offset > want.size:
+                    progress(part.offset, part.total)
+                if size is not None and part.offset > size:
                     part.remove()
                     raise DownloadError(
-                        f"{want.url}: sends more than the expected {want.size} bytes: it is not "
-                        "the published file, and was removed; try another address"
+                        f"{url}: sends more than the expected {size} bytes: it is not the "
+                        "published file, and was removed; try another address"
                     )
-    total = _total(part, want)
-    if _is_complete(part, want) or (total is None and want.checksum is None):
+    if part.is_complete or (part.total is None and part.want.checksum is None):
         return
-    difference = want.difference(part.checksum) or f"has {part.offset} bytes"
-    if total is None:
+    difference = part.want.difference(part.checksum) or f"has {part.offset} bytes"
+    if part.total is None:
         raise _Interruption(f"ends after {part.offset} bytes, which {difference}")
-    if part.offset < total:
-        raise _Interruption(f"ends after {part.offset} of {total} bytes")
+    if part.offset < part.total:
+        raise _Interruption(f"ends after {part.offset} of {part.total} bytes")
     if part.pieces and not part.replaced:
         part.restart(None)
         part.reached, part.replaced = 0, True
         raise _Interruption(f"the file put together from several attempts {difference}")
-    name = part.path.name.removesuffix(".part")
     part.remove()
     raise DownloadError(
-        f"{name} from {want.url} {difference}: it is damaged or not the published file, and was "
-        "removed; start again, or try another address"
+        f"{part.path.stem} from {url} {difference}: it is damaged or not the published file, and "
+        "was removed; start again, or try another address"
     )
 
 
-def _total(part: Part, want: Expected) -> int | None:
-    """Bytes of the whole file: what the caller says, else what the server says."""
-    return part.version.total if want.size is None and part.version is not None else want.size
-
-
-def _is_complete(part: Part, want: Expected) -> bool:
-    total = _total(part, want)
-    if want.checksum is None:
-        return total == part.offset
-    return part.checksum == want.checksum and want.size in (None, part.offset)
-
-
-def _ask(part: Part, want: Expected, timeout: float) -> http.client.HTTPResponse | None:
+def _ask(part: PartialFile, timeout: float) -> http.client.HTTPResponse | None:
     """Send the request; None: the server says that there is no more to send."""
+    url = part.want.url
     headers = {"User-Agent": "diffinst", "Accept-Encoding": "identity"}
     if part.offset:
         headers["Range"] = f"bytes={part.offset}-"
         if part.version is not None and part.version.mark is not None:
             headers["If-Range"] = part.version.mark
-    request = urllib.request.Request(want.url, headers=headers)
+    request = urllib.request.Request(url, headers=headers)
     try:
         response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=timeout)
         return response
     except urllib.error.HTTPError as error:
         with error:
-            _refused(part, want, error)
+            _refused(part, error)
             return None
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
-            raise DownloadError(f"{want.url}: {error.reason}; check the address") from error
+            raise DownloadError(f"{url}: {error.reason}; check the address") from error
         raise _Interruption(f"no connection ({error.reason})") from error
     except http.client.InvalidURL as error:
-        raise DownloadError(f"{want.url}: {error}; correct the address") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise _Interruption(f"no answer ({_reason(error)})") from error
+        raise DownloadError(f"{url}: {error}; correct the address") from error
+    except _BROKEN as error:
+        raise _Interruption(f"no answer ({str(error) or repr(error)})") from error
 
 
-def _refused(part: Part, want: Expected, error: urllib.error.HTTPError) -> None:
+def _refused(part: PartialFile, error: urllib.error.HTTPError) -> None:
     """What an error status means: raises, or returns where all bytes are there already."""
+    url = part.want.url
     if error.code == 416 and part.offset:  # nothing from there on
         asked, (_, total) = part.offset, _content_range(error.headers)
         if total == part.offset:
-            part.note(_version(want.url, error.headers, total))
+            part.note(_version(url, error.headers, total))
             return
         part.restart(None)
         raise _Interruption(f"its file ends before byte {asked}, which was asked for")
     said = f"the server answers {error.code} {error.reason}".rstrip()
-    if error.code in (408, 425, 429) or error.code >= 500:
-        wait = _retry_after(error.headers)
-        if wait is not None and wait > _LONGEST_RETRY_AFTER:
-            raise DownloadError(f"{want.url}: {said} and asks to come back in {wait:.0f} s") from (
-                error
-            )
-        raise _Interruption(said, wait)
-    raise DownloadError(f"{want.url}: {said}; check the address, or try another one") from error
+    if error.code not in (408, 425, 429) and error.code < 500:
+        raise DownloadError(f"{url}: {said}; check the address, or try another one") from error
+    wait = _retry_after(error.headers)
+    if wait is not None and wait > _LONGEST_RETRY_AFTER:
+        raise DownloadError(f"{url}: {said} and asks to come back in {wait:.0f} s") from error
+    raise _Interruption(said, wait)
 
 
-def _begin(part: Part, want: Expected, response: http.client.HTTPResponse) -> None:
+def _begin(part: PartialFile, response: http.client.HTTPResponse) -> None:
     """Decide from the headers whether these bytes go on from the part or begin anew."""
-    headers = response.headers
-    if response.status == 206:
-        start, total = _content_range(headers)
-        version = _version(want.url, headers, total)
-        _check_total(want, total)
-        if start != part.offset or (part.version and not version.may_be(part.version)):
-            part.restart(None)
-            raise _Interruption("the rest it sends does not fit what is there")
-        part.pieces = True
-        if part.version is None:
-            part.note(version)
-    elif response.status == 200:
+    url, size, headers = part.want.url, part.want.size, response.headers
+    start, total = _content_range(headers)
+    if response.status == 200:
         length = headers.get("Content-Length", "")
-        version = _version(want.url, headers, int(length) if length.isdecimal() else None)
-        _check_total(want, version.total)  # before the bytes that are there are thrown away
-        part.restart(version)
-    else:
-        raise DownloadError(f"{want.url}: the server answers {response.status}; check the address")
-    total = _total(part, want)
-    if total is not None:
-        check_space(part.path.parent, total - part.offset, f"the rest of {want.url}")
-
-
-def _check_total(want: Expected, total: int | None) -> None:
-    if want.size is not None and total is not None and total != want.size:
+        total = int(length) if length.isdecimal() else None
+    elif response.status != 206:
+        raise DownloadError(f"{url}: the server answers {response.status}; check the address")
+    if None not in (size, total) and total != size:  # before the bytes there are thrown away
         raise DownloadError(
-            f"{want.url}: the server's file has {total} bytes, expected are {want.size}: it is not "
-            "the published file; check the address, or try another one"
+            f"{url}: the server's file has {total} bytes, expected are {size}: it is not the "
+            "published file; check the address, or try another one"
         )
+    version = _version(url, headers, total)
+    if response.status == 200:
+        part.restart(version)
+    elif start != part.offset or (part.version and not version.may_be(part.version)):
+        part.restart(None)
+        raise _Interruption("the rest it sends does not fit what is there")
+    else:
+        part.pieces = True
+        part.note(part.version or version)
+    if part.total is not None:
+        check_space(part.path.parent, part.total - part.offset, f"the rest of {url}")
 
 
 def _next(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read1(_CHUNK)  # as it comes: a stall loses nothing
-    except (OSError, http.client.HTTPException) as error:
-        raise _Interruption(f"the connection broke ({_reason(error)})") from error
+    except _BROKEN as error:
+        raise _Interruption(f"the connection broke ({str(error) or repr(error)})") from error
 
 
 def _version(url: str, headers: Message, total: int | None) -> Version:
@@ -264,6 +244,7 @@ def _content_range(headers: Message) -> tuple[int | None, int | None]:
 
 
 def _retry_after(headers: Message) -> float | None:
+    """Seconds to wait that the server asks for, given as such or as a date."""
     text = headers.get("Retry-After", "").strip()
     if text.isdecimal():
         return float(text)
@@ -271,7 +252,3 @@ def _retry_after(headers: Message) -> float | None:
         return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
     except (TypeError, ValueError):
         return None
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__

@@ -9,14 +9,15 @@ ROOT/{train,val}/ID.png
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,8 @@ from diffinst.download.archive import opened
 from diffinst.io.atomic import write_text
 
 _LICENCE_URL = "https://creativecommons.org/publicdomain/zero/1.0/"
+# What Pillow's decoders raise for broken files.
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _MEMBER = re.compile(r"(?:.*/)?(?P<id>[^/]+)/(?P<kind>images|masks)/[^/]+\.png")
 
 # First eight digits of the ids of the 66 images that the shipped weights were validated on, and
@@ -54,7 +57,7 @@ def convert(
     """Write splits of the nuclei data: RGB images without alpha, compressed RLE, one class.
 
     "val" are the 66 images that the shipped weights were validated on, "train" all others. Masks
-    are taken as published; those without a pixel are left out. A split is complete or not there.
+    are taken as published; those without a pixel are omitted. A split is complete or not there.
 
     Args:
         archive: stage1_train.zip.
@@ -79,7 +82,7 @@ def convert(
             raise FileExistsError(f"{root / split} exists; move it away first")
     with opened(archive) as content:
         samples = [s for s in _samples(content, archive) if split_of(s.id) in splits]
-        done = 0
+        done = itertools.count(1)
         for split in splits:
             chosen = [sample for sample in samples if split_of(sample.id) == split]
             if not chosen:
@@ -87,9 +90,8 @@ def convert(
                     f"{archive}: holds no image of the split '{split}'; is it stage1_train.zip?"
                 )
             for _ in _write_split(content, root, split, chosen):
-                done += 1
                 if progress is not None:
-                    progress(done, len(samples))
+                    progress(next(done), len(samples))
     return root
 
 
@@ -98,35 +100,33 @@ def split_of(image: str) -> str:
     return "val" if image[:8] in _VALIDATION.split() else "train"
 
 
-@dataclass
-class _Sample:
+class _Sample(NamedTuple):
     """One image: its id, and the archive's names of the image and of its masks."""
 
     id: str
-    images: list[str] = field(default_factory=list)
-    masks: list[str] = field(default_factory=list)
+    image: str
+    masks: list[str]
 
 
 def _samples(content: zipfile.ZipFile, archive: Path) -> list[_Sample]:
     """All images in the order of their ids, each with its masks in the order of their names."""
-    samples: dict[str, _Sample] = {}
+    names: dict[str, dict[str, list[str]]] = {}
     for name in sorted(content.namelist()):
         found = _MEMBER.fullmatch(name)
-        if found is None or name.startswith("__MACOSX/"):
-            continue
-        sample = samples.setdefault(found["id"], _Sample(found["id"]))
-        (sample.images if found["kind"] == "images" else sample.masks).append(name)
-    if not samples:
+        if found is not None and not name.startswith("__MACOSX/"):
+            sample = names.setdefault(found["id"], {"images": [], "masks": []})
+            sample[found["kind"]].append(name)
+    if not names:
         raise DatasetError(
             f"{archive}: no ID/images/ID.png in it; give stage1_train.zip of BBBC038"
         )
-    for sample in samples.values():
-        if len(sample.images) != 1:
+    for name, sample in names.items():
+        if len(sample["images"]) != 1:
             raise DatasetError(
-                f"{archive}: {sample.id} has {len(sample.images)} images in its images/, "
+                f"{archive}: {name} has {len(sample['images'])} images in its images/, "
                 "expected is one; fetch the archive again"
             )
-    return [samples[name] for name in sorted(samples)]
+    return [_Sample(name, s["images"][0], s["masks"]) for name, s in sorted(names.items())]
 
 
 def _write_split(
@@ -140,7 +140,7 @@ def _write_split(
     objects: list[dict[str, object]] = []
     try:
         for image_id, sample in enumerate(samples, start=1):
-            image = _image(content, sample.images[0], "RGB")
+            image = _image(content, sample.image, "RGB")
             image.save(folder / f"{sample.id}.png")
             size = {"height": image.height, "width": image.width}
             images.append({"id": image_id, "file_name": f"{sample.id}.png", "license": 1, **size})
@@ -182,13 +182,7 @@ def _image(content: zipfile.ZipFile, name: str, mode: str) -> Image.Image:
         with Image.open(packed) as image:
             converted: Image.Image = image.convert(mode)
             return converted
-    except (  # as Pillow's decoders do
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        Image.DecompressionBombError,
-    ) as error:
+    except _UNREADABLE as error:
         raise DatasetError(
             f"{content.filename}: {name} cannot be read ({error}); fetch the archive again"
         ) from error

@@ -1,7 +1,4 @@
-"""What does each public dataset consist of: published where, how large, what goes where?
-
-DATASETS says it; `plan` says what of it a folder still lacks, and what getting that takes.
-"""
+"""What each public dataset consists of, and what of it a folder lacks."""
 
 from __future__ import annotations
 
@@ -105,7 +102,10 @@ _LVIS_VAL = Archive(f"{_LVIS}/lvis_v1_val.json.zip", 64_026_968)
 # No checksum known with certainty; the size is rounded.
 _NUCLEI = Archive("https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip", 83_000_000)
 
-_FLICKR = "each image under the licence its author chose on Flickr"
+_IMAGES_OF_COCO = (
+    "annotations CC BY 4.0; each image under the licence its author chose on Flickr "
+    "(https://cocodataset.org/#termsofuse)"
+)
 
 
 def _images(archive: Archive, *splits: SplitName) -> Part:
@@ -121,32 +121,27 @@ def _nuclei(split: SplitName, unpacked: int) -> Part:
     return Part((split, f"annotations/instances_{split}.json"), _NUCLEI, unpacked, (split,))
 
 
+_OF_COCO = "annotations/instances_{}2017.json".format
+_OF_TEST = "annotations/image_info_{}2017.json".format
+
 DATASETS: Mapping[Name, Dataset] = MappingProxyType(
     {
         "coco": Dataset(
             "COCO 2017: 80 classes; 118,287 images to train on, 5,000 to validate",
-            f"annotations CC BY 4.0; {_FLICKR} (https://cocodataset.org/#termsofuse)",
+            _IMAGES_OF_COCO,
             (
-                _annotations(
-                    _COCO_ANNOTATIONS, "annotations/instances_val2017.json", 19_987_840, "val"
-                ),
-                _annotations(
-                    _COCO_ANNOTATIONS, "annotations/instances_train2017.json", 469_785_474, "train"
-                ),
+                _annotations(_COCO_ANNOTATIONS, _OF_COCO("val"), 19_987_840, "val"),
+                _annotations(_COCO_ANNOTATIONS, _OF_COCO("train"), 469_785_474, "train"),
                 _images(_COCO_VAL, "val"),
                 _images(_COCO_TRAIN, "train"),
-                _annotations(
-                    _COCO_TEST_INFO, "annotations/image_info_test2017.json", 7_000_000, "test"
-                ),
-                _annotations(
-                    _COCO_TEST_INFO, "annotations/image_info_test-dev2017.json", 4_000_000, "test"
-                ),
+                _annotations(_COCO_TEST_INFO, _OF_TEST("test"), 7_000_000, "test"),
+                _annotations(_COCO_TEST_INFO, _OF_TEST("test-dev"), 4_000_000, "test"),
                 _images(_COCO_TEST, "test"),
             ),
         ),
         "lvis": Dataset(
             "LVIS v1: 1,203 classes on COCO's images; 100,170 to train on, 19,809 to validate",
-            f"annotations CC BY 4.0; {_FLICKR} (https://cocodataset.org/#termsofuse)",
+            _IMAGES_OF_COCO,
             (
                 _annotations(_LVIS_VAL, "lvis_v1_val.json", 192_000_000, "val"),
                 _annotations(_LVIS_TRAIN, "lvis_v1_train.json", 1_130_000_000, "train"),
@@ -255,34 +250,21 @@ def plan(
     offered = {split: None for part in dataset.parts for split in part.splits}
     if only is not None and only not in offered:
         raise ValueError(f"{name} has no split '{only}' to download; it has {', '.join(offered)}")
-    splits = dataset.splits if only is None else (only,)
-    wanted = [part for part in dataset.parts if set(part.splits) & set(splits)]
+    splits = set(dataset.splits if only is None else (only,))
+    wanted = [part for part in dataset.parts if splits & set(part.splits)]
     homes = dict.fromkeys(wanted, root)
     if name == "lvis":
         homes |= _images_of_coco(root, wanted)
     missing = [part for part in wanted if not _is_there(homes[part], part)]
-    archives = dict.fromkeys(part.archive for part in missing)
-    return Plan(
-        dataset,
-        root,
-        tuple(
-            _step(archive, root, mirror, [part for part in missing if part.archive == archive])
-            for archive in archives
-        ),
-        tuple(
-            homes[part] / target
-            for part in wanted
-            if part not in missing
-            for target in part.targets
-        ),
-    )
-
-
-def _step(archive: Archive, root: Path, mirror: str | None, parts: Sequence[Part]) -> Step:
-    path = root / ARCHIVES / archive.name
-    files = (path, path.with_name(f"{path.name}.part"))
-    there = sum(file.stat().st_size for file in files if file.is_file())
-    return Step(archive, archive.at(mirror), path, there, tuple(parts))
+    steps = []
+    for archive in dict.fromkeys(part.archive for part in missing):
+        path = root / ARCHIVES / archive.name
+        files = (path, path.with_name(f"{path.name}.part"))
+        there = sum(file.stat().st_size for file in files if file.is_file())
+        parts = tuple(part for part in missing if part.archive == archive)
+        steps.append(Step(archive, archive.at(mirror), path, there, parts))
+    present = [homes[part] / at for part in wanted if part not in missing for at in part.targets]
+    return Plan(dataset, root, tuple(steps), tuple(present))
 
 
 def _is_there(home: Path, part: Part) -> bool:
@@ -294,7 +276,8 @@ def _images_of_coco(root: Path, parts: Sequence[Part]) -> dict[Part, Path]:
     images = [part for part in parts if part.targets[0] in ("train2017", "val2017")]
     if any(_is_there(root, part) for part in images):
         return {}
-    for coco in (root.absolute().parent / "coco", root.absolute().parent / "coco" / "images"):
+    beside = root.absolute().parent / "coco"
+    for coco in (beside, beside / "images"):
         if all(_is_there(coco, part) for part in images):
             return dict.fromkeys(images, coco)
     return {}

@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+from diffinst.io.disk import FULL, write_error
+
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tmp(\..*)?")
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -21,7 +24,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Folders above it are created. The temporary name is hidden, keeps the suffix (some writers
     choose the format by it) and does not exist yet: the block has to write it. If the block fails
     or is interrupted it is removed and `path` stays as it was; only a killed process leaves it
-    behind. Where `path` is a link, the file it points to is replaced.
+    behind, for `remove_unfinished`. Where `path` is a link, the file it points to is replaced.
 
     Args:
         path: the file to write.
@@ -52,7 +55,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             yield temporary
         except OSError as error:
             refused = error.errno in _FORBIDDEN and error.filename == str(temporary)
-            if error.errno in _DISK_FULL or refused:
+            if error.errno in FULL or refused:
                 raise _explained(error, target) from error
             raise
         _replace(temporary, target)
@@ -94,6 +97,30 @@ def write_json(path: str | Path, obj: object) -> None:
     write_text(path, text + "\n")
 
 
+def remove_unfinished(folder: Path) -> list[Path]:
+    """Remove the temporary files that killed processes left in a folder.
+
+    Args:
+        folder: Need not exist. Only for who holds it (`lock.alone_in`): the temporary files of
+            processes that are at work look the same. Folders in it are left as they are.
+
+    Returns:
+        The removed files.
+    """
+    found = sorted(folder.glob(".*.tmp*"))
+    left = [path for path in found if _TEMPORARY.fullmatch(path.name) and path.is_file()]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return left
+
+
+def put_in_place(temporary: Path, target: Path) -> None:
+    """Give a complete file its name; a file of that name is replaced."""
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
+    os.replace(temporary, target)
+
+
 def _replace(temporary: Path, target: Path) -> None:
     if not temporary.exists():
         raise FileNotFoundError(
@@ -102,21 +129,12 @@ def _replace(temporary: Path, target: Path) -> None:
             f"`atomic_path` yields ({temporary})",
         )
     try:
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
-        os.replace(temporary, target)
+        put_in_place(temporary, target)
     except OSError as error:
         raise _explained(error, target) from error
 
 
 def _explained(error: OSError, target: Path) -> OSError:
-    """The same errno (so the same type), saying which file, where, and what is left there."""
-    full = error.errno in _DISK_FULL
-    problem = "the disk (or your quota) is full" if full else f"{error.strerror or error}"
-    advice = "free some space there" if full else "check its permissions"
     left = "the previous file is intact" if target.exists() else "no partial file is left"
-    return OSError(
-        error.errno,
-        f"cannot write {target.name} in {target.parent}: {problem}; {left}; {advice}, "
-        "or choose another folder",
-    )
+    what = f"{target.name} in {target.parent}"
+    return write_error(error, what, left, "there, or choose another folder")

@@ -1,10 +1,13 @@
-"""Is there room on the disk?"""
+"""Room on the disk, and the error that says that something cannot be written there."""
 
 from __future__ import annotations
 
 import errno
 import shutil
 from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Of errors for want of room on the disk or in the user's quota."""
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -18,7 +21,7 @@ def check_space(folder: Path, needed: int, what: str) -> None:
         what: Named in the error.
 
     Raises:
-        OSError: Less is free; of errno ENOSPC.
+        OSError: There is less; of errno ENOSPC.
     """
     free = free_space(folder)
     if free < needed:
@@ -35,6 +38,21 @@ def free_space(folder: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
+
+
+def write_error(error: OSError, what: str, left: str, then: str) -> OSError:
+    """An error that explains why something cannot be written.
+
+    Args:
+        error: What the system said; the new one has its errno, and so its type.
+        what: Cannot be written.
+        left: What is there now.
+        then: What else to do; follows "free some space" or "check its permissions".
+    """
+    full = error.errno in FULL
+    problem = "the disk (or your quota) is full" if full else error.strerror or error
+    advice = "free some space" if full else "check its permissions"
+    return OSError(error.errno, f"cannot write {what}: {problem}; {left}; {advice} {then}")
 
 
 def readable(count: int) -> str:

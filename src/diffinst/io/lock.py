@@ -1,7 +1,7 @@
 """Keeps a second program away from a file or a folder that one is at work on.
 
-The locks are the operating system's: they end with the program, however it ends. Some network file
-systems have none; there nothing is checked.
+A lock is held on a small file of its own and ends with the program, however that ends. On file
+systems without locks nothing is checked.
 """
 
 from __future__ import annotations
@@ -11,79 +11,68 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 LOCK_FILE = ".diffinst.lock"
-"""Held in place of its folder on Windows, which has no locks on folders."""
+"""The file in a folder that is there while a program holds the folder (or after it was killed)."""
 
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
-_FAR = 1 << 40  # Windows keeps readers from a locked byte: take one that no file has
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Make a folder and hold it, so that no second program unpacks into it at the same time.
+    """Make a folder and hold it while the block runs.
 
-    Raises:
-        BlockingIOError: Another program holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if _has_fcntl():
-        held, handle = folder, os.open(folder, os.O_RDONLY)
-    else:
-        held = folder / LOCK_FILE
-        handle = os.open(held, os.O_RDWR | os.O_CREAT)
-    try:
-        lock(handle, folder)
-        yield
-    finally:
-        os.close(handle)
-        if held != folder:
-            with contextlib.suppress(OSError):  # another program has it already
-                held.unlink()
-
-
-def lock(handle: int, path: Path) -> None:
-    """Lock an open file or folder until it is closed.
+    Whoever holds a folder may write, replace and remove what is in it. Only those who also hold
+    it are kept away: readers are not, and neither are holders of folders above and below. The
+    same program cannot hold a folder twice.
 
     Args:
-        handle: The descriptor, on Windows of a file.
-        path: Named in the error.
+        folder: Made with those above it; `LOCK_FILE` lies in it while the block runs.
 
     Raises:
         BlockingIOError: Another program holds it.
+        OSError: It cannot be made or written.
     """
-    take, taken = (_flock, errno.EWOULDBLOCK) if _has_fcntl() else (_lock_byte, errno.EACCES)
+    with _held(folder / LOCK_FILE, folder):
+        yield
+
+
+@contextmanager
+def alone_with(file: Path) -> Iterator[None]:
+    """Hold a file, there or not yet, while the block runs.
+
+    Args:
+        file: NAME.lock lies beside it while the block runs; folders above it are made.
+
+    Raises:
+        BlockingIOError: Another program holds it.
+        OSError: Its folder cannot be made or written.
+    """
+    with _held(file.with_name(f"{file.name}.lock"), file):
+        yield
+
+
+@contextmanager
+def _held(lock_file: Path, what: Path) -> Iterator[None]:
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    # Removed here while it is held, so that who waits for this very file sees that it is gone;
+    # Windows removes no open file, but the library does so afterwards.
+    lock = FileLock(lock_file, preserve_lock_file=os.name != "nt")
     try:
-        take(handle)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise BlockingIOError(
+            errno.EAGAIN, f"another program is at work on {what}; wait until it has finished"
+        ) from error
     except OSError as error:
-        if error.errno == taken:
-            raise BlockingIOError(
-                errno.EAGAIN, f"another program is at work on {path}; wait until it has finished"
-            ) from error
         if error.errno not in _WITHOUT_LOCKS:
             raise
-
-
-def _has_fcntl() -> bool:
     try:
-        import_module("fcntl")
-    except ImportError:
-        return False
-    return True
-
-
-def _flock(handle: int) -> None:
-    fcntl = import_module("fcntl")
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _lock_byte(handle: int) -> None:
-    msvcrt = import_module("msvcrt")
-    before = os.lseek(handle, 0, os.SEEK_CUR)
-    os.lseek(handle, _FAR, os.SEEK_SET)
-    try:
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        yield
     finally:
-        os.lseek(handle, before, os.SEEK_SET)
+        with contextlib.suppress(OSError):
+            lock_file.unlink()
+        lock.release()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
-
+# What torch's errors say, which are all RuntimeErrors.
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_cpu")
 
 
@@ -16,11 +15,11 @@ class OutOfMemory(MemoryError):
 
 @contextmanager
 def explained(doing: str, advice: Callable[[], str]) -> Iterator[None]:
-    """Turns running out of memory into a message that says what to lower.
+    """Turn running out of memory into a message that says what to lower.
 
     Args:
         doing: What happens inside, "training" for example.
-        advice: Says what to lower; asked only if it happens.
+        advice: Says what to lower; called only if it happens.
 
     Raises:
         OutOfMemory: It was used up; one that was explained further inside passes as it is.
@@ -29,8 +28,14 @@ def explained(doing: str, advice: Callable[[], str]) -> Iterator[None]:
         yield
     except OutOfMemory:
         raise
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not known and not any(sign in str(error).lower() for sign in SIGNS):
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
             raise
         raise OutOfMemory(f"out of memory while {doing}: {advice()}") from error
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether an error says that memory is used up, of the computer or of an accelerator."""
+    if isinstance(error, RuntimeError):
+        return any(sign in str(error).lower() for sign in SIGNS)
+    return isinstance(error, MemoryError)

@@ -1,4 +1,4 @@
-"""How tensors are read from files of strangers: pickles too, but nothing in them is ever run."""
+"""Reads tensors from files of strangers: pickles too, but nothing in them is ever run."""
 
 from __future__ import annotations
 
