@@ -18,7 +18,8 @@ from diffinst.io.images import ImageReadError, read_image
 from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import Instances
 from diffinst.results.render.marks import INK
-from diffinst.results.render.overlay import PAPER, contact_sheet, overlay
+from diffinst.results.render.overlay import overlay
+from diffinst.results.render.sheet import PAPER, contact_sheet
 
 TILE_WIDTH = 400
 NAME_SIZE = 22  # pixels, on an image of twice the width of a tile

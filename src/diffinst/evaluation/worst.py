@@ -19,7 +19,7 @@ from diffinst.io.images import ImageReadError, read_image
 from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import CocoResult, Instances
 from diffinst.results.render.marks import Color, paint_masks
-from diffinst.results.render.overlay import contact_sheet
+from diffinst.results.render.sheet import contact_sheet
 
 USUAL_THRESHOLD = 0.3
 """Score from which on predictions count for a model that itself keeps all (threshold 0)."""

@@ -24,7 +24,8 @@ from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.images import ImageReadError
 from diffinst.models.network import DiffusionInstNetwork
-from diffinst.results.render.overlay import contact_sheet, overlay
+from diffinst.results.render.overlay import overlay
+from diffinst.results.render.sheet import contact_sheet
 from diffinst.training.criterion import Criterion, Match
 from diffinst.training.loader import TrainBatch
 from diffinst.training.optimizer import freeze, lr_factor, parameter_groups
