@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +13,13 @@ from PIL import Image
 from diffinst.ops.boxes import iou
 from diffinst.results.render.marks import (
     Color,
+    Drawable,
     check_image,
     draw_boxes,
+    draw_masks,
     instance_colors,
-    paint_masks,
 )
 from diffinst.results.render.sheet import check_grid, contact_sheet, to_width
-
-if TYPE_CHECKING:
-    from diffinst.results.instances import Instances
 
 UNCROWDED = 40  # more noise boxes than this are drawn fainter, so that the image shows through
 SAME_OBJECT_IOU = 0.3  # from here on a film strip gives a box the colour of the final object
@@ -39,7 +36,7 @@ class Frame:
     """
 
     title: str
-    instances: Instances
+    instances: Drawable
     boxes_only: bool = False
 
 
@@ -67,7 +64,7 @@ def film_strip(
     """
     check_grid(len(frames), columns, tile_width)
     last = frames[-1].instances.to("cpu")
-    last_colors = instance_colors(last)
+    last_colors = instance_colors(last.boxes, last.scores)
     tiles = []
     for frame in frames:
         check_image(image, frame.instances.image_size)
@@ -75,17 +72,17 @@ def film_strip(
         colors = _inherited_colors(instances, last, last_colors)
         tile = _tile(image, instances, colors, frame.boxes_only, tile_width)
         noun = "box" if frame.boxes_only else "instance"
-        ending = "" if len(instances) == 1 else "es" if noun == "box" else "s"
-        tiles.append((tile, f"{frame.title}\n{len(instances)} {noun}{ending}"))
+        ending = "" if len(instances.boxes) == 1 else "es" if noun == "box" else "s"
+        tiles.append((tile, f"{frame.title}\n{len(instances.boxes)} {noun}{ending}"))
     return contact_sheet(tiles, columns=columns, tile_width=tile_width)
 
 
 def _inherited_colors(
-    instances: Instances, last: Instances, last_colors: Sequence[Color]
+    instances: Drawable, last: Drawable, last_colors: Sequence[Color]
 ) -> list[Color]:
     """Own colours, except where a box overlaps an object of the last frame well."""
-    colors = instance_colors(instances)
-    if len(instances) == 0 or len(last) == 0:
+    colors = instance_colors(instances.boxes, instances.scores)
+    if len(instances.boxes) == 0 or len(last.boxes) == 0:
         return colors
     overlap, partner = iou(instances.boxes[:, None], last.boxes[None]).max(dim=1)
     for i, (shared, j) in enumerate(zip(overlap.tolist(), partner.tolist(), strict=True)):
@@ -96,7 +93,7 @@ def _inherited_colors(
 
 def _tile(
     image: NDArray[np.uint8],
-    instances: Instances,
+    instances: Drawable,
     colors: Sequence[Color],
     boxes_only: bool,
     tile_width: int,
@@ -106,8 +103,8 @@ def _tile(
     if boxes_only:
         canvas = Image.fromarray(image)
     else:
-        canvas = paint_masks(image, instances, colors, alpha=0.5, line=1.5 / zoom)
+        canvas = draw_masks(image, instances.mask_crops, colors, alpha=0.5, line=1.5 / zoom)
     tile = to_width(canvas, tile_width)
-    opacity = min(1.0, math.sqrt(UNCROWDED / max(1, len(instances)))) if boxes_only else 1.0
+    opacity = min(1.0, math.sqrt(UNCROWDED / max(1, len(instances.boxes)))) if boxes_only else 1.0
     draw_boxes(tile, (instances.boxes * zoom).tolist(), colors, width=1, opacity=opacity)
     return tile

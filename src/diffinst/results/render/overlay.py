@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from diffinst.results.render.marks import (
+    Drawable,
     check_image,
     draw_boxes,
     draw_labels,
+    draw_masks,
     instance_colors,
-    paint_masks,
 )
 
-if TYPE_CHECKING:
-    from diffinst.results.instances import Instances
-
-LINE_SHARE = 1 / 360  # line width per square root of the image's area: 1.5 pixels at 480 x 640
-FONT_SHARE = 1 / 45  # text size likewise: 12 pixels at 480 x 640
+LINE_FRACTION = 1 / 360  # line width per square root of the image's area: 1.5 pixels at 480 x 640
+FONT_FRACTION = 1 / 45  # text size likewise: 12 pixels at 480 x 640
 MIN_LINE, MAX_LINE, MIN_FONT = 1.0, 5.0, 11
 
 
 def overlay(
     image: NDArray[np.uint8],
-    instances: Instances,
+    instances: Drawable,
     *,
     show_boxes: bool = False,
     show_labels: bool = True,
@@ -64,12 +61,12 @@ def overlay(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; give an opacity from 0 (no fill) to 1 (opaque)")
     instances = instances.to("cpu")
-    colors = instance_colors(instances)
+    colors = instance_colors(instances.boxes, instances.scores)
     side = math.sqrt(image.shape[0] * image.shape[1])
-    line = min(max(MIN_LINE, side * LINE_SHARE), MAX_LINE)
-    canvas = paint_masks(image, instances, colors, alpha, line)
+    line = min(max(MIN_LINE, side * LINE_FRACTION), MAX_LINE)
+    canvas = draw_masks(image, instances.mask_crops, colors, alpha, line)
     if show_boxes:
         draw_boxes(canvas, instances.boxes.tolist(), colors, max(1, round(line)))
     if show_labels:
-        draw_labels(canvas, instances, colors, max(MIN_FONT, round(side * FONT_SHARE)))
+        draw_labels(canvas, instances, colors, max(MIN_FONT, round(side * FONT_FRACTION)))
     return canvas
