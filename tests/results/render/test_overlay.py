@@ -34,6 +34,27 @@ def test_pixels_change_inside_masks_and_nowhere_beyond_the_contour(
     assert not changed[~near].any()
 
 
+@pytest.mark.parametrize(("side", "line"), [(500, 1.7), (2000, 6.7), (4000, 13.3)])
+def test_contours_grow_with_the_image_and_stay_thin_on_small_objects(
+    side: int, line: float
+) -> None:
+    # Opacities summed across an edge are the width of the line there.
+    masks = CroppedMasks(
+        torch.tensor([[100, 100, 200, 200], [20, 20, 16, 16]]),
+        (torch.ones(200, 200, dtype=torch.bool), torch.ones(16, 16, dtype=torch.bool)),
+        (side, side),
+    )
+    found = Instances(
+        masks.tight_boxes(), torch.ones(2), torch.zeros(2).long(), masks, (side, side), ("cat",)
+    )
+    black = np.zeros((side, side, 3), dtype=np.uint8)
+    image = np.asarray(overlay(black, found, show_labels=False, alpha=0)) / 255.0
+    large, small = (image[row].max(axis=1) for row in (200, 28))
+    color = np.array(PALETTE[0]).max() / 255
+    assert abs(large[:200].sum() / color - line) < 0.7
+    assert abs(small[:28].sum() / color - min(line, 2.7)) < 0.7  # a sixth of 16 pixels
+
+
 def test_a_fill_is_the_mean_of_image_and_colour_at_half_opacity(
     scene: np.ndarray, rectangles: Callable[..., Instances]
 ) -> None:

@@ -36,6 +36,7 @@ PALETTE: tuple[Color, ...] = (
 )
 LABEL_HEIGHT_FRACTION = 0.4  # a label may cover this much of the height of its instance
 LABELLED_AREA_FRACTION = 0.5  # with less of the objects' area labelled, an image stays without
+MAX_LINE_FRACTION = 1 / 6  # an outline is no wider than this part of the side of its object
 INK: Color = (28, 32, 38)
 
 
@@ -124,26 +125,33 @@ def draw_masks(
         masks: the masks, on any device.
         colors: one for each mask.
         alpha: opacity of the fills, in [0, 1].
-        line: width of the outlines in pixels.
+        line: width of the outlines in pixels; those of small objects are thinner.
     """
-    canvas = image.copy()
+    areas = masks.area()
+    widths = (areas.sqrt() * MAX_LINE_FRACTION).clamp(1.0, line).tolist()
+    border = _blur(line)[1]  # outlines reach beyond masks, and those perhaps beyond the image
+    canvas = np.pad(image, ((border, border), (border, border), (0, 0)))
     placed = list(masks.placed())
-    for i in masks.area().argsort(descending=True, stable=True).tolist():
+    for i in areas.argsort(descending=True, stable=True).tolist():
         (y, x), mask = placed[i]
         if not mask.any():
             continue
+        h, w = mask.shape
         color = np.array(colors[i], dtype=np.float32)
-        inside = (slice(y, y + mask.shape[0]), slice(x, x + mask.shape[1]))
-        canvas[inside][mask] = np.rint((1 - alpha) * image[inside][mask] + alpha * color)
-        opacity = contour(mask, line)
-        margin = (opacity.shape[0] - mask.shape[0]) // 2
-        top, left = max(0, y - margin), max(0, x - margin)
-        near = (slice(top, y + mask.shape[0] + margin), slice(left, x + mask.shape[1] + margin))
-        under = canvas[near]
-        opacity = opacity[top - y + margin :, left - x + margin :]
-        opacity = opacity[: under.shape[0], : under.shape[1], None]
-        canvas[near] = np.rint((1 - opacity) * under + opacity * color)
-    return Image.fromarray(canvas)
+        inside = image[y : y + h, x : x + w][mask]
+        window = canvas[y + border :, x + border :][:h, :w]
+        window[mask] = np.rint((1 - alpha) * inside + alpha * color)
+        opacity = contour(mask, widths[i])[..., None]
+        margin = border - (opacity.shape[0] - h) // 2
+        window = canvas[y + margin :, x + margin :][: opacity.shape[0], : opacity.shape[1]]
+        window[:] = np.rint((1 - opacity) * window + opacity * color)
+    return Image.fromarray(canvas[border:-border, border:-border])
+
+
+def _blur(line: float) -> tuple[float, int]:
+    """Standard deviation and reach, in pixels, of the blur that makes a contour smooth."""
+    sigma = max(1.0, line / 2)
+    return sigma, math.ceil(3 * sigma)
 
 
 def contour(mask: NDArray[np.bool_], line: float) -> NDArray[np.float32]:
@@ -155,8 +163,7 @@ def contour(mask: NDArray[np.bool_], line: float) -> NDArray[np.float32]:
     Returns:
         (h + 2m, w + 2m), the mask's window with a margin of m pixels on each side.
     """
-    sigma = max(1.0, line / 2)
-    margin = math.ceil(3 * sigma)
+    sigma, margin = _blur(line)
     offsets = torch.arange(-margin, margin + 1, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()

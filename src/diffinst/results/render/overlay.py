@@ -17,9 +17,9 @@ from diffinst.results.render.marks import (
     instance_colors,
 )
 
-LINE_FRACTION = 1 / 360  # line width per square root of the image's area: 1.5 pixels at 480 x 640
+LINE_FRACTION = 1 / 300  # line width per square root of the image's area: 6 pixels at 1500 x 2000
 FONT_FRACTION = 1 / 45  # text size likewise: 12 pixels at 480 x 640
-MIN_LINE, MAX_LINE, MIN_FONT = 1.0, 5.0, 11
+MIN_LINE, MIN_FONT = 1.25, 11
 
 
 def overlay(
@@ -63,7 +63,7 @@ def overlay(
     instances = instances.to("cpu")
     colors = instance_colors(instances.boxes, instances.scores)
     side = math.sqrt(image.shape[0] * image.shape[1])
-    line = min(max(MIN_LINE, side * LINE_FRACTION), MAX_LINE)
+    line = max(MIN_LINE, side * LINE_FRACTION)
     canvas = draw_masks(image, instances.mask_crops, colors, alpha, line)
     if show_boxes:
         draw_boxes(canvas, instances.boxes.tolist(), colors, max(1, round(line)))
