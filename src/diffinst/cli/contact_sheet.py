@@ -75,7 +75,7 @@ def _tile(sample: Sample) -> Image.Image:
         image_size=size,
         class_names=("",),
     )
-    drawing = overlay(np.asarray(image), instances, show_boxes=True, show_labels=False, alpha=0.4)
+    drawing = overlay(np.asarray(image), instances, boxes=True, labels=False, alpha=0.4)
     _write_names(drawing, [drawn.name for drawn, _ in shown], boxes.tolist())
     return drawing
 

@@ -19,7 +19,7 @@ REACH = 2  # at this size lines are 1 pixel wide: half of it plus a pixel of smo
 
 
 def drawn(scene: np.ndarray, instances: Instances, **options: float) -> np.ndarray:
-    return np.asarray(overlay(scene, instances, show_labels=False, **options))
+    return np.asarray(overlay(scene, instances, labels=False, **options))
 
 
 def test_pixels_change_inside_masks_and_nowhere_beyond_the_contour(
@@ -48,7 +48,7 @@ def test_contours_grow_with_the_image_and_stay_thin_on_small_objects(
         masks.tight_boxes(), torch.ones(2), torch.zeros(2).long(), masks, (side, side), ("cat",)
     )
     black = np.zeros((side, side, 3), dtype=np.uint8)
-    image = np.asarray(overlay(black, found, show_labels=False, alpha=0)) / 255.0
+    image = np.asarray(overlay(black, found, labels=False, alpha=0)) / 255.0
     large, small = (image[row].max(axis=1) for row in (200, 28))
     color = np.array(PALETTE[0]).max() / 255
     assert abs(large[:200].sum() / color - line) < 0.7
@@ -77,7 +77,7 @@ def test_smaller_instances_lie_on_top_whatever_their_order(
 def test_without_instances_the_image_comes_back(
     scene: np.ndarray, rectangles: Callable[..., Instances]
 ) -> None:
-    same = overlay(scene, rectangles(), show_boxes=True)
+    same = overlay(scene, rectangles(), boxes=True)
     assert np.array_equal(np.asarray(same), scene)
 
 
@@ -91,7 +91,7 @@ def test_an_empty_mask_draws_nothing_but_its_box(
         ),
     )
     assert np.array_equal(drawn(scene, found), scene)
-    boxed = np.asarray(overlay(scene, found, show_boxes=True, show_labels=False))
+    boxed = np.asarray(overlay(scene, found, boxes=True, labels=False))
     # Corners at (10, 10) and (39, 29): the far edges lie outside the last pixel.
     edge = np.zeros(SIZE, dtype=bool)
     edge[10:30, 10:40] = True
@@ -104,9 +104,9 @@ def test_drawing_does_not_change_its_input_and_repeats_itself(
     scene: np.ndarray, rectangles: Callable[..., Instances]
 ) -> None:
     image, found = scene, rectangles((10, 10, 40, 30), (30, 20, 60, 50))
-    first = overlay(image, found, show_boxes=True)
+    first = overlay(image, found, boxes=True)
     assert np.array_equal(image, scene)
-    assert first == overlay(image, found, show_boxes=True)
+    assert first == overlay(image, found, boxes=True)
     assert first.size == (SIZE[1], SIZE[0])
 
 
@@ -117,6 +117,19 @@ def test_labels_are_written_on_large_instances_and_omitted_in_crowds(
     assert not np.array_equal(np.asarray(overlay(scene, large)), drawn(scene, large))
     crowd = rectangles(*((x, y, x + 8, y + 8) for x in range(5, 105, 12) for y in (5, 25, 45)))
     assert np.array_equal(np.asarray(overlay(scene, crowd)), drawn(scene, crowd))
+
+
+def test_labels_say_the_class_the_score_or_both(
+    scene: np.ndarray, rectangles: Callable[..., Instances]
+) -> None:
+    found = rectangles((10, 10, 110, 70))  # "cat 0.90"
+    plain = drawn(scene, found)
+    widths = {}
+    for labels in (True, "class", "score", False):
+        changed = np.asarray(overlay(scene, found, labels=labels)) != plain
+        widths[labels] = int(changed.any(axis=(0, 2)).sum())
+    assert 0 == widths[False] < widths["class"] < widths[True]
+    assert 0 < widths["score"] < widths[True]
 
 
 def test_one_labelled_object_among_many_small_ones_stays_without(
@@ -152,8 +165,10 @@ def test_another_image_is_refused(
         overlay(image, rectangles())
 
 
-def test_an_impossible_opacity_is_refused(
+def test_impossible_options_are_refused(
     scene: np.ndarray, rectangles: Callable[..., Instances]
 ) -> None:
     with pytest.raises(ValueError, match="alpha is 2"):
         overlay(scene, rectangles(), alpha=2)
+    with pytest.raises(ValueError, match="labels is 'name'; give True, False, \"class\""):
+        overlay(scene, rectangles(), labels="name")  # type: ignore[arg-type]

@@ -193,32 +193,34 @@ def draw_boxes(
 
 
 def draw_labels(
-    canvas: Image.Image, instances: Drawable, colors: Sequence[Color], font_size: int
+    canvas: Image.Image,
+    instances: Drawable,
+    texts: Sequence[str],
+    colors: Sequence[Color],
+    font_size: int,
 ) -> None:
-    """Writes class and score at the top of each instance, by the rule told in `overlay`."""
+    """Writes a text at the top of each instance on the CPU, by the rule told in `overlay`."""
     font = ImageFont.load_default(size=font_size)
     draw = ImageDraw.Draw(canvas)
-    tight, area = instances.mask_crops.tight_boxes(), instances.mask_crops.area()
-    outlines = torch.where(area[:, None] > 0, tight, instances.boxes).tolist()
+    outlines = instances.mask_crops.tight_boxes(empty=instances.boxes).tolist()
+    area = instances.mask_crops.area()
     pad = max(2, font_size // 5)
     height = font_size + 2 * pad
-    chips: dict[int, tuple[Box, str]] = {}
+    chips: dict[int, Box] = {}
     for i in instances.scores.argsort(descending=True, stable=True).tolist():
-        name = instances.class_names[int(instances.labels[i])]
-        text = f"{name} {float(instances.scores[i]):.2f}"
-        width = math.ceil(font.getlength(text)) + 2 * pad
+        width = math.ceil(font.getlength(texts[i])) + 2 * pad
         x0, y0, x1, y1 = outlines[i]
         left, top = round((x0 + x1 - width) / 2), round(y0)
         chip = (left, top, left + width, top + height)
         fits = width <= x1 - x0 and height <= LABEL_HEIGHT_FRACTION * (y1 - y0)
-        if fits and not any(_touch(chip, other) for other, _ in chips.values()):
-            chips[i] = (chip, text)
+        if fits and not any(_touch(chip, other) for other in chips.values()):
+            chips[i] = chip
     if area[list(chips)].sum() < LABELLED_AREA_FRACTION * area.sum():
         return
-    for i, (chip, text) in chips.items():
+    for i, chip in chips.items():
         draw.rounded_rectangle(chip, radius=pad, fill=colors[i])
         middle = ((chip[0] + chip[2]) / 2, (chip[1] + chip[3]) / 2)
-        draw.text(middle, text, fill=INK, font=font, anchor="mm")
+        draw.text(middle, texts[i], fill=INK, font=font, anchor="mm")
 
 
 def _touch(a: Box, b: Box) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +22,15 @@ LINE_FRACTION = 1 / 300  # line width per square root of the image's area: 6 pix
 FONT_FRACTION = 1 / 45  # text size likewise: 12 pixels at 480 x 640
 MIN_LINE, MIN_FONT = 1.25, 11
 
+LabelChoice: TypeAlias = bool | Literal["class", "score"]
+
 
 def overlay(
     image: NDArray[np.uint8],
     instances: Drawable,
     *,
-    show_boxes: bool = False,
-    show_labels: bool = True,
+    boxes: bool = False,
+    labels: LabelChoice = True,
     alpha: float = 0.5,
 ) -> Image.Image:
     """Draws instances over their image: translucent fills, crisp contours, labels where they fit.
@@ -40,16 +43,16 @@ def overlay(
     Args:
         image: uint8 (H, W, 3), RGB.
         instances: the result for this image.
-        show_boxes: draw the boxes too.
-        show_labels: write class and score.
+        boxes: draw the boxes too.
+        labels: True writes class and score, "class" or "score" one of them, False none.
         alpha: opacity of the fills, in [0, 1].
 
     Returns:
         An RGB image of the same size; without instances, the image itself.
 
     Raises:
-        ValueError: the image is not uint8 RGB or not of the size of the result, or alpha lies
-            outside [0, 1].
+        ValueError: the image is not uint8 RGB or not of the size of the result, alpha lies
+            outside [0, 1], or `labels` is something else.
 
     Example:
         >>> from diffinst.results.instances import Instances
@@ -60,13 +63,19 @@ def overlay(
     check_image(image, instances.image_size)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; give an opacity from 0 (no fill) to 1 (opaque)")
+    if labels not in (True, False, "class", "score"):
+        raise ValueError(f'labels is {labels!r}; give True, False, "class" or "score"')
     instances = instances.to("cpu")
     colors = instance_colors(instances.boxes, instances.scores)
     side = math.sqrt(image.shape[0] * image.shape[1])
     line = max(MIN_LINE, side * LINE_FRACTION)
     canvas = draw_masks(image, instances.mask_crops, colors, alpha, line)
-    if show_boxes:
+    if boxes:
         draw_boxes(canvas, instances.boxes.tolist(), colors, max(1, round(line)))
-    if show_labels:
-        draw_labels(canvas, instances, colors, max(MIN_FONT, round(side * FONT_FRACTION)))
+    if labels:
+        names = [instances.class_names[label] for label in instances.labels.tolist()]
+        scores = [f"{score:.2f}" for score in instances.scores.tolist()]
+        both = [f"{name} {score}" for name, score in zip(names, scores, strict=True)]
+        texts = names if labels == "class" else scores if labels == "score" else both
+        draw_labels(canvas, instances, texts, colors, max(MIN_FONT, round(side * FONT_FRACTION)))
     return canvas
