@@ -46,7 +46,7 @@ def cropped_masks(draw: st.DrawFn) -> CroppedMasks:
     )
 
 
-def test_dense_paints_each_patch_at_its_window() -> None:
+def test_dense_has_each_patch_at_its_window() -> None:
     dense = hand_worked().dense()
     assert dense.shape == (3, 5, 5)
     assert dense.dtype == torch.bool
