@@ -1,4 +1,4 @@
-"""Do cropped masks say the same as the full-size masks they stand for?"""
+"""Cropped masks say the same as the full-size masks they stand for."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def cropped_masks(draw: st.DrawFn) -> CroppedMasks:
     )
 
 
-def test_dense_paints_each_patch_at_its_window() -> None:
+def test_dense_has_each_patch_at_its_window() -> None:
     dense = hand_worked().dense()
     assert dense.shape == (3, 5, 5)
     assert dense.dtype == torch.bool
@@ -65,6 +65,13 @@ def test_tight_boxes_end_at_the_far_edge_of_the_last_pixel() -> None:
     boxes = hand_worked().tight_boxes()
     assert boxes.dtype == torch.float32
     assert boxes.tolist() == [[2, 1, 4, 3], [0, 0, 0, 0], [4, 4, 5, 5]]
+
+
+def test_tight_boxes_of_empty_masks_may_be_given() -> None:
+    given = torch.tensor([[9.0, 9, 9, 9], [1, 2, 3, 4.5], [9, 9, 9, 9]])
+    boxes = hand_worked().tight_boxes(empty=given)
+    assert boxes.tolist() == [[2, 1, 4, 3], [1, 2, 3, 4.5], [4, 4, 5, 5]]
+    assert given[0].tolist() == [9, 9, 9, 9]
 
 
 def test_rle_of_the_hand_worked_masks() -> None:

@@ -1,10 +1,11 @@
-"""Does a result keep its fields together, and do its exports say the same?"""
+"""A result keeps its fields together; what it converts to, shows and saves says the same."""
 
 from __future__ import annotations
 
-import builtins
+import io
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pycocotools import mask as coco_mask
 
 from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import Instances
+from diffinst.results.render.marks import INK, PALETTE, instance_colors
 
 
 def scene() -> Instances:
@@ -38,7 +40,20 @@ def grey_image() -> np.ndarray:
     return np.full((4, 6, 3), 100, dtype=np.uint8)
 
 
-def test_masks_are_painted_full_size() -> None:
+def dot(score: float = 0.9) -> Instances:
+    """One pixel, all of its image."""
+    masks = CroppedMasks.from_dense(torch.ones(1, 1, 1, dtype=torch.bool))
+    return Instances(
+        masks.tight_boxes(), torch.tensor([score]), torch.tensor([0]), masks, (1, 1), ("cat",)
+    )
+
+
+def write(image: np.ndarray, path: Path) -> Path:
+    Image.fromarray(image).save(path)
+    return path
+
+
+def test_masks_are_built_full_size() -> None:
     masks = scene().masks
     assert masks.shape == (3, 4, 6)
     assert masks.sum(dim=(1, 2)).tolist() == [4, 6, 1]
@@ -57,7 +72,7 @@ def test_masks_are_painted_full_size() -> None:
     ],
 )
 def test_picking_picks_every_field(index: object, scores: list[float]) -> None:
-    found = replace(scene(), image=grey_image())
+    found = replace(scene(), image=grey_image(), path=Path("a.png"))
     picked = found[index]  # type: ignore[index]
     rows = [found.scores.tolist().index(score) for score in scores]
     assert picked.scores.tolist() == scores
@@ -65,6 +80,7 @@ def test_picking_picks_every_field(index: object, scores: list[float]) -> None:
     assert torch.equal(picked.labels, found.labels[rows])
     assert torch.equal(picked.masks, found.masks[rows])
     assert picked.image is found.image
+    assert picked.path is found.path
 
 
 def test_iterating_gives_results_of_length_one() -> None:
@@ -85,6 +101,7 @@ def test_cat_undoes_splitting() -> None:
     assert Instances.cat(list(found)) == found
     remembering = replace(found, image=grey_image())
     assert Instances.cat([found, remembering]).image is remembering.image
+    assert Instances.cat([found, replace(found, path=Path("a.png"))]).path == Path("a.png")
 
 
 def test_cat_refuses_nothing_and_other_images() -> None:
@@ -94,9 +111,9 @@ def test_cat_refuses_nothing_and_other_images() -> None:
         Instances.cat([scene(), Instances.empty((4, 7), ("cat", "dog"))])
 
 
-def test_equality_ignores_the_remembered_image_and_sees_all_else() -> None:
+def test_equality_ignores_image_and_path_and_sees_all_else() -> None:
     found = scene()
-    assert found == replace(found, image=grey_image())
+    assert found == replace(found, image=grey_image(), path=Path("a.png"))
     assert found != replace(found, scores=found.scores + 0.1)
     assert found != replace(found, boxes=found.boxes + 0.1)
     assert found != replace(found, labels=torch.tensor([1, 1, 1]))
@@ -116,7 +133,12 @@ def test_nothing_found_passes_through_everything(tmp_path: Path) -> None:
     assert none == none[:] == none.above(0.5) == Instances.cat([none, none]).to("cpu")
     assert list(none) == none.to_coco(7) == []
     assert repr(none) == "Instances(0 on 4x6)"
+    assert none.tight() == none
     assert len(none.to_supervision()) == 0
+    assert list(none.to_pandas().columns) == COLUMNS
+    assert not none.to_label_map().any()
+    assert np.array_equal(none.plot(grey_image()), grey_image())
+    assert shown(none).size == (6, 4)
     none.save(tmp_path / "none.png", grey_image())
     none.save_masks(tmp_path / "masks.png")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "none.png")), grey_image())
@@ -166,34 +188,72 @@ def test_coco_results_take_the_annotation_files_category_ids() -> None:
         scene().to_coco(1, category_ids=[1, 2, 3])
 
 
-def test_supervision_gets_every_field() -> None:
-    pytest.importorskip("supervision")
-    found = scene()
+@pytest.mark.parametrize("version", ["compact", "no run lengths", "no compact masks"])
+def test_supervision_gets_every_field(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    supervision = pytest.importorskip("supervision", "0.30")
+    if version == "no run lengths":
+        monkeypatch.delattr(supervision.CompactMask, "from_coco_rle")
+    if version == "no compact masks":
+        monkeypatch.delattr(supervision, "CompactMask")
+    # The first box does not enclose its mask, the second mask is empty.
+    found = replace(scene(), boxes=torch.tensor([[1.0, 1, 2, 2], [2, 0, 5, 2], [4.5, 2.5, 6, 4]]))
+    dense = found.masks
+    dense[1] = False
+    found = replace(found, mask_crops=CroppedMasks.from_dense(dense))
     detections = found.to_supervision()
+    assert isinstance(detections.mask, np.ndarray) == (version != "compact")
     assert np.array_equal(detections.xyxy, found.boxes.numpy())
-    assert np.array_equal(np.asarray(detections.mask), found.masks.numpy())
+    assert np.array_equal(np.asarray(detections.mask), dense.numpy())
+    assert detections.area.tolist() == [4, 0, 1]
     assert np.array_equal(detections.confidence, found.scores.numpy())
     assert detections.class_id.tolist() == [0, 1, 1]
     assert detections.data["class_name"].tolist() == ["cat", "dog", "dog"]
 
 
-def test_without_supervision_the_error_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    real_import = builtins.__import__
+def test_supervision_gets_full_size_masks_of_images_beyond_its_limit() -> None:
+    pytest.importorskip("supervision")
+    long = CroppedMasks(
+        torch.tensor([[0, 39_999, 1, 1]]), (torch.ones(1, 1, dtype=torch.bool),), (1, 40_000)
+    )
+    found = replace(dot(), mask_crops=long, image_size=(1, 40_000))
+    assert np.asarray(found.to_supervision().mask).nonzero() == (0, 0, 39_999)
 
-    def refuse(
-        name: str,
-        globals_: object = None,
-        locals_: object = None,
-        fromlist: Sequence[str] = (),
-        level: int = 0,
-    ) -> object:
-        if name == "supervision":
-            raise ImportError(name)
-        return real_import(name, globals_, locals_, fromlist, level)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ImportError, match=r"pip install diffinst\[supervision\]"):
-        scene().to_supervision()
+COLUMNS = ["label", "class_name", "score", "x0", "y0", "x1", "y1", "area"]
+
+
+def test_pandas_gets_a_row_per_instance() -> None:
+    pytest.importorskip("pandas")
+    found = scene()
+    frame = found.to_pandas()
+    assert list(frame.columns) == COLUMNS
+    assert frame.to_numpy().tolist() == [
+        [0, "cat", 0.5, 1, 1, 3, 3, 4],
+        [1, "dog", 0.75, 2, 0, 5, 2, 6],
+        [1, "dog", 0.25, 4.5, 2.5, 6, 4, 1],
+    ]
+    assert found[frame.area > 3] == found[:2]
+    assert found[frame.sort_values("score").index] == found[[2, 0, 1]]
+
+
+@pytest.mark.parametrize("package", ["supervision", "pandas"])
+def test_without_a_package_the_error_names_the_command(
+    monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"pip install diffinst\[{package}\]"):
+        getattr(scene(), f"to_{package}")()
+
+
+def test_tight_boxes_enclose_the_masks_and_empty_masks_keep_theirs() -> None:
+    dense = scene().masks
+    dense[2] = False
+    found = replace(scene(), mask_crops=CroppedMasks.from_dense(dense))
+    shifted = replace(found, boxes=found.boxes + 1)
+    tight = shifted.tight()
+    assert tight.boxes.tolist() == [[1, 1, 3, 3], [2, 0, 5, 2], [5.5, 3.5, 7, 5]]
+    assert shifted.boxes.tolist() == (found.boxes + 1).tolist()
+    assert replace(tight, boxes=found.boxes) == found
 
 
 def test_save_draws_over_the_remembered_or_the_given_image(tmp_path: Path) -> None:
@@ -203,6 +263,66 @@ def test_save_draws_over_the_remembered_or_the_given_image(tmp_path: Path) -> No
     assert np.array_equal(saved, np.asarray(Image.open(tmp_path / "given.png")))
     assert saved.shape == (4, 6, 3)
     assert not np.array_equal(saved, grey_image())
+
+
+def test_save_writes_what_plot_draws(tmp_path: Path) -> None:
+    found = replace(scene(), image=grey_image())
+    found.save(tmp_path / "a.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(found.plot()))
+    plain, boxed = found.plot(labels=False), found.plot(labels=False, boxes=True)
+    assert plain != boxed
+    assert found.plot(labels=False, alpha=1) != plain
+    with pytest.raises(ValueError, match="alpha is -1"):
+        found.plot(alpha=-1)
+
+
+def test_the_image_given_comes_before_the_remembered_one_and_that_before_the_file(
+    tmp_path: Path,
+) -> None:
+    none = Instances.empty((4, 6), ("cat",))
+    given, remembered, file = (np.full((4, 6, 3), v, np.uint8) for v in (10, 20, 30))
+    found = replace(none, image=remembered, path=write(file, tmp_path / "file.png"))
+    assert np.array_equal(found.plot(given), given)
+    assert np.array_equal(found.plot(write(given, tmp_path / "given.png")), given)
+    assert np.array_equal(found.plot(), remembered)
+    assert np.array_equal(replace(found, image=None).plot(), file)
+
+
+def test_a_file_that_is_gone_or_of_another_size_is_told(tmp_path: Path) -> None:
+    path = write(grey_image(), tmp_path / "a.png")
+    found = replace(scene(), path=path)
+    found.save(tmp_path / "out.png")
+    write(np.zeros((6, 4, 3), np.uint8), path)
+    with pytest.raises(ValueError, match=r"a\.png: is 6x4 .*belongs to 4x6; predict again"):
+        found.plot()
+    path.unlink()
+    with pytest.raises(ValueError, match=r"a\.png: there is no such file.*plot\(image=image\)"):
+        found.save(tmp_path / "out.png")
+    with pytest.raises(ValueError, match=r"neither its image nor a file; give the image"):
+        scene().plot()
+
+
+def shown(found: Instances) -> Image.Image:
+    """What a notebook shows."""
+    return Image.open(io.BytesIO(found._repr_png_()))
+
+
+def test_a_notebook_shows_the_drawing_at_a_moderate_size() -> None:
+    found = replace(scene(), image=grey_image())
+    assert np.array_equal(np.asarray(shown(found)), np.asarray(found.plot()))
+    wide = Instances.empty((500, 3000), ("cat",))
+    assert shown(replace(wide, image=np.zeros((500, 3000, 3), np.uint8))).size == (1000, 167)
+
+
+def test_a_notebook_shows_colours_on_plain_ground_without_an_image(tmp_path: Path) -> None:
+    for found in (scene(), replace(scene(), path=tmp_path / "gone.png")):
+        pixels = np.asarray(shown(found))
+        assert pixels.shape == (4, 6, 3)
+        colors = instance_colors(found.boxes, found.scores)
+        assert tuple(pixels[2, 1]) == colors[0]
+        assert tuple(pixels[0, 4]) == colors[1]
+    assert tuple(np.asarray(shown(dot()))[0, 0]) == PALETTE[0]
+    assert tuple(np.asarray(shown(Instances.empty((1, 1), ("cat",))))[0, 0]) == INK
 
 
 @pytest.mark.parametrize(
@@ -227,15 +347,42 @@ def test_save_says_what_is_missing(tmp_path: Path) -> None:
 
 def test_label_map_numbers_instances_by_score(tmp_path: Path) -> None:
     # Scores 0.5, 0.75, 0.25 are ranks 2, 1, 3; rank 1 keeps the shared pixel (1, 2).
-    scene().save_masks(tmp_path / "masks.png")
-    image = Image.open(tmp_path / "masks.png")
-    assert image.mode == "I;16"
-    assert np.asarray(image).tolist() == [
+    label_map = scene().to_label_map()
+    assert label_map.dtype == np.uint16
+    assert label_map.tolist() == [
         [0, 0, 1, 1, 1, 0],
         [0, 2, 1, 1, 1, 0],
         [0, 2, 2, 0, 0, 0],
         [0, 0, 0, 0, 0, 3],
     ]
+    assert dot().to_label_map().tolist() == [[1]]
+    scene().save_masks(tmp_path / "masks.png")
+    image = Image.open(tmp_path / "masks.png")
+    assert image.mode == "I;16"
+    assert np.array_equal(np.asarray(image), label_map)
+
+
+@pytest.mark.parametrize(("n", "dtype"), [(65_535, np.uint16), (65_536, np.uint32)])
+def test_label_map_counts_more_instances_than_16_bits(
+    tmp_path: Path, n: int, dtype: type[np.unsignedinteger]
+) -> None:
+    # A pixel each on an image 256 wide; the scores fall, so that pixel i shows rank i + 1.
+    place = torch.arange(n)
+    windows = torch.stack([place // 256, place % 256, *torch.ones(2, n).long()], dim=1)
+    masks = CroppedMasks(windows, (torch.ones(1, 1, dtype=torch.bool),) * n, (256, 256))
+    scores = torch.linspace(1, 0, n, dtype=torch.float64).float()
+    found = Instances(
+        torch.zeros(n, 4), scores, torch.zeros(n).long(), masks, (256, 256), ("star",)
+    )
+    label_map = found.to_label_map()
+    assert label_map.dtype == dtype
+    assert np.array_equal(label_map.reshape(-1)[:n], np.arange(1, n + 1))
+    if dtype == np.uint16:
+        found.save_masks(tmp_path / "masks.png")
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "masks.png")), label_map)
+    else:
+        with pytest.raises(ValueError, match="count 65535 instances, here are 65536"):
+            found.save_masks(tmp_path / "masks.png")
 
 
 @pytest.mark.gpu
@@ -247,5 +394,8 @@ def test_a_result_on_another_device_is_the_same_result(tmp_path: Path) -> None:
     assert found.above(0.5) == scene().above(0.5)
     assert found.to_coco(1) == scene().to_coco(1)
     assert len(found.to_supervision()) == 3
+    assert found.tight() == scene().tight()
+    assert np.array_equal(found.to_label_map(), scene().to_label_map())
+    assert found.to_pandas().equals(scene().to_pandas())
     found.save(tmp_path / "a.png", grey_image())
     found.save_masks(tmp_path / "b.png")

@@ -16,6 +16,8 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
+from diffinst.io.out_of_memory import ran_out
+
 Tensors: TypeAlias = tuple[Tensor, ...]
 Function: TypeAlias = Callable[..., Tensors]
 Record: TypeAlias = Callable[[Function, Tensors], Callable[[], Tensors]]
@@ -108,16 +110,11 @@ class Recorded:
                 return self.tapes.run(name, work, inputs)
             except Exception as error:  # of the driver, a compiler or a library, of many kinds
                 self.tapes.clear()
-                if not _is_of_memory(error):  # there is no use in another try
+                if not ran_out(error):  # there is no use in another try
                     first = [*str(error).strip().splitlines(), "no reason given"][0]
                     warnings.warn(f"predictions are not recorded: {first}", stacklevel=2)
                     self.tapes = None
         return work(*inputs)
-
-
-def _is_of_memory(error: Exception) -> bool:
-    """Libraries have errors of their own for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()
 
 
 class GpuRecorder:

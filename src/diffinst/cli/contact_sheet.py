@@ -18,7 +18,8 @@ from diffinst.io.images import ImageReadError, read_image
 from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import Instances
 from diffinst.results.render.marks import INK
-from diffinst.results.render.overlay import PAPER, contact_sheet, overlay
+from diffinst.results.render.overlay import overlay
+from diffinst.results.render.sheet import PAPER, contact_sheet
 
 TILE_WIDTH = 400
 NAME_SIZE = 22  # pixels, on an image of twice the width of a tile
@@ -74,9 +75,9 @@ def _tile(sample: Sample) -> Image.Image:
         image_size=size,
         class_names=("",),
     )
-    drawing = overlay(np.asarray(image), instances, show_boxes=True, show_labels=False, alpha=0.4)
-    _write_names(drawing, [drawn.name for drawn, _ in shown], boxes.tolist())
-    return drawing
+    canvas = overlay(np.asarray(image), instances, boxes=True, labels=False, alpha=0.4)
+    _write_names(canvas, [drawn.name for drawn, _ in shown], boxes.tolist())
+    return canvas
 
 
 def _box(drawn: Drawn) -> Box | None:
@@ -102,12 +103,12 @@ def _window(
     return (top, left, height, width), patch
 
 
-def _write_names(drawing: Image.Image, names: list[str], boxes: list[list[float]]) -> None:
+def _write_names(canvas: Image.Image, names: list[str], boxes: list[list[float]]) -> None:
     """Class names at the boxes that have room for them; none where all are of one class."""
     if len(set(names)) < 2:
         return
     font = ImageFont.load_default(size=NAME_SIZE)
-    draw = ImageDraw.Draw(drawing)
+    draw = ImageDraw.Draw(canvas)
     for name, (x0, y0, x1, y1) in zip(names, boxes, strict=True):
         length = font.getlength(name)
         if length < x1 - x0 and y1 - y0 > 2 * NAME_SIZE:

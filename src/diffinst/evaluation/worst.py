@@ -17,9 +17,9 @@ from diffinst.evaluation.matching import Match, match
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.images import ImageReadError, read_image
 from diffinst.results.crops import CroppedMasks
-from diffinst.results.instances import CocoResult, Instances
-from diffinst.results.render.marks import Color, paint_masks
-from diffinst.results.render.overlay import contact_sheet
+from diffinst.results.instances import CocoResult
+from diffinst.results.render.marks import Color, draw_masks
+from diffinst.results.render.sheet import contact_sheet
 
 USUAL_THRESHOLD = 0.3
 """Score from which on predictions count for a model that itself keeps all (threshold 0)."""
@@ -146,9 +146,9 @@ def draw(record: ImageRecord, results: Sequence[CocoResult], split: Split) -> Im
     line = max(1.0, 1.5 * record.width / tile)
     found = _pick(RIGHT, matched.hit[_IOU_50], FALSE, matched.false[_IOU_50])
     truth = _pick(RIGHT, matched.found[_IOU_50], MISSED, matched.missed[_IOU_50])
-    predicted = paint_masks(image, _instances([_rle(r) for r in results], record), found, 0.4, line)
-    annotated = paint_masks(
-        image, _instances([a.segmentation for a in record.annotations], record), truth, 0.4, line
+    predicted = draw_masks(image, _masks([_rle(r) for r in results], record), found, 0.4, line)
+    annotated = draw_masks(
+        image, _masks([a.segmentation for a in record.annotations], record), truth, 0.4, line
     )
     wrong = f"{score.false_positives} false positive{'s' if score.false_positives != 1 else ''}"
     objects = f"{score.objects} object{'s' if score.objects != 1 else ''}"
@@ -188,16 +188,11 @@ def _pick(
     return [first if a else second if b else IGNORED for a, b in pairs]
 
 
-def _instances(segmentations: Sequence[Segmentation], record: ImageRecord) -> Instances:
-    """Masks as the drawing functions take them, one full-size mask in memory at a time."""
+def _masks(segmentations: Sequence[Segmentation], record: ImageRecord) -> CroppedMasks:
+    """Masks as they are drawn, one full-size mask in memory at a time."""
     size = (record.height, record.width)
-    empty = Instances.empty(size, ("object",))
-    crops = [
-        CroppedMasks.from_dense(torch.from_numpy(rasterize(segmentation, *size))[None])
-        for segmentation in segmentations
-    ]
-    if not crops:
-        return empty
-    masks, n = CroppedMasks.cat(crops), len(crops)
-    labels = torch.zeros(n, dtype=torch.int64)
-    return Instances(masks.tight_boxes(), torch.ones(n), labels, masks, size, ("object",))
+    crops = [CroppedMasks.from_dense(torch.zeros(0, *size, dtype=torch.bool))]
+    for segmentation in segmentations:
+        mask = torch.from_numpy(rasterize(segmentation, *size))
+        crops.append(CroppedMasks.from_dense(mask[None]))
+    return CroppedMasks.cat(crops)

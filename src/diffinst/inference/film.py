@@ -11,7 +11,7 @@ from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.trace import TracePoint
 from diffinst.io.atomic import atomic_path
 from diffinst.io.images import ImageSource
-from diffinst.results.render.overlay import Frame, film_strip
+from diffinst.results.render.film import Frame, film_strip
 
 
 def strip_frames(

@@ -102,4 +102,4 @@ class EncodedImage:
             yield points, self._shown(found)
 
     def _shown(self, found: Instances) -> Instances:
-        return replace(found, image=self.image)
+        return replace(found, image=self.image, path=self.path)

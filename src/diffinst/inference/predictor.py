@@ -307,10 +307,9 @@ class DiffusionInst:
         self, sources: Iterable[Source], options: Options, keep_images: bool
     ) -> Iterator[tuple[Source, Instances | ImageReadError]]:
         for source, pixels, found in predict_each(self._runner(), sources, options):
-            if isinstance(found, Instances) and keep_images:
-                yield source, replace(found, image=pixels)
-            else:
-                yield source, found
+            if isinstance(found, Instances):
+                found = replace(found, image=pixels if keep_images else None, path=_path(source))
+            yield source, found
 
     def stream(
         self,
@@ -359,7 +358,8 @@ def _recorded(device: torch.device) -> Launch:
 
 
 def _path(source: ImageSource) -> Path | None:
-    return Path(source) if isinstance(source, str | Path) else None
+    """Absolute, so that a later change of folder does not matter."""
+    return Path(source).absolute() if isinstance(source, str | Path) else None
 
 
 def _files(source: object) -> list[Path] | None:

@@ -1,4 +1,4 @@
-"""How are the masks of n instances kept without ever holding n full-size images?
+"""The masks of n instances, kept without ever holding n full-size images.
 
 Each mask lives inside a window of the image as a small boolean patch; everything outside its
 window is background. An image of 1000 instances costs as much memory as their boxes cover.
@@ -211,7 +211,7 @@ class CroppedMasks:
             yield (y0, x0), patch.numpy()
 
     def dense(self) -> Tensor:
-        """Paints the masks full size: bool (n, H, W). This is the array the class avoids."""
+        """Builds the masks full size: bool (n, H, W). This is the array the class avoids."""
         masks = torch.zeros(
             (len(self), *self.image_size), dtype=torch.bool, device=self.windows.device
         )
@@ -226,22 +226,23 @@ class CroppedMasks:
         counts = [patch.count_nonzero() for patch in self.patches]
         return torch.stack(counts) if counts else self.windows.new_zeros(0)
 
-    def tight_boxes(self) -> Tensor:
+    def tight_boxes(self, empty: Tensor | None = None) -> Tensor:
         """Finds the smallest box around each mask.
+
+        Args:
+            empty: float32 (n, 4), the boxes of masks without pixels; by default (0, 0, 0, 0).
 
         Returns:
             float32 (n, 4) xyxy in image pixels; the lower right corner is the far edge of the
-            last pixel, so one pixel has a box of area 1. An empty mask has the box (0, 0, 0, 0).
+            last pixel, so one pixel has a box of area 1.
         """
-        boxes = []
-        for (y0, x0), patch in self.placed():
+        boxes = torch.zeros(len(self), 4) if empty is None else empty.to("cpu", copy=True)
+        for box, ((y0, x0), patch) in zip(boxes, self.placed(), strict=True):
             rows, columns = np.flatnonzero(patch.any(axis=1)), np.flatnonzero(patch.any(axis=0))
-            if rows.size == 0:
-                boxes.append((0, 0, 0, 0))
-                continue
-            boxes.append((x0 + columns[0], y0 + rows[0], x0 + columns[-1] + 1, y0 + rows[-1] + 1))
-        array = np.array(boxes, dtype=np.float32).reshape(-1, 4)
-        return torch.from_numpy(array).to(self.windows.device)
+            if rows.size:
+                ends = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+                box[:] = torch.tensor(ends) + torch.tensor([x0, y0, x0, y0])
+        return boxes.to(self.windows.device)
 
     def to_rle(self) -> list[CompressedRLE]:
         """Encodes each mask as COCO's compressed RLE, straight from its patch.

@@ -1,7 +1,8 @@
-"""What does a prediction hold, and what can be done with it?"""
+"""What a prediction holds, and what can be done with it: pick, convert, show, save."""
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,15 +16,18 @@ from PIL import Image
 from torch import Tensor
 
 from diffinst.io.atomic import atomic_path
+from diffinst.io.images import ImageReadError, ImageSource, read_image
 from diffinst.results.crops import CompressedRLE, CroppedMasks, Index, resolve_index
-from diffinst.results.render.marks import check_image
-from diffinst.results.render.overlay import overlay
+from diffinst.results.render.marks import INK, check_image
+from diffinst.results.render.overlay import LabelChoice, overlay
 
 if TYPE_CHECKING:
+    import pandas
     import supervision
 
 IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 JPEG_QUALITY = 95  # contours are thin and coloured: lower qualities smear them
+NOTEBOOK_SIDE = 1000  # pixels: larger drawings are scaled down in notebooks
 
 
 class CocoResult(TypedDict):
@@ -40,16 +44,20 @@ class CocoResult(TypedDict):
 class Instances:
     """The n instances found on one image.
 
-    Two results are equal when all fields but `image` hold the same values, wherever they lie.
+    Two results are equal when all fields but `image` and `path` hold the same values, wherever
+    they lie. As the last value of a notebook's cell, a result shows itself.
 
     Attributes:
-        boxes: float32 (n, 4) xyxy, pixels of the original image.
+        boxes: float32 (n, 4) xyxy, pixels of the original image. They are predicted apart from
+            the masks, so need not enclose them; `tight` gives boxes that do.
         scores: float32 (n,), in [0, 1].
         labels: int64 (n,), 0-based positions in `class_names`.
-        mask_crops: the n masks, each inside its window; `masks` paints them full size.
+        mask_crops: the n masks, each inside its window; `masks` builds them full size.
         image_size: (height, width) of the original image.
         class_names: the names of all classes the model knows.
-        image: uint8 (height, width, 3) RGB, the image if it is remembered, for `save`.
+        image: uint8 (height, width, 3) RGB, the image if it is remembered, for `plot` and `save`.
+        path: the file that the image was read from, if any; `plot` and `save` read it again
+            where the image is not remembered.
 
     Raises:
         ValueError: the fields do not fit together.
@@ -77,7 +85,8 @@ class Instances:
     mask_crops: CroppedMasks
     image_size: tuple[int, int]
     class_names: tuple[str, ...]
-    image: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+    image: NDArray[np.uint8] | None = field(default=None, repr=False)
+    path: Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         n = len(self.mask_crops)
@@ -125,7 +134,6 @@ class Instances:
                 f"{sorted({part.image_size for part in parts})}; give at least one, all of the "
                 "same image and with the same class names"
             )
-        images = [part.image for part in parts if part.image is not None]
         return cls(
             boxes=torch.cat([part.boxes for part in parts]),
             scores=torch.cat([part.scores for part in parts]),
@@ -133,12 +141,13 @@ class Instances:
             mask_crops=CroppedMasks.cat([part.mask_crops for part in parts]),
             image_size=parts[0].image_size,
             class_names=parts[0].class_names,
-            image=images[0] if images else None,
+            image=next((part.image for part in parts if part.image is not None), None),
+            path=next((part.path for part in parts if part.path is not None), None),
         )
 
     @property
     def masks(self) -> Tensor:
-        """Full-size masks, bool (n, H, W), painted anew at each access."""
+        """Full-size masks, bool (n, H, W), built anew at each access."""
         return self.mask_crops.dense()
 
     def __len__(self) -> int:
@@ -184,6 +193,13 @@ class Instances:
         """Keeps the instances with a score of at least `threshold`."""
         return self[self.scores >= threshold]
 
+    def tight(self) -> Instances:
+        """The same instances with the smallest boxes around their masks.
+
+        An instance whose mask is empty keeps its box.
+        """
+        return replace(self, boxes=self.mask_crops.tight_boxes(empty=self.boxes))
+
     def to_coco(
         self, image_id: int = 1, category_ids: Sequence[int] | None = None
     ) -> list[CocoResult]:
@@ -224,54 +240,122 @@ class Instances:
     def to_supervision(self) -> supervision.Detections:
         """Converts to `supervision.Detections`, class names under `data["class_name"]`.
 
+        Masks become a `supervision.CompactMask` where the installed version can make one from run
+        lengths (0.30 and later, sides up to 32,768 pixels), else full size, bool (n, H, W).
+
         Raises:
             ImportError: supervision is not installed.
         """
         try:
             import supervision
         except ImportError as error:
-            raise ImportError(
-                "to_supervision needs the package supervision; "
-                "run `pip install diffinst[supervision]`"
-            ) from error
-        labels = self.labels.cpu().numpy()
+            raise _not_installed("to_supervision", "supervision") from error
+        masks: NDArray[np.bool_] | supervision.CompactMask
+        inclusive = self.mask_crops.tight_boxes().cpu().numpy() - (0, 0, 1, 1)
+        try:
+            masks = supervision.CompactMask.from_coco_rle(
+                self.mask_crops.to_rle(), inclusive, self.image_size
+            )
+        except (AttributeError, ValueError):  # an older version, or too large an image for it
+            masks = self.masks.cpu().numpy()
         return supervision.Detections(
             xyxy=self.boxes.cpu().numpy(),
-            mask=self.masks.cpu().numpy(),
+            mask=masks,
             confidence=self.scores.cpu().numpy(),
-            class_id=labels,
-            data={"class_name": np.array(self.class_names, dtype=np.str_)[labels]},
+            class_id=self.labels.cpu().numpy(),
+            data={"class_name": self._class_name()},
         )
 
-    def save(self, path: str | Path, image: NDArray[np.uint8] | None = None) -> None:
-        """Writes the image with the instances drawn over it.
+    def to_pandas(self) -> pandas.DataFrame:
+        """Converts to a `pandas.DataFrame` with a row per instance, in the order of the result.
+
+        Returns:
+            Columns label, class_name, score, x0, y0, x1, y1 (the box) and area (of the mask, in
+            pixels). Its conditions pick instances: `result[frame.area > 100]`.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise _not_installed("to_pandas", "pandas") from error
+        columns = {
+            "label": self.labels.cpu().numpy(),
+            "class_name": self._class_name(),
+            "score": self.scores.cpu().numpy(),
+            **dict(zip(("x0", "y0", "x1", "y1"), self.boxes.cpu().numpy().T, strict=True)),
+            "area": self.mask_crops.area().cpu().numpy(),
+        }
+        return pandas.DataFrame(columns)
+
+    def to_label_map(self) -> NDArray[np.uint16] | NDArray[np.uint32]:
+        """Numbers the pixels by instance.
+
+        Returns:
+            uint16 (height, width), or uint32 with more than 65,535 instances: 0 is background, 1
+            the instance of the highest score, 2 the next, and so on; where masks overlap, the
+            higher score wins.
+        """
+        large = len(self) > np.iinfo(np.uint16).max
+        label_map = np.zeros(self.image_size, dtype=np.uint32 if large else np.uint16)
+        placed = list(self.mask_crops.placed())
+        by_score = self.scores.argsort(descending=True, stable=True).tolist()
+        for rank, i in reversed(list(enumerate(by_score, start=1))):
+            (y, x), mask = placed[i]
+            label_map[y : y + mask.shape[0], x : x + mask.shape[1]][mask] = rank
+        return label_map
+
+    def plot(
+        self,
+        image: ImageSource | None = None,
+        *,
+        boxes: bool = False,
+        labels: LabelChoice = True,
+        alpha: float = 0.5,
+    ) -> Image.Image:
+        """Draws the instances over their image: what `save` writes.
+
+        Smaller instances lie on top; labels are written where they fit, and none at all in crowds
+        of small objects.
+
+        Args:
+            image: the image, as `diffinst.io.images.read_image` takes it; by default the one that
+                is remembered, else the file at `path`.
+            boxes: draw the boxes too.
+            labels: True writes class and score, "class" or "score" one of them, False none.
+            alpha: opacity of the fills, in [0, 1].
+
+        Returns:
+            An RGB image of the size of the original.
+
+        Raises:
+            ValueError: no image is given, remembered or at `path`, it cannot be read or is of
+                another size, or an option is none of those above.
+        """
+        pixels = self._pixels(image)
+        return overlay(pixels, self, boxes=boxes, labels=labels, alpha=alpha)
+
+    def save(self, path: str | Path, image: ImageSource | None = None) -> None:
+        """Writes the image with the instances drawn over it; `plot` has more options.
 
         Args:
             path: a .png, .jpg or .jpeg file; missing folders are made.
-            image: uint8 (height, width, 3), RGB; by default the remembered image.
+            image: as in `plot`.
 
         Raises:
-            ValueError: no image is given or remembered, it does not fit, or the type is another.
+            ValueError: as for `plot`, or the type of the file is another.
         """
         path = Path(path)
         kind = IMAGE_FORMATS.get(path.suffix.lower())
         if kind is None:
             raise ValueError(f"cannot write {path.name}: use one of {', '.join(IMAGE_FORMATS)}")
-        image = self.image if image is None else image
-        if image is None:
-            raise ValueError(
-                "this result does not remember its image; give it as uint8 RGB: "
-                "result.save(path, image=image)"
-            )
-        canvas = overlay(image, self)
+        canvas = self.plot(image)
         with atomic_path(path) as temporary:
             canvas.save(temporary, format=kind, quality=JPEG_QUALITY)
 
     def save_masks(self, path: str | Path) -> None:
-        """Writes a 16-bit PNG that names the instance of each pixel.
-
-        0 is background, 1 the instance of the highest score, 2 the next, and so on; where masks
-        overlap, the higher score wins.
+        """Writes the label map (see `to_label_map`) as a 16-bit PNG.
 
         Args:
             path: a .png file; missing folders are made.
@@ -282,16 +366,58 @@ class Instances:
         path = Path(path)
         if path.suffix.lower() != ".png":
             raise ValueError(f"cannot write {path.name}: label maps are .png files")
-        if len(self) > np.iinfo(np.uint16).max:
-            raise ValueError(f"{len(self)} instances; 16 bits count 65535, see Instances.above")
-        label_map = np.zeros(self.image_size, dtype=np.uint16)
-        placed = list(self.mask_crops.placed())
-        by_score = self.scores.argsort(descending=True, stable=True).tolist()
-        for rank, i in reversed(list(enumerate(by_score, start=1))):
-            (y, x), mask = placed[i]
-            label_map[y : y + mask.shape[0], x : x + mask.shape[1]][mask] = rank
+        label_map = self.to_label_map()
+        if label_map.dtype != np.uint16:
+            raise ValueError(
+                f"cannot write {path.name}: 16 bits count 65535 instances, here are {len(self)}; "
+                "keep fewer with Instances.above, or store to_label_map() with numpy.save"
+            )
         with atomic_path(path) as temporary:
             Image.fromarray(label_map).save(temporary, format="PNG")
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the drawing, on plain ground where there is no image."""
+        try:
+            view = self.plot()
+        except ValueError:  # no image, or its file is gone or has changed
+            ground = np.full((*self.image_size, 3), INK, dtype=np.uint8)
+            view = self.plot(ground, alpha=1.0)
+        view.thumbnail((NOTEBOOK_SIDE, NOTEBOOK_SIDE))
+        png = io.BytesIO()
+        view.save(png, format="PNG")
+        return png.getvalue()
+
+    def _pixels(self, image: ImageSource | None) -> NDArray[np.uint8]:
+        """The image given, else the remembered one, else that of the file."""
+        advice = "give the image: result.plot(image=image), result.save(path, image=image)"
+        if image is not None:
+            return read_image(image)
+        if self.image is not None:
+            return self.image
+        if self.path is None:
+            raise ValueError(f"this result remembers neither its image nor a file; {advice}")
+        try:
+            pixels = read_image(self.path)
+        except ImageReadError as error:
+            raise ImageReadError(f"{error}; or {advice}") from error
+        if pixels.shape[:2] != self.image_size:
+            raise ValueError(
+                f"{self.path}: is {pixels.shape[0]}x{pixels.shape[1]} (height x width) by now, the "
+                f"result belongs to {self.image_size[0]}x{self.image_size[1]}; predict again, or "
+                f"{advice}"
+            )
+        return pixels
+
+    def _class_name(self) -> NDArray[np.str_]:
+        """(n,) the class of each instance by name."""
+        names: NDArray[np.str_] = np.array(self.class_names, dtype=np.str_)
+        return names.take(self.labels.cpu().numpy())
+
+
+def _not_installed(method: str, package: str) -> ImportError:
+    return ImportError(
+        f"{method} needs the package {package}; run `pip install diffinst[{package}]`"
+    )
 
 
 def _check_field(name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:

@@ -24,7 +24,7 @@ from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.images import ImageReadError
 from diffinst.models.network import DiffusionInstNetwork
-from diffinst.results.render.overlay import contact_sheet, overlay
+from diffinst.results.render.sheet import contact_sheet
 from diffinst.training.criterion import Criterion, Match
 from diffinst.training.loader import TrainBatch
 from diffinst.training.optimizer import freeze, lr_factor, parameter_groups
@@ -253,9 +253,9 @@ class DiffusionInstModule(pl.LightningModule):
                     self._failed.append(str(error))
                     continue
                 self._evaluator.add(record, found)
-                if len(self._sheet) < SHEET_IMAGES and found.image is not None:
-                    confident = found.above(SHEET_SCORE)
-                    self._sheet.append((overlay(found.image, confident), record.path.name))
+                if len(self._sheet) < SHEET_IMAGES:
+                    drawn = found.above(SHEET_SCORE).plot(record.path)
+                    self._sheet.append((drawn, record.path.name))
 
     def on_validation_epoch_end(self) -> None:
         """Score the images of all processes; keep the best model and a sheet of predictions."""

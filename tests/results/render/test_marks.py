@@ -1,29 +1,23 @@
-"""Do contours lie on the edges, and do neighbours differ in colour?"""
+"""Marks: contours lie on the edges, neighbours differ in colour."""
 
 from __future__ import annotations
 
+import ast
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from diffinst.results.crops import CroppedMasks
-from diffinst.results.instances import Instances
-from diffinst.results.render.marks import PALETTE, check_image, contour, instance_colors
+from diffinst.results.render import marks
+from diffinst.results.render.marks import PALETTE, Color, check_image, contour, instance_colors
 
 
-def boxes_only(corners: list[tuple[int, int, int, int]]) -> Instances:
-    """Instances with empty masks on a 90 x 130 image; the scores rise."""
-    n = len(corners)
-    return Instances(
-        boxes=torch.tensor(corners, dtype=torch.float32).reshape(-1, 4),
-        scores=torch.arange(n, dtype=torch.float32) / 100,
-        labels=torch.zeros(n, dtype=torch.int64),
-        mask_crops=CroppedMasks.from_dense(torch.zeros(n, 90, 130, dtype=torch.bool)),
-        image_size=(90, 130),
-        class_names=("cat",),
-    )
+def colors_of(corners: list[tuple[int, int, int, int]]) -> list[Color]:
+    """The colours of boxes (x0, y0, x1, y1) whose scores rise."""
+    boxes = torch.tensor(corners, dtype=torch.float32).reshape(-1, 4)
+    return instance_colors(boxes, torch.arange(len(corners), dtype=torch.float32) / 100)
 
 
 def test_contour_follows_the_edge() -> None:
@@ -50,7 +44,7 @@ def test_a_contour_is_closed_and_symmetric() -> None:
 
 def test_neighbours_have_different_colours() -> None:
     corners = [(10 * i, 10 * j, 10 * i + 9, 10 * j + 9) for i in range(12) for j in range(8)]
-    colors = instance_colors(boxes_only(corners))
+    colors = colors_of(corners)
     assert set(colors) == set(PALETTE)
     for (a, first), (b, second) in itertools.combinations(zip(corners, colors, strict=True), 2):
         if max(abs(a[0] - b[0]), abs(a[1] - b[1])) <= 10:
@@ -59,8 +53,8 @@ def test_neighbours_have_different_colours() -> None:
 
 def test_the_highest_score_takes_the_first_colour() -> None:
     corners = [(0, 0, 9, 9), (50, 0, 59, 9), (90, 0, 99, 9)]
-    assert instance_colors(boxes_only(corners)) == [PALETTE[2], PALETTE[1], PALETTE[0]]
-    assert instance_colors(boxes_only([])) == []
+    assert colors_of(corners) == [PALETTE[2], PALETTE[1], PALETTE[0]]
+    assert colors_of([]) == []
 
 
 def test_only_the_image_of_the_result_is_taken() -> None:
@@ -68,3 +62,13 @@ def test_only_the_image_of_the_result_is_taken() -> None:
     for other in (np.zeros((6, 4, 3), dtype=np.uint8), np.zeros((4, 6, 3))):
         with pytest.raises(ValueError, match=r"uint8 \(4, 6, 3\)"):
             check_image(other, (4, 6))
+
+
+def test_drawing_knows_nothing_of_results() -> None:
+    folder = Path(marks.__file__).parent
+    below = [*folder.glob("*.py"), folder.parent / "crops.py"]
+    assert len(below) >= 5
+    for file in below:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.module != "diffinst.results.instances", file.name

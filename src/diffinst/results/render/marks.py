@@ -1,19 +1,20 @@
-"""How is one instance drawn? Colours, fills, contours, boxes and labels, each in its own window."""
+"""The marks of an instance: its colour, fill, contour, box and label, drawn in its own window."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import Self
 
-if TYPE_CHECKING:
-    from diffinst.results.instances import Instances
+from diffinst.results.crops import CroppedMasks
 
 Color: TypeAlias = tuple[int, int, int]
 Box: TypeAlias = tuple[float, float, float, float]
@@ -33,9 +34,41 @@ PALETTE: tuple[Color, ...] = (
     (74, 120, 255),
     (255, 150, 170),
 )
-LABEL_HEIGHT_SHARE = 0.4  # a label may cover this much of the height of its instance
-LABELLED_AREA_SHARE = 0.5  # with less of the objects' area labelled, an image stays without
+LABEL_HEIGHT_FRACTION = 0.4  # a label may cover this much of the height of its instance
+LABELLED_AREA_FRACTION = 0.5  # with less of the objects' area labelled, an image stays without
+MAX_LINE_FRACTION = 1 / 6  # an outline is no wider than this part of the side of its object
 INK: Color = (28, 32, 38)
+
+
+class Drawable(Protocol):
+    """What can be drawn over its image; `diffinst.Instances` is one."""
+
+    @property
+    def boxes(self) -> Tensor:
+        """float32 (n, 4) xyxy, image pixels."""
+
+    @property
+    def scores(self) -> Tensor:
+        """float32 (n,), in [0, 1]."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 (n,), positions in `class_names`."""
+
+    @property
+    def mask_crops(self) -> CroppedMasks:
+        """The n masks."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the image."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of all classes."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same with all tensors on a device."""
 
 
 def check_image(image: NDArray[np.uint8], image_size: tuple[int, int]) -> None:
@@ -55,17 +88,21 @@ def check_image(image: NDArray[np.uint8], image_size: tuple[int, int]) -> None:
         )
 
 
-def instance_colors(instances: Instances) -> list[Color]:
+def instance_colors(boxes: Tensor, scores: Tensor) -> list[Color]:
     """Chooses a colour per instance: the one whose nearest use in the image is farthest away.
 
     Instances choose by descending score, so the same result always has the same colours.
 
+    Args:
+        boxes: (n, 4) xyxy, image pixels, on the CPU.
+        scores: (n,), on the CPU.
+
     Returns:
-        One RGB colour of `PALETTE` per instance, in the order of `instances`.
+        One RGB colour of `PALETTE` per instance, in the order given.
     """
-    centers = (instances.boxes[:, :2] + instances.boxes[:, 2:]).numpy() / 2  # (n, 2)
-    chosen = np.full(len(instances), -1)
-    for i in instances.scores.argsort(descending=True, stable=True).tolist():
+    centers = (boxes[:, :2] + boxes[:, 2:]).numpy() / 2  # (n, 2)
+    chosen = np.full(len(boxes), -1)
+    for i in scores.argsort(descending=True, stable=True).tolist():
         nearest_use = np.full(len(PALETTE), np.inf)
         done = chosen >= 0
         distances = np.linalg.norm(centers[done] - centers[i], axis=1)
@@ -74,32 +111,47 @@ def instance_colors(instances: Instances) -> list[Color]:
     return [PALETTE[color] for color in chosen.tolist()]
 
 
-def paint_masks(
+def draw_masks(
     image: NDArray[np.uint8],
-    instances: Instances,
+    masks: CroppedMasks,
     colors: Sequence[Color],
     alpha: float,
     line: float,
 ) -> Image.Image:
-    """Fills and outlines the masks, larger ones first; an upper fill hides what is below it."""
-    canvas = image.copy()
-    placed = list(instances.mask_crops.placed())
-    for i in instances.mask_crops.area().argsort(descending=True, stable=True).tolist():
+    """Fills and outlines masks on a copy of their image: larger ones first, an upper one hides.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        masks: the masks, on any device.
+        colors: one for each mask.
+        alpha: opacity of the fills, in [0, 1].
+        line: width of the outlines in pixels; those of small objects are thinner.
+    """
+    areas = masks.area()
+    widths = (areas.sqrt() * MAX_LINE_FRACTION).clamp(1.0, line).tolist()
+    border = _blur(line)[1]  # outlines reach beyond masks, and those perhaps beyond the image
+    canvas = np.pad(image, ((border, border), (border, border), (0, 0)))
+    placed = list(masks.placed())
+    for i in areas.argsort(descending=True, stable=True).tolist():
         (y, x), mask = placed[i]
         if not mask.any():
             continue
+        h, w = mask.shape
         color = np.array(colors[i], dtype=np.float32)
-        inside = (slice(y, y + mask.shape[0]), slice(x, x + mask.shape[1]))
-        canvas[inside][mask] = np.rint((1 - alpha) * image[inside][mask] + alpha * color)
-        opacity = contour(mask, line)
-        margin = (opacity.shape[0] - mask.shape[0]) // 2
-        top, left = max(0, y - margin), max(0, x - margin)
-        near = (slice(top, y + mask.shape[0] + margin), slice(left, x + mask.shape[1] + margin))
-        under = canvas[near]
-        opacity = opacity[top - y + margin :, left - x + margin :]
-        opacity = opacity[: under.shape[0], : under.shape[1], None]
-        canvas[near] = np.rint((1 - opacity) * under + opacity * color)
-    return Image.fromarray(canvas)
+        inside = image[y : y + h, x : x + w][mask]
+        window = canvas[y + border :, x + border :][:h, :w]
+        window[mask] = np.rint((1 - alpha) * inside + alpha * color)
+        opacity = contour(mask, widths[i])[..., None]
+        margin = border - (opacity.shape[0] - h) // 2
+        window = canvas[y + margin :, x + margin :][: opacity.shape[0], : opacity.shape[1]]
+        window[:] = np.rint((1 - opacity) * window + opacity * color)
+    return Image.fromarray(canvas[border:-border, border:-border])
+
+
+def _blur(line: float) -> tuple[float, int]:
+    """Standard deviation and reach, in pixels, of the blur that makes a contour smooth."""
+    sigma = max(1.0, line / 2)
+    return sigma, math.ceil(3 * sigma)
 
 
 def contour(mask: NDArray[np.bool_], line: float) -> NDArray[np.float32]:
@@ -111,8 +163,7 @@ def contour(mask: NDArray[np.bool_], line: float) -> NDArray[np.float32]:
     Returns:
         (h + 2m, w + 2m), the mask's window with a margin of m pixels on each side.
     """
-    sigma = max(1.0, line / 2)
-    margin = math.ceil(3 * sigma)
+    sigma, margin = _blur(line)
     offsets = torch.arange(-margin, margin + 1, dtype=torch.float32)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
@@ -142,32 +193,34 @@ def draw_boxes(
 
 
 def draw_labels(
-    canvas: Image.Image, instances: Instances, colors: Sequence[Color], font_size: int
+    canvas: Image.Image,
+    instances: Drawable,
+    texts: Sequence[str],
+    colors: Sequence[Color],
+    font_size: int,
 ) -> None:
-    """Writes class and score at the top of each instance, by the rule told in `overlay`."""
+    """Writes a text at the top of each instance on the CPU, by the rule told in `overlay`."""
     font = ImageFont.load_default(size=font_size)
     draw = ImageDraw.Draw(canvas)
-    tight, area = instances.mask_crops.tight_boxes(), instances.mask_crops.area()
-    outlines = torch.where(area[:, None] > 0, tight, instances.boxes).tolist()
+    outlines = instances.mask_crops.tight_boxes(empty=instances.boxes).tolist()
+    area = instances.mask_crops.area()
     pad = max(2, font_size // 5)
     height = font_size + 2 * pad
-    chips: dict[int, tuple[Box, str]] = {}
+    chips: dict[int, Box] = {}
     for i in instances.scores.argsort(descending=True, stable=True).tolist():
-        name = instances.class_names[int(instances.labels[i])]
-        text = f"{name} {float(instances.scores[i]):.2f}"
-        width = math.ceil(font.getlength(text)) + 2 * pad
+        width = math.ceil(font.getlength(texts[i])) + 2 * pad
         x0, y0, x1, y1 = outlines[i]
         left, top = round((x0 + x1 - width) / 2), round(y0)
         chip = (left, top, left + width, top + height)
-        fits = width <= x1 - x0 and height <= LABEL_HEIGHT_SHARE * (y1 - y0)
-        if fits and not any(_touch(chip, other) for other, _ in chips.values()):
-            chips[i] = (chip, text)
-    if area[list(chips)].sum() < LABELLED_AREA_SHARE * area.sum():
+        fits = width <= x1 - x0 and height <= LABEL_HEIGHT_FRACTION * (y1 - y0)
+        if fits and not any(_touch(chip, other) for other in chips.values()):
+            chips[i] = chip
+    if area[list(chips)].sum() < LABELLED_AREA_FRACTION * area.sum():
         return
-    for i, (chip, text) in chips.items():
+    for i, chip in chips.items():
         draw.rounded_rectangle(chip, radius=pad, fill=colors[i])
         middle = ((chip[0] + chip[2]) / 2, (chip[1] + chip[3]) / 2)
-        draw.text(middle, text, fill=INK, font=font, anchor="mm")
+        draw.text(middle, texts[i], fill=INK, font=font, anchor="mm")
 
 
 def _touch(a: Box, b: Box) -> bool:
