@@ -15,6 +15,7 @@ from diffinst.config import Config, Options
 from diffinst.diffusion.noise import Noise
 from diffinst.diffusion.signal import Corruption
 from diffinst.inference.pipeline import Pipeline, Step
+from diffinst.inference.select import select
 from diffinst.structures import Encoded, Targets
 from diffinst.training.criterion import Criterion
 from diffinst.training.matcher import FREE
@@ -306,8 +307,8 @@ def test_nms_sees_and_keeps_the_same(sampled: Sampled, record_property: Record) 
     entered = (found.boxes[0], found.scores[0], found.labels[0])
     matched(entered, (boxes, scores, labels), "into NMS", record_property)
     keep = torch.from_numpy(arrays["nms_keep"])
-    image = sampled.encoded.sizes[0]
-    kept = sampled.pipeline.select(found, sampled.encoded, 0, image)
+    size = sampled.encoded.sizes[0]
+    kept = select(found, 0, size, size, sampled.pipeline.options)
     left = (kept.boxes, kept.scores, kept.labels)
     matched(left, (boxes[keep], scores[keep], labels[keep]), "out of NMS", record_property)
 

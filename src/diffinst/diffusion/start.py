@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffinst.config import DiffusionConfig
-from diffinst.diffusion.schedule import Schedule
+from diffinst.diffusion.schedule import Schedule, time_pairs
 from diffinst.diffusion.signal import to_signal
+from diffinst.structures import Encoded
 
 Boxes: TypeAlias = Tensor | NDArray[np.generic] | Sequence[Sequence[float]]
 
@@ -67,36 +69,66 @@ class Start:
         return len(self.boxes)
 
 
-def begin(
-    start: Start,
-    ratio: Float[Tensor, "4"],
-    noise: Float[Tensor, "N 4"],
-    scale: Float[Tensor, "1 4"],
+def visited(
+    steps: int,
+    times: Sequence[int] | None,
     schedule: Schedule,
-    config: DiffusionConfig,
-) -> Float64[Tensor, "N 4"]:
-    """x at the start's time: its boxes noised, then noise as it is.
+    starts: Sequence[Start] = (),
+) -> list[tuple[int, int]]:
+    """(now, next) of each step: the given times, or even ones from the starts' time down.
 
     Args:
-        start: The boxes.
-        ratio: (4,) pixels of the network input per pixel of the original image, x, y, x, y.
-        noise: (N, 4) the draws of one image, N(0, 1).
-        scale: (1, 4) (w, h, w, h) of the unpadded network input.
+        steps: How many, where no times are given.
+        times: Falling; None: even ones.
+        schedule: For T.
+        starts: None: from T - 1.
+
+    Raises:
+        ValueError: Starts of several times, or more steps than times below theirs.
+    """
+    first = {start.time for start in starts}
+    if len(first) > 1:
+        raise ValueError(f"starts of times {sorted(first)} in one batch; give one time to all")
+    if times is not None:
+        return list(pairwise([*times, -1]))
+    return time_pairs(steps, len(schedule), first.pop() if first else None)
+
+
+def begin(
+    starts: Sequence[Start],
+    outputs: Sequence[tuple[int, int]],
+    encoded: Encoded,
+    noise: Float[Tensor, "B N 4"],
+    schedule: Schedule,
+    config: DiffusionConfig,
+) -> Float64[Tensor, "B N 4"]:
+    """x at the starts' time: their boxes noised, then noise as it is, up to N.
+
+    Args:
+        starts: One per image.
+        outputs: (height, width) of the original images, in whose pixels the starts are.
+        encoded: The images.
+        noise: (B, N, 4) draws, N(0, 1).
         schedule: alpha-bar.
         config: Signal scale.
 
     Raises:
         ValueError: More boxes than proposals, or a time that the schedule does not have.
     """
-    count = len(start)
-    if count > len(noise):
-        raise ValueError(
-            f"start: {count} boxes, but {len(noise)} proposals; raise proposals to {count} at least"
-        )
-    if start.time >= len(schedule):
-        raise ValueError(f"start: time is {start.time}; allowed are 0 to {len(schedule) - 1}")
-    x_start = to_signal(start.boxes.to(scale.device) * ratio, scale, config)
-    x_start = x_start.clamp(-config.scale, config.scale)
-    t = torch.tensor([start.time], device=scale.device)
-    x_t = schedule.add_noise(x_start[None], noise[None, :count], t)[0]
-    return torch.cat([x_t, noise[count:].double()])
+    rows = []
+    for i, (start, output) in enumerate(zip(starts, outputs, strict=True)):
+        count, (height, width), scale = len(start), encoded.sizes[i], encoded.scale[i]
+        if count > noise.shape[1]:
+            raise ValueError(
+                f"start: {count} boxes, but {noise.shape[1]} proposals; raise proposals to {count} "
+                "at least"
+            )
+        if start.time >= len(schedule):
+            raise ValueError(f"start: time is {start.time}; allowed are 0 to {len(schedule) - 1}")
+        ratio = scale.new_tensor([width / output[1], height / output[0]]).repeat(2)
+        x_start = to_signal(start.boxes.to(scale.device) * ratio, scale, config)
+        x_start = x_start.clamp(-config.scale, config.scale)
+        t = torch.tensor([start.time], device=scale.device)
+        x_t = schedule.add_noise(x_start[None], noise[i : i + 1, :count], t)[0]
+        rows.append(torch.cat([x_t, noise[i, count:].double()]))
+    return torch.stack(rows)

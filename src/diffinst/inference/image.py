@@ -13,8 +13,9 @@ from typing_extensions import Unpack
 
 from diffinst.config import OptionFields, Options
 from diffinst.diffusion.start import Start
+from diffinst.inference.pipeline import Pipeline, Step
 from diffinst.inference.runner import Runner
-from diffinst.inference.trace import TracePoint, traced
+from diffinst.inference.trace import TracePoint, trace_points
 from diffinst.results.instances import Instances
 from diffinst.structures import Encoded
 
@@ -74,14 +75,13 @@ class EncodedImage:
         self, start: Start | None, options: Options, *, every: bool
     ) -> Iterator[Instances]:
         """After each step, or after the last one alone."""
-        pipeline, noise = self.runner.pipeline(options), self.runner.noise([options.seed], options)
-        starts, outputs = [] if start is None else [start], [self.size]
-        with self.runner.advised(outputs, options):
-            if every:
-                for found in pipeline.stream(self.encoded, noise, outputs, starts):
-                    yield self._shown(found[0])
-            else:
-                yield self._shown(pipeline.predict(self.encoded, noise, outputs, starts)[0])
+        pipeline = self.runner.pipeline(options)
+        with self.runner.advised([self.size], options):
+            for step in self._steps(pipeline, start):
+                if every:
+                    yield self._shown(pipeline, step)
+            if not every:
+                yield self._shown(pipeline, step)
 
     def trace(
         self, *, start: Start | None = None, **options: Unpack[OptionFields]
@@ -96,10 +96,17 @@ class EncodedImage:
     def _traced(
         self, start: Start | None, options: Options
     ) -> Iterator[tuple[list[TracePoint], Instances]]:
-        pipeline, noise = self.runner.pipeline(options), self.runner.noise([options.seed], options)
-        starts = [] if start is None else [start]
-        for points, found in traced(pipeline, self.encoded, noise, self.size, starts):
-            yield points, self._shown(found)
+        pipeline = self.runner.pipeline(options)
+        with self.runner.advised([self.size], options):
+            for step in self._steps(pipeline, start):
+                points = trace_points(pipeline, step, self.encoded, self.size)
+                yield points, self._shown(pipeline, step)
 
-    def _shown(self, found: Instances) -> Instances:
+    def _steps(self, pipeline: Pipeline, start: Start | None) -> Iterator[Step]:
+        noise = self.runner.noise([pipeline.options.seed], pipeline.options)
+        starts = [] if start is None else [start]
+        return pipeline.run(self.encoded, noise, starts, [self.size])
+
+    def _shown(self, pipeline: Pipeline, step: Step) -> Instances:
+        found = pipeline.instances(step.candidates, self.encoded, 0, self.size)
         return replace(found, image=self.image, path=self.path)

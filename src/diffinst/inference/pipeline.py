@@ -1,7 +1,7 @@
 """What every prediction is, in one place (Figure 2; Eq. 6).
 
     image --encode--> Encoded --[ start -> denoise -> merge ]*steps--> Candidates
-        --select--> Detections --mask--> Instances
+        --select, mask--> Instances
 
 | code | paper |
 |---|---|
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain
 from typing import TypeAlias
 
 import torch
@@ -23,11 +23,11 @@ from torch import Tensor
 
 from diffinst.config import Config, Options, PreprocessConfig
 from diffinst.diffusion.noise import Noise
-from diffinst.diffusion.schedule import cosine_schedule, time_pairs
+from diffinst.diffusion.schedule import cosine_schedule
 from diffinst.diffusion.signal import from_signal, to_signal
 from diffinst.diffusion.solvers import Solver
 from diffinst.diffusion.solvers.ddim import Ddim
-from diffinst.diffusion.start import Start, begin
+from diffinst.diffusion.start import Start, begin, visited
 from diffinst.inference.masks import crop_masks
 from diffinst.inference.sampler import (
     candidates_of,
@@ -37,7 +37,7 @@ from diffinst.inference.sampler import (
     renewed,
     settled,
 )
-from diffinst.inference.select import Detections, select
+from diffinst.inference.select import select
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.images import fit_size, pad_batch, resize
 from diffinst.results.instances import Instances
@@ -45,12 +45,11 @@ from diffinst.structures import Candidates, Encoded, ImageBatch, Pyramid, StageO
 
 Size: TypeAlias = tuple[int, int]
 Tensors: TypeAlias = tuple[Tensor, ...]
-Work: TypeAlias = Callable[..., Tensors]
-Launch: TypeAlias = Callable[[Hashable, Work, Tensors], Tensors]
+Launch: TypeAlias = Callable[[Hashable, Callable[..., Tensors], Tensors], Tensors]
 """Runs a piece of work on its inputs; pieces of one name do the same."""
 
 
-def direct(name: Hashable, work: Work, inputs: Tensors) -> Tensors:
+def direct(name: Hashable, work: Callable[..., Tensors], inputs: Tensors) -> Tensors:
     """Runs the work as it is."""
     return work(*inputs)
 
@@ -104,25 +103,17 @@ class Pipeline:
         options: Options,
         launch: Launch = direct,
     ) -> None:
-        self.network = network
-        self.config = config
-        self.options = options
-        self.launch = launch
+        self.network, self.config, self.options, self.launch = network, config, options, launch
         self.diffusion = network.config.diffusion
         self.schedule = cosine_schedule(self.diffusion.timesteps)
         self.solver: Solver = Ddim(options.eta)
-        self._from_noise = self._times(len(self.schedule) - 1)
-
-    def with_options(self, options: Options) -> Pipeline:
-        """The same under other options."""
-        return Pipeline(self.network, self.config, options, self.launch)
+        self.from_noise = visited(options.steps, options.times, self.schedule)
 
     def prepare(self, images: Sequence[Tensor]) -> ImageBatch:
         """RGB images (3, H, W) of one padded size, resized and padded where they lie."""
-        sizes = [
-            input_size((int(t.shape[1]), int(t.shape[2])), self.config.preprocess) for t in images
-        ]
-        return pad_batch([resize(t, size) for t, size in zip(images, sizes, strict=True)])
+        given = [(int(image.shape[1]), int(image.shape[2])) for image in images]
+        sizes = [input_size(size, self.config.preprocess) for size in given]
+        return pad_batch([resize(i, size) for i, size in zip(images, sizes, strict=True)])
 
     def encode(self, images: ImageBatch) -> Encoded:
         """Backbone, pyramid, mask branch: once, whatever the number of steps."""
@@ -148,58 +139,24 @@ class Pipeline:
         Raises:
             ValueError: A start that does not fit; says how.
         """
-        options = self.options
-        x = self._first(encoded, noise, starts, outputs)
-        times = self.times(starts)
+        options, times, x = self.options, self.from_noise, noise.start
+        if starts:
+            times = visited(options.steps, options.times, self.schedule, starts)
+            x = begin(starts, outputs, encoded, x, self.schedule, self.diffusion)
         active = torch.ones(len(encoded), dtype=torch.bool, device=x.device)
         before, found = None, None
         for index, (now, following) in enumerate(times):
             boxes, stages, kept, x_next = self._step(encoded, x, noise, index, now, following)
             last, final = stages[-1], following < 0
-            found = merged(
-                found, candidates_of(last, active), active, options.ensemble, final=final
-            )
+            own = candidates_of(last, active)
+            found = merged(found, own, active, options.ensemble, final=final)
             yield Step(index, now, x, boxes, stages, kept, active, found)
-            if final:
+            if options.early_stop is not None and before is not None:
+                stop = settled(before, last, options.renewal_threshold, options.early_stop)
+                active = active & ~stop
+            if final or (options.early_stop is not None and not bool(active.any())):
                 return
-            if options.early_stop is not None:
-                if before is not None:
-                    threshold, overlap = options.renewal_threshold, options.early_stop
-                    active = active & ~settled(before, last, threshold, overlap)
-                if not bool(active.any()):
-                    return
-                before = last
-            x = x_next
-
-    def times(self, starts: Sequence[Start] = ()) -> list[tuple[int, int]]:
-        """(now, next) of each step: `options.times`, or even ones from the start's time down.
-
-        Raises:
-            ValueError: Starts of several times, or more steps than times below the start's.
-        """
-        first = {start.time for start in starts}
-        if len(first) > 1:
-            raise ValueError(f"starts of times {sorted(first)} in one batch; give one time to all")
-        return self._times(first.pop()) if first else self._from_noise
-
-    def _times(self, first: int) -> list[tuple[int, int]]:
-        if self.options.times is not None:
-            return list(pairwise([*self.options.times, -1]))
-        return time_pairs(self.options.steps, len(self.schedule), first)
-
-    def _first(
-        self, encoded: Encoded, noise: Noise, starts: Sequence[Start], outputs: Sequence[Size]
-    ) -> Tensor:
-        """(B, N, 4) x at the first time."""
-        if not starts:
-            return noise.start
-        rows = []
-        for i, (start, output) in enumerate(zip(starts, outputs, strict=True)):
-            height, width = encoded.sizes[i]
-            ratio = encoded.scale.new_tensor([width / output[1], height / output[0]]).repeat(2)
-            scale, draws = encoded.scale[i], noise.start[i]
-            rows.append(begin(start, ratio, draws, scale, self.schedule, self.diffusion))
-        return torch.stack(rows)
+            before, x = last, x_next
 
     def _step(
         self, encoded: Encoded, x: Tensor, noise: Noise, index: int, now: int, following: int
@@ -213,9 +170,11 @@ class Pipeline:
             stages = self.network.decoder(Pyramid.of_table(table, shapes), boxes, t)
             last = stages[-1]
             kept = confident(last, options.renewal_threshold)
-            x_next = (
-                x if final else self._advance(x, last.boxes, scale, kept, draws, now, following)
-            )
+            x_next = x
+            if not final:
+                s = self.diffusion.scale
+                x_start = to_signal(last.boxes, scale, self.diffusion).clamp(-s, s)
+                x_next = self._advance(x, x_start, kept, *draws, now=now, following=following)
             flat = chain.from_iterable((s.logits, s.boxes, s.filters, s.queries) for s in stages)
             return boxes, kept, x_next, *flat
 
@@ -229,33 +188,27 @@ class Pipeline:
     def _advance(
         self,
         x: Tensor,
-        boxes: Tensor,
-        scale: Tensor,
+        x_start: Tensor,
         kept: Tensor,
-        draws: Sequence[Tensor],
+        renoise: Tensor,
+        fresh: Tensor,
+        *,
         now: int,
         following: int,
     ) -> Tensor:
         """Kept proposals one step of the solver further, in order; the rest starts again."""
-        x_start = to_signal(boxes, scale, self.diffusion)
-        x_start = x_start.clamp(-self.diffusion.scale, self.diffusion.scale)
         order, count = kept_first(kept)
         rows = order[..., None].expand_as(x)
-        renoise, fresh = draws
+        x, x_start = x.gather(1, rows), x_start.gather(1, rows)
         moved = self.solver.step(
-            x.gather(1, rows),
-            x_start.gather(1, rows),
-            renoise,
-            now=now,
-            following=following,
-            schedule=self.schedule,
+            x, x_start, renoise, now=now, following=following, schedule=self.schedule
         )
         return renewed(moved, fresh, count)
 
-    def select(
+    def instances(
         self, candidates: Candidates, encoded: Encoded, image: int, output: Size
-    ) -> Detections:
-        """What is kept of one image's candidates, best first.
+    ) -> Instances:
+        """What one image's candidates come to, with masks, in its own pixels.
 
         Args:
             candidates: Of the batch.
@@ -263,42 +216,15 @@ class Pipeline:
             image: Index into it.
             output: (height, width) of the original image.
         """
-        return select(candidates, image, encoded.sizes[image], output, self.options)
+        kept = select(candidates, image, encoded.sizes[image], output, self.options)
+        head, threshold = self.network.mask_head, self.options.mask_threshold
+        masks = crop_masks(kept, encoded, image, output, head, threshold)
+        boxes, scores = kept.output_boxes.float().cpu(), kept.scores.float().cpu()
+        names = self.network.config.names
+        return Instances(boxes, scores, kept.labels.cpu(), masks, output, names)
 
-    def mask(self, detections: Detections, encoded: Encoded, image: int, output: Size) -> Instances:
-        """One image's detections with their masks, in its own pixels; arguments as in `select`."""
-        head = self.network.mask_head
-        masks = crop_masks(detections, encoded, image, output, head, self.options.mask_threshold)
-        return Instances(
-            boxes=detections.output_boxes.float().cpu(),
-            scores=detections.scores.float().cpu(),
-            labels=detections.labels.cpu(),
-            mask_crops=masks,
-            image_size=output,
-            class_names=self.network.config.names,
-        )
-
-    def instances(
-        self, candidates: Candidates, encoded: Encoded, image: int, output: Size
-    ) -> Instances:
-        """`select`, then `mask`."""
-        return self.mask(self.select(candidates, encoded, image, output), encoded, image, output)
-
-    def stream(
-        self, encoded: Encoded, noise: Noise, outputs: Sequence[Size], starts: Sequence[Start] = ()
-    ) -> Iterator[list[Instances]]:
-        """The instances of all images after each step; arguments as in `run`."""
-        for step in self.run(encoded, noise, starts, outputs):
-            yield self._all(step, encoded, outputs)
-
-    def predict(
-        self, encoded: Encoded, noise: Noise, outputs: Sequence[Size], starts: Sequence[Start] = ()
-    ) -> list[Instances]:
-        """The instances of all images after the last step; arguments as in `run`."""
-        *_, last = self.run(encoded, noise, starts, outputs)
-        return self._all(last, encoded, outputs)
-
-    def _all(self, step: Step, encoded: Encoded, outputs: Sequence[Size]) -> list[Instances]:
-        return [
-            self.instances(step.candidates, encoded, i, output) for i, output in enumerate(outputs)
-        ]
+    def predict(self, encoded: Encoded, noise: Noise, outputs: Sequence[Size]) -> list[Instances]:
+        """The instances of all images after the last step, from noise alone."""
+        *_, last = self.run(encoded, noise)
+        sizes = enumerate(outputs)
+        return [self.instances(last.candidates, encoded, i, output) for i, output in sizes]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from diffinst.diffusion.noise import Noise
-from diffinst.diffusion.start import Start
 from diffinst.inference.pipeline import Pipeline, Step
 from diffinst.inference.sampler import candidates_of
 from diffinst.results.instances import Instances
@@ -32,31 +29,28 @@ class TracePoint:
     instances: Instances
 
 
-def traced(
-    pipeline: Pipeline,
-    encoded: Encoded,
-    noise: Noise,
-    output: tuple[int, int],
-    starts: Sequence[Start] = (),
-) -> Iterator[tuple[list[TracePoint], Instances]]:
-    """For each step its points, the boxes that entered first, and the result so far.
+def trace_points(
+    pipeline: Pipeline, step: Step, encoded: Encoded, output: tuple[int, int]
+) -> list[TracePoint]:
+    """What the model believes in one step of one image: the boxes that entered, then each stage.
 
     Args:
-        pipeline: Its threshold and number kept hold for the results, not for the points.
+        pipeline: That makes the run; threshold and number kept do not hold here.
+        step: One of its steps.
         encoded: One image.
-        noise: All random draws.
         output: (height, width) of the original image.
-        starts: Boxes to begin with.
     """
     everything = {"threshold": 0.0, "max_detections": 10**6}
-    view = pipeline.with_options(pipeline.options.model_copy(update=everything))
-    entering = view.with_options(view.options.model_copy(update={"nms_iou": 1.0}))
-    for step in pipeline.run(encoded, noise, starts, [output]):
-        points = [_point(entering, step, -1, _entered(step), encoded, output)]
-        for stage, found in enumerate(step.stages):
-            own = candidates_of(found, step.active)
-            points.append(_point(view, step, stage, own, encoded, output))
-        yield points, pipeline.instances(step.candidates, encoded, 0, output)
+    options = pipeline.options.model_copy(update=everything)
+    view, entering = (
+        Pipeline(pipeline.network, pipeline.config, chosen)
+        for chosen in (options, options.model_copy(update={"nms_iou": 1.0}))
+    )
+    points = [_point(entering, step, -1, _entered(step), encoded, output)]
+    for stage, found in enumerate(step.stages):
+        own = candidates_of(found, step.active)
+        points.append(_point(view, step, stage, own, encoded, output))
+    return points
 
 
 def _point(

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from diffinst.inference import pipeline
 from diffinst.inference.pipeline import Pipeline
 from diffinst.models.network import DiffusionInstNetwork
 
@@ -19,9 +20,8 @@ PIPELINE_PARTS = {
     "prepare": "preprocess",
     "encode": "table of the pyramid",
     "run": "sampler",
-    "select": "suppression",
-    "mask": "masks in boxes",
 }
+FUNCTIONS = {"select": "suppression", "crop_masks": "masks in boxes"}
 STAGE = "decoder: towers, norms, boxes"  # of a stage, all but the following
 STAGE_PARTS = {
     "rois": "decoder: RoI features",
@@ -80,10 +80,11 @@ class Stopwatch:
                 before = module.register_forward_pre_hook(partial(self._enter, name))
                 hooks.callback(before.remove)
                 hooks.callback(module.register_forward_hook(self._leave).remove)
-            for method, name in PIPELINE_PARTS.items():
-                plain = getattr(Pipeline, method)
-                setattr(Pipeline, method, self._timed(name, plain))
-                hooks.callback(setattr, Pipeline, method, plain)
+            for owner, named in ((Pipeline, PIPELINE_PARTS), (pipeline, FUNCTIONS)):
+                for function, name in named.items():
+                    plain = getattr(owner, function)
+                    setattr(owner, function, self._timed(name, plain))
+                    hooks.callback(setattr, owner, function, plain)
             yield
 
     def _timed(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
