@@ -1,0 +1,48 @@
+"""Are the options of a prediction one checked value, spelled once?"""
+
+from __future__ import annotations
+
+from typing import Any, get_type_hints
+
+import pytest
+
+from diffinst.config import Config, ConfigError, OptionFields, Options
+
+
+def test_the_keywords_are_the_fields() -> None:
+    assert set(get_type_hints(OptionFields)) == set(Options.model_fields)
+
+
+def test_what_is_not_given_is_the_models_own() -> None:
+    config = Config().updated(sampler={"steps": 3}, postprocess={"threshold": 0.25})
+    own = Options.of(config)
+    assert (own.steps, own.threshold, own.seed, own.proposals) == (3, 0.25, 0, 500)
+    asked = Options.of(config, proposals=7, threshold=None, seed=9)
+    assert (asked.steps, asked.threshold, asked.seed, asked.proposals) == (3, 0.25, 9, 7)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"steps": 0}, "steps: .*greater than or equal to 1.*got 0"),
+        ({"steps": 1001}, "steps is 1001; allowed are 1 to 1000"),
+        ({"proposals": 2.5}, "proposals: .*2.5"),
+        ({"threshold": float("nan")}, "threshold: .*nan"),
+        ({"seed": 2**63}, "seed: .*less than"),
+        ({"seed": -1}, "seed: .*got -1"),
+        ({"steps": True}, "steps: .*true and false are no numbers"),
+        ({"step": 2}, "unknown field 'step'; did you mean 'steps'"),
+        ({"times": (5, 5)}, "times is 5, 5; give at least one time, each lower than"),
+        ({"times": (1000, 3)}, "times is 1000, 3; .* from 999 to 0"),
+        ({"times": ()}, "times is empty; "),
+        ({"times": (3, -1)}, "times"),
+    ],
+)
+def test_what_is_out_of_range_is_named(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        Options.of(Config(), **given)
+    assert "\n" not in str(caught.value)
+
+
+def test_times_say_how_many_steps() -> None:
+    assert Options.of(Config(), times=(999, 20, 0)).steps == 3
