@@ -5,25 +5,41 @@
 Example:
     >>> import diffinst
     >>> diffinst.__all__
-    ['Config', 'DiffusionInst', 'Instances', '__version__']
+    ['Config', 'DiffusionInst', 'Instances', 'Options', 'Start', '__version__', 'evaluate', 'train']
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__all__ = ["Config", "DiffusionInst", "Instances", "__version__"]
+__all__ = [
+    "Config",
+    "DiffusionInst",
+    "Instances",
+    "Options",
+    "Start",
+    "__version__",
+    "evaluate",
+    "train",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
     "Config": "diffinst.config",
     "DiffusionInst": "diffinst.inference.predictor",
     "Instances": "diffinst.results.instances",
+    "Options": "diffinst.config",
+    "Start": "diffinst.diffusion.start",
+    "evaluate": "diffinst.evaluation.evaluate",
+    "train": "diffinst.training.train",
 }
 
 if TYPE_CHECKING:
-    from diffinst.config import Config
+    from diffinst.config import Config, Options
+    from diffinst.diffusion.start import Start
+    from diffinst.evaluation.evaluate import evaluate
     from diffinst.inference.predictor import DiffusionInst
     from diffinst.results.instances import Instances
+    from diffinst.training.train import train
 else:  # hidden from type checkers: a module with __getattr__ has every name, typos included
 
     def __getattr__(name: str) -> object:

@@ -8,7 +8,16 @@ import pytest
 
 import diffinst
 
-PUBLIC_NAMES = ["Config", "DiffusionInst", "Instances", "__version__"]
+PUBLIC_NAMES = [
+    "Config",
+    "DiffusionInst",
+    "Instances",
+    "Options",
+    "Start",
+    "__version__",
+    "evaluate",
+    "train",
+]
 
 
 def loaded_after(statement: str) -> set[str]:

@@ -15,7 +15,7 @@ from diffinst.config import Config, Options
 from diffinst.diffusion.noise import Noise
 from diffinst.diffusion.signal import Corruption
 from diffinst.inference.pipeline import Pipeline, Step
-from diffinst.inference.select import select
+from diffinst.ops.boxes import class_nms
 from diffinst.structures import Encoded, Targets
 from diffinst.training.criterion import Criterion
 from diffinst.training.matcher import FREE
@@ -307,9 +307,8 @@ def test_nms_sees_and_keeps_the_same(sampled: Sampled, record_property: Record) 
     entered = (found.boxes[0], found.scores[0], found.labels[0])
     matched(entered, (boxes, scores, labels), "into NMS", record_property)
     keep = torch.from_numpy(arrays["nms_keep"])
-    size = sampled.encoded.sizes[0]
-    kept = select(found, 0, size, size, sampled.pipeline.options)
-    left = (kept.boxes, kept.scores, kept.labels)
+    kept = class_nms(*entered, sampled.pipeline.options.nms_iou)
+    left = tuple(value[kept] for value in entered)
     matched(left, (boxes[keep], scores[keep], labels[keep]), "out of NMS", record_property)
 
 
