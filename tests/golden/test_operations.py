@@ -335,7 +335,7 @@ def test_every_stage_from_stored_inputs(tiny_head: TinyHead) -> None:
 @torch.no_grad()
 def test_stages_chained(tiny_head: TinyHead) -> None:
     file = tiny_head.file
-    outputs = tiny_head.decoder(tiny_head.table, file["boxes"], file["t"])
+    outputs = tiny_head.decoder(tiny_head.pyramid, file["boxes"], file["t"])
     assert len(outputs) == len(file["stages_boxes"])
     for i, output in enumerate(outputs):  # rounding is amplified from stage to stage
         relative, pixels = (1e-3, 1e-2) if i < 3 else (3e-2, 0.2)
