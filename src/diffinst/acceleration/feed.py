@@ -1,4 +1,4 @@
-"""How do images reach the device? The next ones travel to a GPU while it works on these."""
+"""Images on their way to the device: the next ones travel to a GPU while it works on these."""
 
 from __future__ import annotations
 

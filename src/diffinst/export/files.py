@@ -252,7 +252,7 @@ def _onnx_runtime(file: Path) -> Runtime:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    wanted = [i.name for i in session.get_inputs()]  # an input that nothing reads is left out
+    wanted = [i.name for i in session.get_inputs()]  # an input that nothing reads is omitted
 
     def run(**inputs: NDArray[np.float32]) -> list[NDArray[Any]]:
         found: list[NDArray[Any]] = session.run(None, {name: inputs[name] for name in wanted})

@@ -39,7 +39,7 @@ class Parity:
         same: Of these, found again in the same class with a mask IoU of at least 0.95.
         extra: Confident ones of the exported model that the original does not have.
         seconds: From an array of the exported size to instances, original, median.
-        seconds_exported: The same, exported, with its share of post-processing on our side.
+        seconds_exported: The same, exported, post-processing on our side included.
     """
 
     images: int

@@ -16,7 +16,7 @@ from torch import Tensor
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _sample(low, high, scale, length, bin, sample, SIZE: tl.constexpr, SAMPLING: tl.constexpr):  # type: ignore[no-untyped-def]
-    """First and second cell of a sample along one axis, the second's share, and 1 or 0."""
+    """First and second cell of a sample along one axis, the second's weight, and 1 or 0."""
     start = low * scale - 0.5
     bin_size = tl.div_rn(high * scale - 0.5 - start, SIZE * 1.0)
     position = start + bin * bin_size + tl.div_rn((sample + 0.5) * bin_size, SAMPLING * 1.0)
@@ -24,8 +24,8 @@ def _sample(low, high, scale, length, bin, sample, SIZE: tl.constexpr, SAMPLING:
     position = tl.maximum(tl.where(inside, position, 0.0), 0.0)
     first = tl.minimum(position.to(tl.int64), length - 1)
     second = tl.minimum(first + 1, length - 1)
-    share = tl.where(first == second, 0.0, position - first)
-    return first, second, share, tl.where(inside, 1.0, 0.0)
+    weight = tl.where(first == second, 0.0, position - first)
+    return first, second, weight, tl.where(inside, 1.0, 0.0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]

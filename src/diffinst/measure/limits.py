@@ -1,4 +1,4 @@
-"""How fast could this machine be at best? Measured peaks, and what counted work takes at them."""
+"""How fast this machine could be at best: measured peaks, and what counted work takes at them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Box arithmetic: formats, IoU and GIoU, refinement deltas, NMS.
 
-`boxes` are xyxy pixels, `boxes_norm` cxcywh shares of the image. All maths is float32 or better.
+`boxes` are xyxy pixels, `boxes_norm` cxcywh fractions of the image. All maths is float32 or better.
 """
 
 from __future__ import annotations
