@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import glob
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, overload
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 from typing_extensions import Unpack
 
 from diffinst.acceleration.compile import compile_parts
@@ -24,8 +20,9 @@ from diffinst.inference.image import EncodedImage
 from diffinst.inference.many import predict_each
 from diffinst.inference.pipeline import Launch, direct
 from diffinst.inference.runner import Runner
+from diffinst.inference.sources import files_of, is_one, path_of
 from diffinst.inference.trace import TracePoint
-from diffinst.io.images import ImageReadError, ImageSource, list_images, read_image
+from diffinst.io.images import ImageReadError, ImageSource, read_image
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.results.instances import Instances
 from diffinst.weights import store
@@ -199,7 +196,7 @@ class DiffusionInst:
         pixels, runner = read_image(image), self._runner()
         (uploaded,) = runner.upload([pixels])
         encoded = runner.encode(uploaded, Options.of(self.config))
-        return EncodedImage(runner, encoded, pixels, _path(image))
+        return EncodedImage(runner, encoded, pixels, path_of(image))
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # an array is iterable, too
@@ -260,8 +257,8 @@ class DiffusionInst:
             ConfigError: A value out of range; names it.
             MemoryError: Says what to lower, and by how much.
         """
-        files = _files(images)
-        if files is None and _is_one(images):
+        files = files_of(images)
+        if files is None and is_one(images):
             image = self.encode(images)  # type: ignore[arg-type]
             return image.predict(start=start, **options)
         if start is not None:
@@ -308,7 +305,7 @@ class DiffusionInst:
     ) -> Iterator[tuple[Source, Instances | ImageReadError]]:
         for source, pixels, found in predict_each(self._runner(), sources, options):
             if isinstance(found, Instances):
-                found = replace(found, image=pixels if keep_images else None, path=_path(source))
+                found = replace(found, image=pixels if keep_images else None, path=path_of(source))
             yield source, found
 
     def stream(
@@ -355,29 +352,3 @@ class DiffusionInst:
 
 def _recorded(device: torch.device) -> Launch:
     return Recorded(GpuRecorder()) if device.type == "cuda" else direct
-
-
-def _path(source: ImageSource) -> Path | None:
-    """Absolute, so that a later change of folder does not matter."""
-    return Path(source).absolute() if isinstance(source, str | Path) else None
-
-
-def _files(source: object) -> list[Path] | None:
-    """The image files that a folder or a pattern stands for; None where it is neither."""
-    if not isinstance(source, str | Path):
-        return None
-    path, text = Path(source), str(source)
-    if path.is_dir():
-        return list_images([path])
-    if path.exists() or not any(sign in text for sign in "*?["):
-        return None
-    files = [Path(name) for name in sorted(glob.glob(text, recursive=True))]
-    files = [name for name in files if name.is_file()]
-    if not files:
-        raise ImageReadError(f"{text}: no file matches (looked from {Path.cwd()}); check it")
-    return files
-
-
-def _is_one(source: object) -> bool:
-    one = (str, Path, Image.Image, np.ndarray, Tensor, EncodedImage)
-    return isinstance(source, one) or not isinstance(source, Iterable)

@@ -1,0 +1,45 @@
+"""What may be handed over as images: one, or a folder, a pattern, a list, any iterable of them."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from diffinst.inference.image import EncodedImage
+from diffinst.io.images import ImageReadError, list_images
+
+
+def files_of(source: object) -> list[Path] | None:
+    """The image files that a folder or a pattern stands for; None where it is neither.
+
+    Raises:
+        ImageReadError: A folder without images, or a pattern that no file matches.
+    """
+    if not isinstance(source, str | Path):
+        return None
+    path, text = Path(source), str(source)
+    if path.is_dir():
+        return list_images([path])
+    if path.exists() or not any(sign in text for sign in "*?["):
+        return None
+    files = [Path(name) for name in sorted(glob.glob(text, recursive=True))]
+    files = [name for name in files if name.is_file()]
+    if not files:
+        raise ImageReadError(f"{text}: no file matches (looked from {Path.cwd()}); check it")
+    return files
+
+
+def is_one(source: object) -> bool:
+    """Whether it is a single image, not an iterable of images; wrong types count as one."""
+    one = (str, Path, Image.Image, np.ndarray, Tensor, EncodedImage)
+    return isinstance(source, one) or not isinstance(source, Iterable)
+
+
+def path_of(source: object) -> Path | None:
+    """The file that a source is, absolute, so that a later change of folder does not matter."""
+    return Path(source).absolute() if isinstance(source, str | Path) else None
