@@ -25,7 +25,7 @@ def test_a_compiled_model_is_the_same_model(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its results differ by rounding alone."""
-    monkeypatch.setattr(compilation, "what_prevents", lambda device: None)
+    monkeypatch.setattr("diffinst.acceleration.compile.what_prevents", lambda device: None)
     fast = Source.load(source.folder, compile_network=True)
     assert fast.compile_network and fast.model.precision == "fp32"
     assert fast.model.network.fpn._compiled_call_impl is not None
