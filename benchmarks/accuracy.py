@@ -286,7 +286,7 @@ def score(
 ) -> None:
     """Metrics of a model of ours on val, by steps and proposals ("4x500")."""
     from diffinst.datasets.load import load_split
-    from diffinst.evaluation.evaluator import evaluate
+    from diffinst.evaluation.evaluate import evaluate
     from diffinst.inference.predictor import DiffusionInst
 
     loaded, split = (

@@ -16,7 +16,7 @@ import torch
 from cyclopts import App
 
 from diffinst.datasets.load import load_split
-from diffinst.evaluation.evaluator import evaluate
+from diffinst.evaluation.evaluate import evaluate
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import write_json
 

@@ -33,8 +33,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from diffinst.config import IMAGENET_MEAN, IMAGENET_STD, Config
 from diffinst.datasets.load import load_split
 from diffinst.datasets.split import Split
-from diffinst.evaluation.average_precision import coco_metrics
-from diffinst.evaluation.evaluator import finite
+from diffinst.evaluation.metrics import compute_metrics
+from diffinst.evaluation.report import finite
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.images import read_image
 from diffinst.models.backbone import Backbone
@@ -311,12 +311,11 @@ def evaluate(
     limit = predictor.model.roi_heads.detections_per_img
     values: dict[str, float] = {"seconds_per_image": seconds / len(records)}
     for kind, prefix in (("segm", "mask"), ("bbox", "box")):
-        metrics = coco_metrics(
-            split.as_coco(),
+        metrics = compute_metrics(
+            split.as_coco([r.id for r in records]),
             results,
             iou_type=kind,  # type: ignore[arg-type]
             max_detections=limit,
-            image_ids=[r.id for r in records],
         )
         values |= metrics.as_dict(prefix)
     write_json(out, finite(values))

@@ -21,7 +21,8 @@ from diffinst.acceleration.optimize import Precision
 from diffinst.datasets.load import load_split
 from diffinst.datasets.records import ImageRecord
 from diffinst.datasets.split import Split
-from diffinst.evaluation.evaluator import Evaluator
+from diffinst.evaluation.prediction import Prediction
+from diffinst.evaluation.report import score
 from diffinst.export.parity import CONFIDENT, NEAR, SAME_IOU
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import atomic_path, write_json
@@ -81,7 +82,7 @@ def compare(
 ) -> dict[str, float]:
     """AP of both, the confident instances of the exact one, and how many boxes stay the same."""
     limit = exact.config.postprocess.max_detections
-    scored = {way: Evaluator(split, limit) for way in WAYS}
+    predictions: dict[Precision, list[Prediction]] = {way: [] for way in WAYS}
     confident = same = 0
     for record in records:
         found = [
@@ -89,15 +90,14 @@ def compare(
             for model in (exact, rounded)
         ]
         for way, instances in zip(WAYS, found, strict=True):
-            scored[way].add(record, instances)
+            results = instances.to_coco(record.id, split.category_ids)
+            predictions[way].append(Prediction(record.id, 0.0, results))
         sure = found[0].boxes[found[0].scores >= CONFIDENT]
         near = found[1].boxes[found[1].scores >= CONFIDENT - NEAR]
         if len(sure) and len(near):
             same += int((iou(sure[:, None], near[None]).amax(1) >= SAME_IOU).sum())
         confident += len(sure)
-    points: dict[str, float] = {
-        way: scored[way].compute()[0].as_dict("mask")["mask/AP"] for way in WAYS
-    }
+    points = {way: score(split, predictions[way], limit).mask.ap for way in WAYS}
     return {**points, "confident": confident, "same": same}
 
 

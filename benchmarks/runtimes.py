@@ -27,7 +27,8 @@ from cyclopts import App
 from diffinst.datasets.load import load_split
 from diffinst.datasets.records import ImageRecord
 from diffinst.datasets.split import Split
-from diffinst.evaluation.evaluator import Evaluator
+from diffinst.evaluation.prediction import Prediction
+from diffinst.evaluation.report import score
 from diffinst.export.files import Format, export, load, read_about
 from diffinst.export.parity import common, from_candidates, same_settings
 from diffinst.export.unrolled import exported_inputs, fitted
@@ -143,12 +144,13 @@ def accuracy(
 ) -> dict[str, Any]:
     """AP on the images, and how many confident instances are those expected."""
     limit = max(len(found) for found in expected.values())
-    evaluator, counts = Evaluator(split, max(limit, 1)), np.zeros(3, dtype=int)
+    predictions, counts = [], np.zeros(3, dtype=int)
     for record in records:
         found = predict(record.path)
-        evaluator.add(record, found)
+        results = found.to_coco(record.id, split.category_ids)
+        predictions.append(Prediction(record.id, 0.0, results))
         counts += common(expected[record.id], found, threshold)
-    mask, _ = evaluator.compute()
+    mask = score(split, predictions, max(limit, 1)).mask
     confident, same, extra = (int(n) for n in counts)
     scores = {key: mask.as_dict("mask")[f"mask/{key}"] for key in ("AP", "AP50")}
     return {**scores, "confident": confident, "same": same, "extra": extra}

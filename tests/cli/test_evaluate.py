@@ -108,7 +108,7 @@ def test_eval_of_test_images_writes_what_a_server_takes(
     assert set(entries[0]) == {"image_id", "category_id", "segmentation", "score"}
     flags = (*flags, "--submission", tmp_path / "x.zip", "--sweep-steps", 1)
     code, _, err = diffinst("eval", *flags)
-    assert code == 1 and "leave out --sweep-steps" in err
+    assert code == 1 and "omit --sweep-steps" in err
 
 
 def test_eval_sweeps_steps_and_proposals(
@@ -123,3 +123,7 @@ def test_eval_sweeps_steps_and_proposals(
     assert rows == [["1", "4"], ["1", "6"], ["2", "4"], ["2", "6"]]
     names = {p.name for p in (tmp_path / "s").iterdir()}
     assert names == {"cells", "sweep.json", "sweep.csv", "sweep.png"}
+    code, text, _ = diffinst("eval", *flags, "--sweep-steps", 2, "--proposals", 5)
+    assert code == 0 and [r.split()[:2] for r in text.splitlines()[1:]] == [["2", "5"]]
+    code, _, err = diffinst("eval", *flags, "--sweep-steps", 2, "--proposals", 0)
+    assert code == 1 and "sampler.proposals" in err

@@ -1,4 +1,4 @@
-"""Do tables show the best and the worst, and names as they are?"""
+"""Tables show the best and the worst, and names as they are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 
 from diffinst.cli.tables import print_classes
-from diffinst.evaluation.outputs import ClassRow
+from diffinst.evaluation.report import ClassRow
 
 
 def test_eval_shows_the_best_and_the_worst_of_many_classes(

@@ -11,7 +11,7 @@ import torch
 from diffinst.datasets.load import load_split
 from diffinst.datasets.split import Split
 from diffinst.datasets.synthetic import make_shapes
-from diffinst.evaluation.run import Source
+from diffinst.evaluation.source import Source
 from diffinst.inference.predictor import DiffusionInst
 
 

@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffinst.evaluation.average_precision import CocoMetrics, coco_metrics
 from diffinst.evaluation.curves import draw_precision_recall, draw_sweep
+from diffinst.evaluation.metrics import Metrics, compute_metrics
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 PANEL = 624  # pixels wide
 
 
-def metrics(classes: int, annotated: int) -> CocoMetrics:
+def metrics(classes: int, annotated: int) -> Metrics:
     """One object of each annotated class, every second one found."""
     box = {"bbox": [5, 5, 20, 20], "area": 400}
     objects = [{"image_id": 1, "category_id": i, **box} for i in range(annotated)]
     found = [{**o, "score": 0.9} for o in objects[::2]]
     names = [{"id": i, "name": f"_$class {i}$ \u6f22"} for i in range(classes)]
     truth = {"images": [{"id": 1}], "annotations": objects, "categories": names}
-    return coco_metrics(truth, found, iou_type="bbox")
+    return compute_metrics(truth, found, iou_type="bbox")
 
 
 def drawn(path: Path) -> np.ndarray:

@@ -11,8 +11,8 @@ from pycocotools import mask as coco_mask
 
 from diffinst.datasets.records import Annotation, ImageRecord
 from diffinst.datasets.split import Split
-from diffinst.evaluation.average_precision import coco_metrics
 from diffinst.evaluation.matching import THRESHOLDS, match
+from diffinst.evaluation.metrics import compute_metrics
 from diffinst.results.instances import CocoResult
 
 SIDE = 100
@@ -131,7 +131,7 @@ def test_nothing_there(things: int, results: int, f1: float) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_counts_are_those_of_cocos_evaluation(seed: int) -> None:
-    # Recall at each threshold is the share of objects found, class by class.
+    # Recall at each threshold is the fraction of objects found, class by class.
     rng = np.random.default_rng(seed)
     boxes = [tuple(map(int, (*rng.integers(0, 60, 2), *rng.integers(8, 40, 2)))) for _ in range(20)]
     record = image(*(thing(box, int(rng.integers(2)), bool(rng.random() < 0.1)) for box in boxes))
@@ -142,7 +142,7 @@ def test_counts_are_those_of_cocos_evaluation(seed: int) -> None:
     ]
     split = split_of(record)
     matched = match(record, results, split)
-    metrics = coco_metrics(split.as_coco(), results)
+    metrics = compute_metrics(split.as_coco(), results)
     labels = np.array([a.label for a in record.annotations])
     recalls = [matched.found[:, (labels == k) & ~matched.crowd].mean() for k in (0, 1)]
     assert np.mean(recalls) == pytest.approx(metrics.ar_max)

@@ -1,4 +1,4 @@
-"""Do the files of an evaluation hold its numbers?"""
+"""The files of an evaluation hold its numbers, whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 import pytest
 
 from diffinst.datasets.split import Split
-from diffinst.evaluation.evaluator import Report, report
-from diffinst.evaluation.outputs import class_rows, write_csv, write_outputs
+from diffinst.evaluation.outputs import write_csv, write_outputs, write_results
 from diffinst.evaluation.prediction import Prediction, Request
+from diffinst.evaluation.report import Report, score
 from diffinst.results.instances import CocoResult
 
 ASKED = Request(steps=4, proposals=50, max_detections=100, seed=7, category_ids=(1, 2, 3))
@@ -30,12 +31,12 @@ def one_class_found(split: Split) -> Report:
             keys = ("image_id", "category_id", "bbox", "segmentation")
             found: Any = {**{key: annotation[key] for key in keys}, "score": 0.9}
             results[found["image_id"]].append(found)
-    return report(split, [Prediction(i, 0.5, found) for i, found in results.items()], 100)
+    return score(split, [Prediction(i, 0.5, found) for i, found in results.items()])
 
 
 def test_class_rows_go_from_best_to_undefined(shapes: Split) -> None:
     found = one_class_found(shapes)
-    rows = class_rows(found)
+    rows = found.class_rows()
     assert rows[0].name == "box"
     for value in (rows[0].ap, rows[0].ap50, rows[0].box_ap, rows[0].box_ap50):
         assert value == pytest.approx(1)
@@ -46,7 +47,7 @@ def test_class_rows_go_from_best_to_undefined(shapes: Split) -> None:
     counts = [a.label for r in shapes.records[:4] for a in r.annotations]
     assert [row.objects for row in rows] == [counts.count(1), counts.count(0), counts.count(2)]
     fourth = replace(shapes, classes=("disc", "box", "triangle", "star"), category_ids=(1, 2, 3, 4))
-    last = class_rows(report(fourth, [Prediction(1, 0.1, [])], 100))[-1]
+    last = score(fourth, [Prediction(1, 0.1, [])]).class_rows()[-1]
     assert last.name == "star" and last.objects == 0
     assert math.isnan(last.ap) and math.isnan(last.ap50)
 
@@ -95,7 +96,7 @@ def test_numbers_are_there_before_the_results(shapes: Split, tmp_path: Path) -> 
 
 def test_nothing_annotated_leaves_results_only(shapes: Split, tmp_path: Path) -> None:
     bare = replace(shapes, records=tuple(replace(r, annotations=()) for r in shapes.records))
-    found = report(bare, [Prediction(1, 0.1, one_class_found(shapes).results[:1])], 100)
+    found = score(bare, [Prediction(1, 0.1, one_class_found(shapes).results[:1])], 100)
     assert not found.annotated and math.isnan(found.mask.ap)
     assert write_outputs(found, bare, ASKED, tmp_path, title="t", worst=2, threshold=0.3) == []
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
@@ -104,3 +105,31 @@ def test_nothing_annotated_leaves_results_only(shapes: Split, tmp_path: Path) ->
 def test_undefined_cells_are_empty(tmp_path: Path) -> None:
     write_csv(tmp_path / "t.csv", ("a", "b,c", "d"), [(1, math.nan, None), (0.5, 'say "x"', 2)])
     assert (tmp_path / "t.csv").read_text() == 'a,"b,c",d\n1,,\n0.5,"say ""x""",2\n'
+
+
+def test_results_are_one_entry_a_line(tmp_path: Path) -> None:
+    entries = [{"image_id": 1, "bbox": [0.5, 1 / 3]}, {"image_id": 2, "name": "\u00e9"}]
+    assert write_results(tmp_path / "r.json", iter(entries)) == 2
+    text = (tmp_path / "r.json").read_text("ascii")
+    assert json.loads(text) == entries
+    assert text.splitlines()[1] == '{"image_id":1,"bbox":[0.5,0.3333333333333333]},'
+
+
+def test_no_results_are_an_empty_list(tmp_path: Path) -> None:
+    assert write_results(tmp_path / "r.json", []) == 0
+    assert json.loads((tmp_path / "r.json").read_text()) == []
+
+
+def test_a_failure_half_way_leaves_the_file_before(tmp_path: Path) -> None:
+    def broken() -> Iterator[dict[str, object]]:
+        yield {"score": 0.5}
+        raise RuntimeError("half way")
+
+    path = tmp_path / "r.json"
+    write_results(path, [{"score": 1}])
+    with pytest.raises(RuntimeError, match="half way"):
+        write_results(path, broken())
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_results(path, [{"score": math.nan}])
+    assert json.loads(path.read_text()) == [{"score": 1}]
+    assert list(tmp_path.iterdir()) == [path]

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from diffinst import DiffusionInst
-from diffinst.acceleration import compile as compile_module
 from diffinst.evaluation.source import Source
 
 
@@ -26,7 +25,7 @@ def test_a_compiled_model_is_the_same_model(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its results differ by rounding alone."""
-    monkeypatch.setattr(compile_module, "what_prevents", lambda device: None)
+    monkeypatch.setattr("diffinst.acceleration.compile.what_prevents", lambda device: None)
     fast = Source.load(source.folder, compile_network=True)
     assert fast.compile_network and fast.model.precision == "fp32"
     assert fast.model.network.fpn._compiled_call_impl is not None
@@ -47,3 +46,15 @@ def test_stores_of_earlier_versions_stay_valid(source: Source) -> None:
     parts = {k: values[k] for k in ("model", "preprocess", "sampler", "postprocess")}
     before = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     assert source.config_digest == before
+
+
+def test_a_loaded_model_is_told_by_its_weights(source: Source, tmp_path: Path) -> None:
+    first, second, other = (DiffusionInst.from_preset("tiny", seed=seed) for seed in (0, 0, 1))
+    assert Source.of(first).digest == Source.of(second).digest != Source.of(other).digest
+    assert Source.of(first).folder is None and Source.of(first).name == "model"
+    assert Source.of(source) is source
+    named = Source.of(source.folder, "cpu")
+    assert named.digest == source.digest and named.model.precision == "fp32"
+    assert source.origin[0] == source.folder
+    with pytest.raises(ValueError, match="give its name or folder in the place of a loaded model"):
+        _ = Source.of(first).origin

@@ -1,4 +1,4 @@
-"""Is a line either whole or ignored, and are predictions of other settings ever mixed?"""
+"""A line is either whole or ignored, and predictions of other settings are never mixed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffinst.datasets.split import Split
-from diffinst.evaluation.prediction import Options, Prediction, request
-from diffinst.evaluation.run import Source
-from diffinst.evaluation.store import Settings, Store, describe
+from diffinst.datasets.split import ImageRecord, Split
+from diffinst.evaluation.prediction import Prediction, request
+from diffinst.evaluation.source import Source
+from diffinst.evaluation.store import Settings, Shard, Store, describe
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.results.instances import CocoResult
 
 SETTINGS: Settings = {"model": "a" * 64, "steps": 1, "seed": 0}
+RECORDS = tuple(ImageRecord(i, Path(f"{i}.png"), 48, 64, ()) for i in range(1, 5))
+SPLIT = Split("val", Path("v.json"), ("a",), (1,), RECORDS, Path())
 
 
 def prediction(image_id: int, score: float = 0.1) -> Prediction:
@@ -32,17 +34,17 @@ def prediction(image_id: int, score: float = 0.1) -> Prediction:
 
 
 def write(store: Store, *predictions: Prediction) -> None:
-    with store.shard() as shard:
-        for each in predictions:
-            shard.append(each)
+    shard = Shard(store.shards)
+    for each in predictions:
+        shard.append(each)
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     store = Store(tmp_path, SETTINGS)
-    assert store.read([]) == {}
+    assert store.read(SPLIT) == {}
     write(store, prediction(2), prediction(1))
     write(store, replace(prediction(3), results=[]))
-    again = Store(tmp_path, SETTINGS).read([1, 2, 3, 4])
+    again = Store(tmp_path, SETTINGS).read(SPLIT)
     assert again[1] == prediction(1) and again[2] == prediction(2)
     assert again[3].results == [] and set(again) == {1, 2, 3}
     assert json.loads((tmp_path / "settings.json").read_text()) == SETTINGS
@@ -50,12 +52,13 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 def test_a_line_is_there_before_the_next_image_starts(tmp_path: Path) -> None:
     store = Store(tmp_path, SETTINGS)
-    with store.shard() as shard:
-        assert list(tmp_path.glob("predictions/*")) == []  # no file for a process without work
-        shard.append(prediction(1))
-        assert set(store.read([1, 2])) == {1}
-        shard.append(prediction(2))
-        assert set(store.read([1, 2])) == {1, 2}
+    shard = Shard(store.shards)
+    assert list(tmp_path.glob("predictions/*")) == []  # no file for a process without work
+    shard.append(prediction(1))
+    assert set(store.read(SPLIT)) == {1}
+    shard.append(prediction(2))
+    assert set(store.read(SPLIT)) == {1, 2}
+    assert len(list(store.shards.iterdir())) == 1
 
 
 @pytest.mark.parametrize("cut", [1, 2, 40, -1])
@@ -66,11 +69,11 @@ def test_a_torn_last_line_is_ignored(cut: int, tmp_path: Path) -> None:
     first, second, end = path.read_bytes().split(b"\n")
     assert end == b""
     path.write_bytes(first + b"\n" + second[:cut])
-    assert set(store.read([1, 2])) == {1}
+    assert set(store.read(SPLIT)) == {1}
     path.write_bytes(first + b"\n" + b"\0" * 30)  # what a power cut may leave
-    assert set(store.read([1, 2])) == {1}
+    assert set(store.read(SPLIT)) == {1}
     write(store, prediction(2))  # into a file of its own: nothing is appended to a torn line
-    assert set(store.read([1, 2])) == {1, 2}
+    assert set(store.read(SPLIT)) == {1, 2}
 
 
 def test_a_broken_line_elsewhere_is_an_error(tmp_path: Path) -> None:
@@ -80,24 +83,24 @@ def test_a_broken_line_elsewhere_is_an_error(tmp_path: Path) -> None:
     first, second, _ = path.read_bytes().split(b"\n")
     path.write_bytes(first[:-5] + b"\n" + second + b"\n")
     with pytest.raises(ValueError, match=r"\.jsonl, line 1 is broken .*; remove this line"):
-        store.read([1, 2])
+        store.read(SPLIT)
 
 
 def test_an_image_twice(tmp_path: Path) -> None:
     store = Store(tmp_path, SETTINGS)
     write(store, prediction(1), prediction(2))
     write(store, replace(prediction(2), seconds=9.0))  # only the time differs
-    assert set(store.read([1, 2])) == {1, 2}
+    assert set(store.read(SPLIT)) == {1, 2}
     write(store, prediction(2, score=0.2))
     with pytest.raises(ValueError, match=r"another prediction of image 2 than at .*line \d"):
-        store.read([1, 2])
+        store.read(SPLIT)
 
 
 def test_an_image_of_another_split(tmp_path: Path) -> None:
     store = Store(tmp_path, SETTINGS)
     write(store, prediction(7))
     with pytest.raises(ValueError, match=r"line 1: image 7 is not in the split"):
-        store.read([1, 2])
+        store.read(SPLIT)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +138,8 @@ def test_settings_know_model_images_and_options(
     def settings(
         split: Split = shapes, model: Source = source, device: str = "cpu", **chosen: int
     ) -> Settings:
-        options = Options(**chosen)  # type: ignore[arg-type]
-        return describe(model, split, request(model.model.config, split, options), device)
+        asked = request(model.model.config, split, **chosen)  # type: ignore[arg-type]
+        return describe(model, split, asked, device)
 
     same = settings()
     config = source.model.config

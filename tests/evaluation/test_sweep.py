@@ -1,4 +1,4 @@
-"""Is every pair evaluated once, kept, and what a single evaluation gives?"""
+"""Every pair is evaluated once, kept, and what a single evaluation gives."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ import pytest
 
 from diffinst.config import ConfigError
 from diffinst.datasets.split import Split
-from diffinst.evaluation.outputs import class_rows
-from diffinst.evaluation.prediction import Options
-from diffinst.evaluation.run import Source, run
+from diffinst.evaluation.evaluate import evaluate
+from diffinst.evaluation.source import Source
 from diffinst.evaluation.sweep import sweep, write_sweep_curves
-
-OPTIONS = Options(max_detections=5)
 
 
 def test_pairs_files_and_going_on(source: Source, shapes: Split, tmp_path: Path) -> None:
@@ -24,9 +21,9 @@ def test_pairs_files_and_going_on(source: Source, shapes: Split, tmp_path: Path)
         source,
         shapes,
         tmp_path,
-        OPTIONS,
         steps=(2, 1, 2),
         proposals=(6, 4),
+        max_detections=5,
         limit=2,
         progress=lambda *call: calls.append(call),
     )
@@ -34,12 +31,12 @@ def test_pairs_files_and_going_on(source: Source, shapes: Split, tmp_path: Path)
     assert [(cell.steps, cell.proposals) for cell in cells] == pairs
     assert calls[0] == (0, 8) and calls[-1] == (8, 8) and sorted(calls) == calls
     for cell in cells:
-        alone = run(source, shapes, None, Options(cell.steps, cell.proposals, 5), limit=2)
-        assert list(cell.report.classes) == class_rows(alone) and cell.report.failed == ()
+        chosen = {"steps": cell.steps, "proposals": cell.proposals}
+        alone = evaluate(source, shapes, **chosen, max_detections=5, limit=2)
+        assert list(cell.classes) == alone.class_rows() and cell.failed == ()
         row, expected = cell.as_row(), alone.as_dict()
         different = {key for key in expected if row[key] != expected[key]}
         assert different <= {"seconds_per_image"}
-        assert not hasattr(cell.report, "results")
     content = json.loads((tmp_path / "sweep.json").read_text())
     assert content["split"] == "val" and content["rows"] == [cell.as_row() for cell in cells]
     rows = list(csv.DictReader((tmp_path / "sweep.csv").read_text().splitlines()))
@@ -48,14 +45,22 @@ def test_pairs_files_and_going_on(source: Source, shapes: Split, tmp_path: Path)
 
     lines = {p: p.read_bytes() for p in tmp_path.glob("cells/*/predictions/*.jsonl")}
     assert len(lines) == 4
-    more = sweep(source, shapes, tmp_path, OPTIONS, steps=(1, 2, 3), proposals=(4, 6), limit=2)
+    more = sweep(
+        source,
+        shapes,
+        tmp_path,
+        steps=(1, 2, 3),
+        proposals=(4, 6),
+        max_detections=5,
+        limit=2,
+    )
     assert len(more) == 6
     now = {p: p.read_bytes() for p in tmp_path.glob("cells/*/predictions/*.jsonl")}
     assert len(now) == 6 and lines.items() <= now.items()
 
 
 def test_one_axis_may_be_left_to_the_model(source: Source, shapes: Split) -> None:
-    (cell,) = sweep(source, shapes, None, OPTIONS, steps=(), proposals=(4,), limit=1)
+    (cell,) = sweep(source, shapes, None, max_detections=5, steps=(), proposals=(4,), limit=1)
     assert (cell.steps, cell.proposals) == (source.model.config.sampler.steps, 4)
 
 
@@ -63,12 +68,12 @@ def test_all_numbers_are_checked_before_any_is_evaluated(
     source: Source, shapes: Split, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"sampler\.steps"):
-        sweep(source, shapes, tmp_path, OPTIONS, steps=(1, 0), proposals=(4,))
+        sweep(source, shapes, tmp_path, steps=(1, 0), proposals=(4,))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_curves_of_a_sweep(source: Source, shapes: Split, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    cells = sweep(source, shapes, None, OPTIONS, steps=(1,), proposals=(4,), limit=1)
+    cells = sweep(source, shapes, None, max_detections=5, steps=(1,), proposals=(4,), limit=1)
     assert write_sweep_curves(cells, tmp_path, title="t") == []
     assert (tmp_path / "sweep.png").stat().st_size > 1000

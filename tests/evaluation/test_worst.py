@@ -1,4 +1,4 @@
-"""Are the worst images the worst, and does the drawing show what was wrong?"""
+"""The worst images are the worst, and the drawing shows what was wrong."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from PIL import Image
 from diffinst.datasets.records import ImageRecord
 from diffinst.datasets.segmentation import compressed
 from diffinst.datasets.split import Split
+from diffinst.evaluation.prediction import Prediction
+from diffinst.evaluation.report import score
 from diffinst.evaluation.worst import (
     FALSE,
     IGNORED,
@@ -20,7 +22,6 @@ from diffinst.evaluation.worst import (
     RIGHT,
     draw,
     image_scores,
-    score_threshold,
     write_worst,
 )
 from diffinst.results.instances import CocoResult
@@ -78,11 +79,12 @@ def test_only_the_images_asked_for_are_scored(shapes: Split) -> None:
 
 
 def test_files_of_the_worst(shapes: Split, results: list[CocoResult], tmp_path: Path) -> None:
-    ids = [1, 2, 3, 4]
-    write_worst(shapes, results, ids, tmp_path, count=3, threshold=0.3)
+    by_image = [[r for r in results if r["image_id"] == i] for i in (1, 2, 3, 4)]
+    report = score(shapes, [Prediction(i, 0.0, found) for i, found in enumerate(by_image, 1)])
+    write_worst(report, shapes, tmp_path, count=3, threshold=0.3)
     names = sorted(p.name for p in (tmp_path / "worst").iterdir())
     assert names == ["01_000002.png", "02_000003.png", "03_000001.png"]
-    write_worst(shapes, results, ids, tmp_path, count=1, threshold=0.3)
+    write_worst(report, shapes, tmp_path, count=1, threshold=0.3)
     assert [p.name for p in (tmp_path / "worst").iterdir()] == ["01_000002.png"]
     content = json.loads((tmp_path / "worst.json").read_text())
     assert content["score_threshold"] == 0.3
@@ -94,7 +96,9 @@ def test_files_of_the_worst(shapes: Split, results: list[CocoResult], tmp_path: 
 def test_an_image_gone_by_now_is_listed(shapes: Split, tmp_path: Path) -> None:
     gone = replace(shapes.records[0], path=tmp_path / "gone.png")
     split = replace(shapes, records=(gone,))
-    write_worst(split, [], [gone.id], tmp_path, count=8, threshold=0.3)
+    write_worst(
+        score(split, [Prediction(gone.id, 0.0, [])]), split, tmp_path, count=8, threshold=0.3
+    )
     (entry,) = json.loads((tmp_path / "worst.json").read_text())["images"]
     assert entry["image"].startswith("not drawn: ") and "gone.png" in entry["image"]
     assert entry["file"] == "gone.png"
@@ -133,7 +137,3 @@ def test_colours_tell_right_from_wrong(shapes: Split, tmp_path: Path) -> None:
 def test_nothing_predicted_and_nothing_there_can_be_drawn(shapes: Split) -> None:
     empty = replace(shapes.records[0], annotations=())
     assert draw(empty, [], shapes).size == draw(shapes.records[0], [], shapes).size
-
-
-def test_a_model_that_keeps_everything_has_a_usual_threshold() -> None:
-    assert (score_threshold(0.25), score_threshold(0.0)) == (0.25, 0.3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,9 +15,8 @@ from diffinst.cli.terminal import progress_bar, say
 
 if TYPE_CHECKING:
     from diffinst.datasets.split import Split
-    from diffinst.evaluation.evaluator import Report
-    from diffinst.evaluation.prediction import Options
-    from diffinst.evaluation.run import Source
+    from diffinst.evaluation.report import Report
+    from diffinst.evaluation.sweep import Cell
 
 _FAILURES_SHOWN = 10
 Numbers = Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())]
@@ -92,89 +90,69 @@ def evaluate(
     sweep_proposals
         Evaluate each of these numbers of proposals, with each number of steps.
     """
-    import torch
-
-    from diffinst.acceleration.optimize import resolved
     from diffinst.datasets.load import load_split
-    from diffinst.evaluation.prediction import Options
-    from diffinst.evaluation.run import Source, run
+    from diffinst.evaluation.evaluate import evaluate as evaluate_split
+    from diffinst.evaluation.source import Source
+    from diffinst.evaluation.sweep import sweep
 
     sweeping = bool(sweep_steps or sweep_proposals)
     if sweeping and submission:
-        raise ValueError("--submission takes one evaluation; leave out --sweep-steps, -proposals")
+        raise ValueError("--submission takes one evaluation; omit --sweep-steps, -proposals")
     if submission and single_class:
         raise ValueError(
             "--submission needs the benchmark's own classes, which --single-class takes as one; "
-            "leave out one of them"
+            "omit one of them"
         )
     if worst < 0:
         raise ValueError(f"--worst {worst}: give a number of images, 0 or more")
-    several = processes > 1
     place = usable_device(device)
-    chosen = resolved(precision, torch.device(place))  # once, for all processes
-    if several:
-        source = Source.load(model, "cpu", chosen)  # only to know it; the processes predict
-        source = replace(source, compile_network=compile_network)
-    else:
-        source = Source.load(model, place, chosen, compile_network=compile_network)
     annotated = load_split(data, split, single_class=single_class)
     _check_purpose(annotated, out, submission, sweeping=sweeping)
-    options = Options(steps, proposals, max_detections, seed, single_class)
+    source = Source.of(
+        model, place, precision, compile_network=compile_network, processes=processes
+    )
     if sweeping:
-        numbers = (sweep_steps or [], sweep_proposals or [])
-        where = device if several else place
-        _sweep(source, annotated, out, options, numbers, limit, processes, where)
+        with progress_bar("evaluating") as advance:
+            cells = sweep(
+                source,
+                annotated,
+                out,
+                steps=sweep_steps or _listed(steps),
+                proposals=sweep_proposals or _listed(proposals),
+                max_detections=max_detections,
+                seed=seed,
+                single_class=single_class,
+                limit=limit,
+                processes=processes,
+                device=device,
+                progress=advance,
+            )
+        _show_sweep(cells, out, f"{source.name} on {annotated.image_dir.parent.name} {split}")
         return
     with progress_bar("evaluating") as advance:
-        report = run(
+        report = evaluate_split(
             source,
             annotated,
-            out,
-            options,
+            steps=steps,
+            proposals=proposals,
+            max_detections=max_detections,
+            seed=seed,
+            single_class=single_class,
             limit=limit,
+            out=out,
+            worst=worst,
             processes=processes,
             device=device,
             progress=advance,
         )
-    _print(report, out)
-    if out is not None:
-        _write(report, source, annotated, options, out, worst)
+    _show(report, out)
     if submission is not None:
         _submit(report, annotated, submission)
     _exit_if_failed(report.failed)
 
 
-def _sweep(
-    source: Source,
-    split: Split,
-    out: Path | None,
-    options: Options,
-    numbers: tuple[Sequence[int], Sequence[int]],
-    limit: int | None,
-    processes: int,
-    device: str | None,
-) -> None:
-    from diffinst.evaluation.sweep import sweep, write_sweep_curves
-
-    with progress_bar("evaluating") as advance:
-        cells = sweep(
-            source,
-            split,
-            out,
-            options,
-            steps=numbers[0],
-            proposals=numbers[1],
-            limit=limit,
-            processes=processes,
-            device=device,
-            progress=advance,
-        )
-    print_sweep(cells)
-    if out is not None:
-        for problem in write_sweep_curves(cells, out, title=_title(source, split)):
-            say(problem)
-        say(f"written: {out}")
-    _exit_if_failed([message for cell in cells for message in cell.report.failed])
+def _listed(number: int | None) -> list[int]:
+    return [] if number is None else [number]
 
 
 def _check_purpose(
@@ -190,47 +168,39 @@ def _check_purpose(
         )
 
 
-def _print(report: Report, out: Path | None) -> None:
-    from diffinst.evaluation.outputs import class_rows
+def _show_sweep(cells: Sequence[Cell], out: Path | None, title: str) -> None:
+    from diffinst.evaluation.sweep import write_sweep_curves
 
-    if not report.annotated:
-        say(f"nothing is annotated on these {report.images} images: no metrics are computed")
-        return
-    print_metrics(report)
-    print()
-    print_classes(class_rows(report), f"in {out / 'per_class.csv'}" if out else "(all with --out)")
+    print_sweep(cells)
+    if out is not None:
+        for note in write_sweep_curves(cells, out, title=title):
+            say(note)
+        say(f"written: {out}")
+    _exit_if_failed([message for cell in cells for message in cell.failed])
 
 
-def _write(
-    report: Report, source: Source, split: Split, options: Options, out: Path, worst: int
-) -> None:
-    from diffinst.evaluation.outputs import write_outputs
-    from diffinst.evaluation.prediction import request
-    from diffinst.evaluation.worst import score_threshold
-
-    threshold = score_threshold(source.model.config.postprocess.threshold)
-    title = _title(source, split)
-    asked = request(source.model.config, split, options)
-    problems = write_outputs(
-        report, split, asked, out, title=title, worst=worst, threshold=threshold
-    )
-    for problem in problems:
-        say(problem)
-    say(f"written: {out / 'results.json'}")
+def _show(report: Report, out: Path | None) -> None:
     if report.annotated:
-        say(f"written: {out / 'metrics.json'} and what lies beside it")
+        print_metrics(report)
+        print()
+        where = f"in {out / 'per_class.csv'}" if out else "(all with --out)"
+        print_classes(report.class_rows(), where)
+    else:
+        say(f"nothing is annotated on these {report.images} images: no metrics are computed")
+    if out is not None:
+        for note in report.notes:
+            say(note)
+        say(f"written: {out / 'results.json'}")
+        if report.annotated:
+            say(f"written: {out / 'metrics.json'} and what lies beside it")
 
 
 def _submit(report: Report, split: Split, target: Path) -> None:
     from diffinst.evaluation.submission import write_submission
 
     made = write_submission(report.results, split, target)
-    more = f"; {made.dropped} beyond the limit per image left out" if made.dropped else ""
+    more = f"; {made.dropped} beyond the limit per image omitted" if made.dropped else ""
     say(f"submission: {made.archive} and {made.results}, {made.written} results{more}")
-
-
-def _title(source: Source, split: Split) -> str:
-    return f"{source.folder.name} on {split.image_dir.parent.name} {split.name}"
 
 
 def _exit_if_failed(messages: Sequence[str]) -> None:

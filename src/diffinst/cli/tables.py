@@ -1,4 +1,4 @@
-"""How do the numbers of an evaluation look on a terminal? On stdout, so that they can be piped."""
+"""The numbers of an evaluation or a benchmark on stdout, so that they can be piped."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from diffinst.evaluation.evaluator import Report
-    from diffinst.evaluation.outputs import ClassRow
+    from diffinst.evaluation.report import ClassRow, Report
     from diffinst.evaluation.sweep import Cell
     from diffinst.measure.benchmark import Measurement
 
@@ -30,7 +29,7 @@ def print_classes(rows: Sequence[ClassRow], where: str) -> None:
     """One class a line, the best first.
 
     Args:
-        rows: From `class_rows`.
+        rows: From `Report.class_rows`.
         where: What to say of classes that are not shown.
     """
     table = _table("class", "AP", "AP50", "box AP", "objects")
@@ -49,7 +48,7 @@ def print_sweep(cells: Sequence[Cell]) -> None:
     """One pair of steps and proposals a line."""
     table = _table("steps", "proposals", "mask AP", "AP50", "AP75", "box AP", "s/image")
     for cell in cells:
-        values = cell.report.as_dict()
+        values = cell.values
         named = ("mask/AP", "mask/AP50", "mask/AP75", "box/AP", "seconds_per_image")
         table.add_row(
             str(cell.steps), str(cell.proposals), *(_cell(values[name]) for name in named)

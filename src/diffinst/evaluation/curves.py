@@ -1,4 +1,4 @@
-"""What do precision over recall, and AP over steps and time, look like?"""
+"""Curves of precision over recall, and of AP over steps and time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from diffinst.evaluation.accumulate import IOU_50, IOU_75
-from diffinst.evaluation.average_precision import Metrics
+from diffinst.evaluation.metrics import IOU_50, IOU_75, Metrics
 from diffinst.io.atomic import atomic_path
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_CLASSES = 12  # with more, no curve per class: nobody could tell them apart
+MEAN = "mean of IoU 0.50 to 0.95"
 _COLOURS = 10  # of matplotlib's cycle
 _DPI = 120
 _PANEL = (5.2, 4.2)  # inches
@@ -37,29 +37,24 @@ def draw_precision_recall(metrics: Metrics, path: Path, *, title: str) -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    names = [name for name, ap in metrics.per_class.items() if not np.isnan(ap)]
     shown = [k for k, ap in enumerate(metrics.per_class.values()) if not np.isnan(ap)]
+    names = [list(metrics.per_class)[k] for k in shown]
     panels = 2 if 1 < len(names) <= MAX_CLASSES else 1
     figure, axes = _figure(panels)
     recall = np.linspace(0, 1, 101)
     precision = metrics.precision[:, :, shown]  # (10, 101, classes with objects)
-    curves = (
-        ("IoU 0.50", precision[IOU_50]),
-        ("IoU 0.75", precision[IOU_75]),
-        ("mean of IoU 0.50 to 0.95", precision.mean(0)),
-    )
-    for name, of_classes in curves:  # (101, classes)
-        mean = of_classes.mean(1) if names else np.full(101, np.nan)
-        axes[0].plot(recall, mean, label=_label(mean, name))
+    mean = precision.mean(0)  # over thresholds
+    of_iou = {"IoU 0.50": precision[IOU_50], "IoU 0.75": precision[IOU_75], MEAN: mean}
+    for name, of_classes in of_iou.items():  # (101, classes)
+        curve = of_classes.mean(1) if names else np.full(101, np.nan)
+        axes[0].plot(recall, curve, label=_label(curve, name))
     _finish(axes[0], title)
     if panels == 2:
-        of_class = sorted(
-            zip(precision.mean(0).T, names, strict=True), key=lambda pair: -pair[0].mean()
-        )
+        of_class = sorted(zip(mean.T, names, strict=True), key=lambda pair: -pair[0].mean())
         for i, (curve, name) in enumerate(of_class):
             style = "-" if i < _COLOURS else "--"
             axes[1].plot(recall, curve, style, label=_label(curve, name))
-        _finish(axes[1], "by class, mean of IoU 0.50 to 0.95", beside=True)
+        _finish(axes[1], f"by class, {MEAN}", beside=True)
     _save(figure, path)
 
 
@@ -75,22 +70,20 @@ def draw_sweep(rows: Sequence[Mapping[str, float | None]], path: Path, *, title:
         ImportError: matplotlib is not installed.
     """
     figure, (over_steps, over_time) = _figure(2)
-    steps = sorted({_number(row["steps"]) for row in rows})
-    for proposals in sorted({_number(row["proposals"]) for row in rows}):
-        cells = [row for row in rows if row["proposals"] == proposals]
-        cells.sort(key=lambda row: _number(row["steps"]))
-        ap = [_number(row["mask/AP"]) for row in cells]
-        label = f"{proposals:g} proposals"
-        over_steps.plot([_number(row["steps"]) for row in cells], ap, "o-", label=label)
-        seconds = [_number(row["seconds_per_image"]) for row in cells]
-        over_time.plot(seconds, ap, "o-", label=label)
-        for x, y, row in zip(seconds, ap, cells, strict=True):
+    keys = ("steps", "proposals", "mask/AP", "seconds_per_image")
+    table = np.array([[row[key] for key in keys] for row in rows], dtype=float)  # None becomes NaN
+    table = table[table[:, 0].argsort()]
+    for proposals in np.unique(table[:, 1]):
+        steps, _, ap, seconds = table[table[:, 1] == proposals].T
+        over_steps.plot(steps, ap, "o-", label=f"{proposals:g} proposals")
+        over_time.plot(seconds, ap, "o-", label=f"{proposals:g} proposals")
+        for x, y, step in zip(seconds, ap, steps, strict=True):
             if not np.isnan(y):
-                over_time.annotate(
-                    f"{row['steps']:g}", (x, y), (3, -10), textcoords="offset points", fontsize=7
-                )
-    over_steps.set(xlabel="steps", ylabel="mask AP", title=title, xscale="log", xticks=steps)
-    over_steps.set_xticks(steps, [f"{step:g}" for step in steps])
+                place = {"xytext": (3, -10), "textcoords": "offset points", "fontsize": 7}
+                over_time.annotate(f"{step:g}", (x, y), **place)
+    ticks = np.unique(table[:, 0])
+    over_steps.set(xlabel="steps", ylabel="mask AP", title=title, xscale="log")
+    over_steps.set_xticks(ticks, [f"{step:g}" for step in ticks])
     over_steps.minorticks_off()
     over_time.set(
         xlabel="seconds per image", ylabel="mask AP", title="steps at the points", xlim=(0, None)
@@ -105,10 +98,6 @@ def _label(curve: NDArray[np.float64], name: str) -> str:
     """AP first, as a leading underscore hides a label; dollar signs would begin a formula."""
     value = "no objects" if np.isnan(curve).any() else f"AP {curve.mean():.3f}"
     return f"{value}  {name}".replace("$", r"\$")
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
 
 
 def _figure(panels: int) -> tuple[Figure, NDArray[np.object_]]:

@@ -1,4 +1,4 @@
-"""Which predictions on one image are right, and which objects were missed? COCO's matching."""
+"""The right predictions on one image and the objects missed, by COCO's matching."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ THRESHOLDS: NDArray[np.float64] = np.arange(10, 20) / 20  # IoU 0.50, 0.55, ...,
 
 
 @dataclass(frozen=True)
-class Match:
+class ImageMatch:
     """Predictions and objects of one image, by IoU threshold.
 
     Attributes:
@@ -53,7 +53,7 @@ class Match:
         return float(np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0).mean())
 
 
-def match(record: ImageRecord, results: Sequence[CocoResult], split: Split) -> Match:
+def match(record: ImageRecord, results: Sequence[CocoResult], split: Split) -> ImageMatch:
     """Give each prediction, best first, the free object of its class that it overlaps most.
 
     Args:
@@ -61,47 +61,30 @@ def match(record: ImageRecord, results: Sequence[CocoResult], split: Split) -> M
         results: What was found there, in the split's categories; masks are compared.
         split: Where the image comes from.
     """
-    n, m = len(results), len(record.annotations)
-    steps = len(THRESHOLDS)
+    steps, n = len(THRESHOLDS), len(results)
     hit, ignored = np.zeros((steps, n), bool), np.zeros((steps, n), bool)
-    found = np.zeros((steps, m), bool)
+    found = np.zeros((steps, len(record.annotations)), bool)
     crowd = np.array([annotation.crowd for annotation in record.annotations], bool)
-    truth = [split.category_ids[annotation.label] for annotation in record.annotations]
+    labels = np.array([annotation.label for annotation in record.annotations], np.int64)
     shapes = [compressed(a.segmentation, record.height, record.width) for a in record.annotations]
     for category in {result["category_id"] for result in results}:
         mine = [i for i, result in enumerate(results) if result["category_id"] == category]
         mine.sort(key=lambda i: -results[i]["score"])
-        objects = np.array([j for j, of in enumerate(truth) if of == category], np.int64)
+        label = split.category_ids.index(category)
+        objects = np.flatnonzero(labels == label)
+        ious = np.zeros((len(mine), 0))
         if objects.size:
             masks = [results[i]["segmentation"] for i in mine]
             ious = coco_mask.iou(masks, [shapes[j] for j in objects], crowd[objects].tolist())
-            for i, overlap in zip(mine, ious, strict=True):
-                _take_best(i, overlap, objects, hit, ignored, found, crowd)
-        if split.federated:
-            ignored[:, mine] |= _not_asked(category, record, split, bool(objects.size))
-    return Match(hit, ignored & ~hit, found, crowd)
-
-
-def _take_best(
-    i: int,
-    overlap: NDArray[np.float64],
-    objects: NDArray[np.int64],
-    hit: NDArray[np.bool_],
-    ignored: NDArray[np.bool_],
-    found: NDArray[np.bool_],
-    crowd: NDArray[np.bool_],
-) -> None:
-    """Match prediction i with one of the objects at each threshold; crowds take any number."""
-    free = np.where(found[:, objects] | crowd[objects], -1.0, overlap)  # (10, objects)
-    best = free.argmax(1)
-    good = free[np.arange(len(best)), best] >= THRESHOLDS
-    hit[good, i] = True
-    found[good, objects[best[good]]] = True
-    in_crowd = np.where(crowd[objects], overlap, -1.0).max()
-    ignored[:, i] |= ~good & (in_crowd >= THRESHOLDS)
-
-
-def _not_asked(category: int, record: ImageRecord, split: Split, annotated: bool) -> bool:
-    """Whether predictions of a class that find nothing do not count on an image (LVIS)."""
-    label = split.category_ids.index(category)
-    return label in record.not_exhaustive or not (annotated or label in record.negative)
+        looked_for = label not in record.not_exhaustive and (
+            objects.size or label in record.negative
+        )
+        for i, overlap in zip(mine, ious, strict=True):
+            free = np.where(found[:, objects] | crowd[objects], -1.0, overlap)  # (10, objects)
+            good = free.max(1, initial=-1.0) >= THRESHOLDS
+            hit[good, i] = True
+            if good.any():
+                found[good, objects[free[good].argmax(1)]] = True
+            in_crowd = overlap[crowd[objects]].max(initial=-1.0) >= THRESHOLDS  # takes any number
+            ignored[:, i] = ~good & (in_crowd | (split.federated and not looked_for))
+    return ImageMatch(hit, ignored, found, crowd)

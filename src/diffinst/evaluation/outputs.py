@@ -1,4 +1,4 @@
-"""What does an evaluation leave in its folder?
+"""The files of an evaluation.
 
 metrics.json          the numbers, and the settings they belong to
 per_class.csv         AP, AP50 and number of objects, best first
@@ -11,55 +11,16 @@ from __future__ import annotations
 
 import csv
 import io
-import math
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from diffinst.datasets.split import Split
-from diffinst.evaluation.accumulate import IOU_50
-from diffinst.evaluation.average_precision import Metrics
 from diffinst.evaluation.curves import draw_precision_recall
-from diffinst.evaluation.evaluator import Report
 from diffinst.evaluation.prediction import Request
-from diffinst.evaluation.results import write_results
+from diffinst.evaluation.report import Report
 from diffinst.evaluation.worst import write_worst
-from diffinst.io.atomic import write_json, write_text
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """One class; NaN where it has no objects.
-
-    Attributes:
-        name: Its name.
-        ap: Mask AP.
-        ap50: Mask AP at IoU 0.5.
-        box_ap: Box AP.
-        box_ap50: Box AP at IoU 0.5.
-        objects: Annotated on the images evaluated, crowds left out.
-    """
-
-    name: str
-    ap: float
-    ap50: float
-    box_ap: float
-    box_ap50: float
-    objects: int
-
-
-def class_rows(report: Report) -> list[ClassRow]:
-    """All classes, the best mask AP first, those without objects last."""
-    box_ap50 = _ap50(report.box)
-    rows = [
-        ClassRow(name, ap, ap50, report.box.per_class[name], box_ap50[name], report.objects[name])
-        for (name, ap), ap50 in zip(
-            report.mask.per_class.items(), _ap50(report.mask).values(), strict=True
-        )
-    ]
-    return sorted(rows, key=lambda row: (math.isnan(row.ap), -row.ap, row.name))
+from diffinst.io.atomic import atomic_path, write_json, write_text
 
 
 def write_outputs(
@@ -89,22 +50,14 @@ def write_outputs(
     if not report.annotated:
         write_results(out / "results.json", report.results)
         return []
-    settings = {
-        "steps": asked.steps,
-        "proposals": asked.proposals,
-        "max_detections": asked.max_detections,
-        "seed": asked.seed,
-    }
+    names = ("steps", "proposals", "max_detections", "seed")
+    settings = {name: getattr(asked, name) for name in names}
     write_json(out / "metrics.json", {**settings, **report.as_dict()})
     fields = ("class", "AP", "AP50", "box_AP", "box_AP50", "objects")
-    rows = (
-        (row.name, row.ap, row.ap50, row.box_ap, row.box_ap50, row.objects)
-        for row in class_rows(report)
-    )
-    write_csv(out / "per_class.csv", fields, rows)
+    write_csv(out / "per_class.csv", fields, report.class_rows())
     write_results(out / "results.json", report.results)
     if worst:
-        write_worst(split, report.results, report.image_ids, out, count=worst, threshold=threshold)
+        write_worst(report, split, out, count=worst, threshold=threshold)
     try:
         draw_precision_recall(report.mask, out / "precision_recall.png", title=title)
     except ImportError as error:
@@ -124,6 +77,23 @@ def write_csv(
     write_text(path, text.getvalue())
 
 
-def _ap50(metrics: Metrics) -> Mapping[str, float]:
-    means: list[float] = np.mean(metrics.precision[IOU_50], axis=0).tolist()  # NaN stays NaN
-    return dict(zip(metrics.per_class, means, strict=True))
+def write_results(path: Path, entries: Iterable[Mapping[str, object]]) -> int:
+    """Write a JSON list one entry a line, completely or not at all, without a second copy of it.
+
+    Returns:
+        How many entries there were.
+
+    Raises:
+        OSError: As in `atomic_path`.
+        ValueError: An entry holds NaN or an infinity.
+    """
+    count = 0
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="ascii") as stream:
+        stream.write("[")
+        for entry in entries:
+            stream.write(",\n" if count else "\n")
+            # Not `json.dump`: that writes token by token, which takes several times as long.
+            stream.write(json.dumps(entry, separators=(",", ":"), allow_nan=False))
+            count += 1
+        stream.write("\n]\n")
+    return count

@@ -1,47 +1,35 @@
-"""What does a model find on one image of a split, in the split's own categories?"""
+"""What a model finds on the images of a split, in the split's own categories."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
 
 from diffinst.config import Config
+from diffinst.datasets.segmentation import Segmentation, rasterize
 from diffinst.datasets.split import ImageRecord, Split
-from diffinst.evaluation.lvis import MAX_DETECTIONS
+from diffinst.evaluation.metrics import LVIS_MAX_DETECTIONS
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.images import ImageReadError
+from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import CocoResult, Instances
 
 
 @dataclass(frozen=True)
-class Options:
-    """What may be chosen for an evaluation; None: the model's own.
+class Request:
+    """With the weights, all that a prediction depends on.
 
     Attributes:
         steps: Denoising steps.
         proposals: Boxes to start from.
-        max_detections: Results kept per image; by default LVIS's 300 on federated data.
+        max_detections: Results kept per image.
         seed: Of the noise, the same for every image.
-        single_class: The split's classes were taken as one; so are the model's.
-    """
-
-    steps: int | None = None
-    proposals: int | None = None
-    max_detections: int | None = None
-    seed: int = 0
-    single_class: bool = False
-
-
-@dataclass(frozen=True)
-class Request:
-    """The options with nothing left open: with the weights, all that a prediction depends on.
-
-    Attributes:
-        steps: As in `Options`.
-        proposals: As in `Options`.
-        max_detections: As in `Options`.
-        seed: As in `Options`.
         category_ids: The split's category id of each of the model's labels.
     """
 
@@ -58,7 +46,7 @@ class Prediction:
 
     Attributes:
         image_id: The image.
-        seconds: Wall clock of `predict`, reading included.
+        seconds: Wall clock since the image before it; in a batch the first one bears it all.
         results: COCO results, masks as RLE.
         file_size: Of the image's file, in bytes; None: not known.
     """
@@ -69,42 +57,50 @@ class Prediction:
     file_size: int | None = None
 
 
-def request(config: Config, split: Split, options: Options) -> Request:
-    """Fill in what the options leave open.
+def request(
+    config: Config,
+    split: Split,
+    *,
+    steps: int | None = None,
+    proposals: int | None = None,
+    max_detections: int | None = None,
+    seed: int = 0,
+    single_class: bool = False,
+) -> Request:
+    """Fill in what is left open, None, with the model's own; on federated data 300 detections.
+
+    Args:
+        config: The model's.
+        split: What it is evaluated on.
+        steps: As in `Request`.
+        proposals: As in `Request`.
+        max_detections: As in `Request`.
+        seed: As in `Request`.
+        single_class: The split's classes were taken as one; so are the model's.
 
     Raises:
         ConfigError: A value is out of range; names it.
         ValueError: The split has other classes than the model.
     """
-    limit = options.max_detections
-    if limit is None and split.federated:
-        limit = MAX_DETECTIONS
-    sampler = {"steps": options.steps, "proposals": options.proposals}
-    chosen = config.updated(sampler=_given(sampler), postprocess=_given({"max_detections": limit}))
+    if max_detections is None and split.federated:
+        max_detections = LVIS_MAX_DETECTIONS
+    parts: dict[str, dict[str, object]] = {
+        "sampler": {"steps": steps, "proposals": proposals},
+        "postprocess": {"max_detections": max_detections},
+    }
+    for part, values in parts.items():
+        parts[part] = {key: value for key, value in values.items() if value is not None}
+    chosen = config.updated(**parts)
     return Request(
         steps=chosen.sampler.steps,
         proposals=chosen.sampler.proposals,
         max_detections=chosen.postprocess.max_detections,
-        seed=options.seed,
-        category_ids=label_categories(config, split, single_class=options.single_class),
+        seed=seed,
+        category_ids=_label_categories(config, split, single_class=single_class),
     )
 
 
-def _given(fields: Mapping[str, int | None]) -> dict[str, object]:
-    return {key: value for key, value in fields.items() if value is not None}
-
-
-def label_categories(config: Config, split: Split, *, single_class: bool) -> tuple[int, ...]:
-    """The split's category id of each of the model's labels.
-
-    Args:
-        config: The model's.
-        split: What it is evaluated on.
-        single_class: Any label means the split's only class.
-
-    Raises:
-        ValueError: The split has other classes than the model.
-    """
+def _label_categories(config: Config, split: Split, *, single_class: bool) -> tuple[int, ...]:
     model = config.model
     if single_class:
         return split.category_ids * model.num_classes
@@ -113,22 +109,14 @@ def label_categories(config: Config, split: Split, *, single_class: bool) -> tup
             f"{split.annotation_file} has {len(split.classes)} classes, the model "
             f"{model.num_classes} without names; train on this data first"
         )
-    return category_ids(model.class_names or split.classes, split)
-
-
-def category_ids(names: Sequence[str], split: Split) -> tuple[int, ...]:
-    """The split's category id of each class name.
-
-    Raises:
-        ValueError: The split has other classes.
-    """
+    names = model.class_names or split.classes
     by_name = dict(zip(split.classes, split.category_ids, strict=True))
     if set(names) != set(by_name) or len(names) != len(by_name):
         advice = "evaluate on data with the model's classes or train on this data first"
         if tuple(names) == ("object",):
             advice = (
                 "this model takes all classes as one: evaluate with --single-class "
-                "(load_split(..., single_class=True))"
+                "(single_class=True)"
             )
         raise ValueError(
             f"{split.annotation_file} has {len(by_name)} classes "
@@ -138,39 +126,97 @@ def category_ids(names: Sequence[str], split: Split) -> tuple[int, ...]:
     return tuple(by_name[name] for name in names)
 
 
-def predict_record(model: DiffusionInst, record: ImageRecord, asked: Request) -> Prediction:
-    """Predict one image.
+def predictions(
+    model: DiffusionInst, records: Iterable[ImageRecord], asked: Request
+) -> Iterator[tuple[ImageRecord, Prediction | ImageReadError]]:
+    """Predict images: the one place where an evaluation runs the model, in whatever process.
 
-    Raises:
-        ImageReadError: It cannot be read, or is not of the size that the annotations say.
+    Images are read ahead, and those of one padded size share a batch.
+
+    Args:
+        model: Loaded, where it is to run.
+        records: The images.
+        asked: How.
+
+    Yields:
+        Each image with what was found, or with the error if it cannot be read or is not of the
+        size that the annotations say.
     """
-    try:
-        size = record.path.stat().st_size
-    except OSError:
-        size = None  # `predict` says why
-    begin = time.perf_counter()
-    found = model.predict(
-        record.path,
+    waiting: deque[ImageRecord] = deque()
+
+    def paths() -> Iterator[Path]:
+        for record in records:
+            waiting.append(record)
+            yield record.path
+
+    each = model.predict_each(
+        paths(),
         steps=asked.steps,
         proposals=asked.proposals,
         threshold=0.0,
         max_detections=asked.max_detections,
         seed=asked.seed,
     )
-    seconds = time.perf_counter() - begin
-    check_size(found, record)
-    return Prediction(record.id, seconds, found.to_coco(record.id, asked.category_ids), size)
+    begin = time.perf_counter()
+    for path, found in each:
+        seconds, record = time.perf_counter() - begin, waiting.popleft()
+        yield record, _outcome(record, found, seconds, asked, path)
+        begin = time.perf_counter()
 
 
-def check_size(found: Instances, record: ImageRecord) -> None:
-    """Refuse masks of another size than the annotations', which would match nothing.
-
-    Raises:
-        ImageReadError: The sizes differ.
-    """
+def _outcome(
+    record: ImageRecord,
+    found: Instances | ImageReadError,
+    seconds: float,
+    asked: Request,
+    path: Path,
+) -> Prediction | ImageReadError:
+    if isinstance(found, ImageReadError):
+        return found
     expected = (record.height, record.width)
-    if found.image_size != expected:
-        raise ImageReadError(
-            f"{record.path}: the image is {found.image_size} (height, width), image {record.id} "
-            f"of the annotations {expected}; put the right file there or correct the annotations"
+    if found.image_size != expected:  # its masks would match nothing
+        return ImageReadError(
+            f"{path}: the image is {found.image_size} (height, width), image {record.id} of the "
+            f"annotations {expected}; put the right file there or correct the annotations"
         )
+    results = found.to_coco(record.id, asked.category_ids)
+    return Prediction(record.id, seconds, results, path.stat().st_size)
+
+
+def predict_and_keep(
+    model: DiffusionInst,
+    records: Iterable[ImageRecord],
+    asked: Request,
+    keep: Callable[[Prediction], None],
+) -> Iterator[str | None]:
+    """Predict images and hand each prediction to `keep`.
+
+    Yields:
+        After each image None, or why it could not be read.
+    """
+    for _, outcome in predictions(model, records, asked):
+        if isinstance(outcome, ImageReadError):
+            yield str(outcome)
+        else:
+            keep(outcome)
+            yield None
+
+
+def as_instances(results: Sequence[CocoResult], record: ImageRecord, split: Split) -> Instances:
+    """The results of one image as the drawing functions take them; one full-size mask at a time."""
+    size = (record.height, record.width)
+    if not results:
+        return Instances.empty(size, split.classes)
+    masks = []
+    for result in results:
+        mask = rasterize(cast("Segmentation", result["segmentation"]), *size)
+        masks.append(CroppedMasks.from_dense(torch.from_numpy(mask)[None]))
+    x, y, width, height = torch.tensor([result["bbox"] for result in results]).unbind(-1)
+    return Instances(
+        boxes=torch.stack([x, y, x + width, y + height], dim=-1),
+        scores=torch.tensor([result["score"] for result in results]),
+        labels=torch.tensor([split.category_ids.index(r["category_id"]) for r in results]),
+        mask_crops=CroppedMasks.cat(masks),
+        image_size=size,
+        class_names=split.classes,
+    )

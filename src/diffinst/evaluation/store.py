@@ -1,4 +1,4 @@
-"""Where do predictions outlive a killed run? One line per image, beside the settings they need.
+"""Keeps predictions beyond a killed run: one line per image, beside the settings they need.
 
 RUN/settings.json              what the predictions were made with
 RUN/predictions/*.jsonl        one file per process that wrote; a torn last line is ignored
@@ -10,11 +10,9 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
-from typing import IO
 
 import torch
 
@@ -46,7 +44,7 @@ def describe(source: Source, split: Split, asked: Request, device: str) -> Setti
         "model": source.digest,
         "config": source.config_digest,
         "split": split.name,
-        "images": _hash(json.dumps(images).encode()),
+        "images": hashlib.sha256(json.dumps(images).encode()).hexdigest(),
         "steps": asked.steps,
         "proposals": asked.proposals,
         "max_detections": asked.max_detections,
@@ -59,24 +57,6 @@ def _place(record: ImageRecord, split: Split) -> str:
     path = record.path
     inside = path.is_relative_to(split.image_dir)
     return (path.relative_to(split.image_dir) if inside else path).as_posix()
-
-
-def check_images(predictions: Mapping[int, Prediction], records: Iterable[ImageRecord]) -> None:
-    """Refuse predictions of files that have been replaced; those that are gone are not compared.
-
-    Raises:
-        ValueError: An image has another size in bytes than when it was predicted.
-    """
-    for record in records:
-        prediction = predictions.get(record.id)
-        if prediction is None or prediction.file_size is None or not record.path.is_file():
-            continue
-        size = record.path.stat().st_size
-        if size != prediction.file_size:
-            raise ValueError(
-                f"{record.path} has {size} bytes, it had {prediction.file_size} when it was "
-                "predicted: put that image back, or choose another folder for the evaluation"
-            )
 
 
 class Store:
@@ -110,43 +90,40 @@ class Store:
     def _files(self) -> list[Path]:
         return sorted(self.shards.glob("*.jsonl"))
 
-    def shard(self) -> Shard:
-        """A file of its own for one process to write to."""
-        return Shard(self.shards)
-
-    def read(self, known: Collection[int]) -> dict[int, Prediction]:
+    def read(self, split: Split, records: Iterable[ImageRecord] = ()) -> dict[int, Prediction]:
         """What is there, by image.
 
         Args:
-            known: The image ids of the split.
+            split: Whose images may be there.
+            records: Images whose files must still have the size that they were predicted at; files
+                that are gone are not compared.
 
         Raises:
             ValueError: A line is broken (other than a file's last one), an image is not the
-                split's, or there are two different predictions of one; names file and line.
+                split's, there are two different predictions of one, or an image was replaced.
         """
+        known = {record.id for record in split.records}
         merged: dict[int, tuple[Prediction, str]] = {}
         for path in self._files():
             for where, prediction in _lines(path):
                 image_id = prediction.image_id
                 if image_id not in known:
                     raise ValueError(f"{where}: image {image_id} is not in the split; remove it")
-                if image_id not in merged:
-                    merged[image_id] = prediction, where
-                    continue
-                before, place = merged[image_id]
+                before, place = merged.setdefault(image_id, (prediction, where))
                 if before.results != prediction.results:
                     raise ValueError(
                         f"{where}: another prediction of image {image_id} than at {place}, though "
                         "the settings are the same (another machine or device?); remove one of "
                         "the two files and run again"
                     )
-        return {image_id: prediction for image_id, (prediction, _) in merged.items()}
+        predictions = {image_id: prediction for image_id, (prediction, _) in merged.items()}
+        for record in records:
+            _check_file(record, predictions.get(record.id))
+        return predictions
 
 
 class Shard:
-    """Appends predictions to a new file, each written through before the next image starts.
-
-    The file is made with the first prediction, so that a process with nothing to do leaves none.
+    """A new file of predictions, made with the first one: a process without work leaves none.
 
     Args:
         folder: Made if needed.
@@ -154,27 +131,12 @@ class Shard:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / f"{os.getpid()}-{secrets.token_hex(4)}.jsonl"
-        self._file: IO[str] | None = None
 
     def append(self, prediction: Prediction) -> None:
         """Write one line and hand it to the operating system."""
-        if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._path, "x", encoding="utf-8")  # noqa: SIM115  closed by __exit__
-        self._file.write(json.dumps(vars(prediction), allow_nan=False) + "\n")
-        self._file.flush()
-
-    def __enter__(self) -> Shard:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(vars(prediction), allow_nan=False) + "\n")
 
 
 def _version() -> str:
@@ -184,12 +146,8 @@ def _version() -> str:
         return "not installed"
 
 
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def _lines(path: Path) -> Iterator[tuple[str, Prediction]]:
-    """Each line with its place; what a killed process left of its last line is left out."""
+    """Each line with its place; what a killed process left of its last line is omitted."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -204,6 +162,17 @@ def _lines(path: Path) -> Iterator[tuple[str, Prediction]]:
                     "run again"
                 ) from error
             yield f"{path}, line {number}", prediction
+
+
+def _check_file(record: ImageRecord, prediction: Prediction | None) -> None:
+    if prediction is None or prediction.file_size is None or not record.path.is_file():
+        return
+    size = record.path.stat().st_size
+    if size != prediction.file_size:
+        raise ValueError(
+            f"{record.path} has {size} bytes, it had {prediction.file_size} when it was "
+            "predicted: put that image back, or choose another folder for the evaluation"
+        )
 
 
 def _check_same(path: Path, settings: Mapping[str, str | int]) -> None:

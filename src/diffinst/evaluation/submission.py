@@ -1,4 +1,4 @@
-"""Which files does an evaluation server take?"""
+"""The files that an evaluation server takes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffinst.datasets.split import Split
-from diffinst.evaluation.evaluator import COCO_MAX_DETECTIONS
-from diffinst.evaluation.lvis import MAX_DETECTIONS as LVIS_MAX_DETECTIONS
-from diffinst.evaluation.results import write_results
+from diffinst.evaluation.metrics import COCO_MAX_DETECTIONS, LVIS_MAX_DETECTIONS
+from diffinst.evaluation.outputs import write_results
 from diffinst.io.atomic import atomic_path
 from diffinst.results.instances import CocoResult
 

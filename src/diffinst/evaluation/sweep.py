@@ -1,78 +1,59 @@
-"""What do steps and proposals buy? AP and time over both, from one set of weights."""
+"""What steps and proposals buy: AP and time over both, from one set of weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 from diffinst.datasets.split import Split
 from diffinst.evaluation.curves import draw_sweep
-from diffinst.evaluation.evaluator import Report
-from diffinst.evaluation.outputs import ClassRow, class_rows, write_csv
-from diffinst.evaluation.prediction import Options, request
-from diffinst.evaluation.run import Source, run
+from diffinst.evaluation.evaluate import Progress, evaluate
+from diffinst.evaluation.outputs import write_csv
+from diffinst.evaluation.prediction import request
+from diffinst.evaluation.report import ClassRow
+from diffinst.evaluation.source import Source
 from diffinst.io.atomic import write_json
-
-Row = dict[str, float | None]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What is kept of a report: the results of all pairs together may not fit in memory.
-
-    Attributes:
-        row: What `Report.as_dict` says.
-        classes: What `class_rows` says.
-        failed: One message per image that could not be predicted.
-    """
-
-    row: Row
-    classes: tuple[ClassRow, ...]
-    failed: tuple[str, ...]
-
-    @classmethod
-    def of(cls, report: Report) -> Summary:
-        """Drop results and curves."""
-        return cls(report.as_dict(), tuple(class_rows(report)), report.failed)
-
-    def as_dict(self) -> Row:
-        """As `Report.as_dict`."""
-        return dict(self.row)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One evaluation of a sweep.
+    """One evaluation of a sweep, without results and curves: all of them may not fit in memory.
 
     Attributes:
         steps: Denoising steps.
         proposals: Boxes to start from.
-        report: What was found.
+        values: What `Report.as_dict` says.
+        classes: What `Report.class_rows` says.
+        failed: One message per image that could not be predicted.
     """
 
     steps: int
     proposals: int
-    report: Summary
+    values: dict[str, float | None]
+    classes: tuple[ClassRow, ...]
+    failed: tuple[str, ...]
 
-    def as_row(self) -> Row:
+    def as_row(self) -> dict[str, float | None]:
         """`steps`, `proposals`, and what `Report.as_dict` names."""
-        return {"steps": self.steps, "proposals": self.proposals, **self.report.as_dict()}
+        return {"steps": self.steps, "proposals": self.proposals, **self.values}
 
 
 def sweep(
     source: Source,
     split: Split,
-    out: Path | None,
-    options: Options,
+    out: Path | None = None,
     *,
-    steps: Sequence[int],
-    proposals: Sequence[int],
+    steps: Sequence[int] = (),
+    proposals: Sequence[int] = (),
+    max_detections: int | None = None,
+    seed: int = 0,
+    single_class: bool = False,
     limit: int | None = None,
     processes: int = 1,
     device: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Cell]:
     """Evaluate every pair of steps and proposals; finished ones are not predicted again.
 
@@ -82,37 +63,52 @@ def sweep(
         source: The model.
         split: Annotated images.
         out: Gets a run folder per pair, OUT/cells/steps-S_proposals-P; None: nothing is kept.
-        options: What all pairs share.
         steps: Numbers of steps; empty: the model's.
         proposals: Numbers of proposals; empty: the model's.
-        limit: As in `run`.
-        processes: As in `run`.
-        device: As in `run`.
+        max_detections: As in `evaluate`, like the next five.
+        seed: As there.
+        single_class: As there.
+        limit: As there.
+        processes: As there.
+        device: As there.
         progress: Called with (done, total), images of all pairs.
 
     Raises:
         ConfigError: A number is out of range; none is evaluated then.
-        ValueError: As in `run`.
+        ValueError: As in `evaluate`.
     """
-    asked = request(source.model.config, split, options)
-    pairs = sorted(set(product(steps or (asked.steps,), proposals or (asked.proposals,))))
+    config = source.model.config
+    usual = config.sampler
+    pairs = sorted(set(product(steps or (usual.steps,), proposals or (usual.proposals,))))
     for s, p in pairs:
-        request(source.model.config, split, replace(options, steps=s, proposals=p))
+        request(
+            config,
+            split,
+            steps=s,
+            proposals=p,
+            max_detections=max_detections,
+            single_class=single_class,
+        )
     cells: list[Cell] = []
     for i, (s, p) in enumerate(pairs):
-        name = f"steps-{s}_proposals-{p}"
-        found = run(
+        report = evaluate(
             source,
             split,
-            None if out is None else out / "cells" / name,
-            replace(options, steps=s, proposals=p),
+            steps=s,
+            proposals=p,
+            max_detections=max_detections,
+            seed=seed,
+            single_class=single_class,
             limit=limit,
+            out=None if out is None else out / "cells" / f"steps-{s}_proposals-{p}",
+            files=False,
             processes=processes,
             device=device,
             progress=progress and _of_all(progress, i, len(pairs)),
         )
-        cells.append(Cell(s, p, Summary.of(found)))
-        del found  # else the next pair's results come on top
+        rows = tuple(report.class_rows())
+        cells.append(Cell(s, p, report.as_dict(), rows, report.failed))
+        del report  # else the next pair's results come on top
         if out is not None:
             _write(cells, split, out)
     return cells
@@ -134,7 +130,5 @@ def _write(cells: Sequence[Cell], split: Split, out: Path) -> None:
     write_csv(out / "sweep.csv", fields, ([row[field] for field in fields] for row in rows))
 
 
-def _of_all(
-    progress: Callable[[int, int], None], before: int, pairs: int
-) -> Callable[[int, int], None]:
+def _of_all(progress: Progress, before: int, pairs: int) -> Progress:
     return lambda done, total: progress(before * total + done, pairs * total)

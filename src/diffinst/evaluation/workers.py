@@ -1,29 +1,30 @@
-"""How do several processes share the images? Each asks for the next one when it is free."""
+"""Several processes share the images of an evaluation, a few at a time to whoever is free."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from ctypes import c_bool
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import torch
 
-from diffinst.acceleration.optimize import Precision
 from diffinst.datasets.split import ImageRecord
-from diffinst.evaluation.prediction import Request, predict_record
-from diffinst.evaluation.source import Source
+from diffinst.evaluation.prediction import Request, predict_and_keep
+from diffinst.evaluation.source import Origin, Source
 from diffinst.evaluation.store import Shard
-from diffinst.io.images import ImageReadError
 
-Origin = tuple[Path, Precision | None, bool, str, str]
-"""A model's folder, its precision, whether it is compiled, `Source.digest`, `.config_digest`."""
+Predict = Callable[[Sequence[ImageRecord]], "list[str | None]"]
 
-_GRACE = 60.0  # seconds for the images at hand when the work is stopped
+_MAX_CHUNK = 16  # images handed out at once
+_CHUNKS_EACH = 4  # at least, so that processes end together
 
 
 def devices(asked: str | None, processes: int) -> list[str]:
@@ -48,120 +49,119 @@ def predict_in_processes(
         records: What is left to do.
         asked: How.
         shards: Folder of the shards.
-        on: A device per process.
+        on: A device per process; those on a CPU share this process's threads.
 
     Yields:
-        After each image None, or why it could not be read.
+        For each image None, or why it could not be read.
 
     Raises:
         ChildProcessError: A process failed; what is finished stays in the shards.
     """
-    how = source.model.precision, source.compile_network
-    origin = (source.folder, *how, source.digest, source.config_digest)
+    size = max(1, min(_MAX_CHUNK, len(records) // (_CHUNKS_EACH * len(on))))
+    chunks = [records[i : i + size] for i in range(0, len(records), size)]
+    if not chunks:
+        return
     context = multiprocessing.get_context("spawn")  # forked processes cannot use CUDA
+    stop = context.RawValue(c_bool, False)  # without a lock, which a killed process might hold
+    seats: SimpleQueue[str] = context.SimpleQueue()
+    for device in on:
+        seats.put(device)
+    others, workers = set(multiprocessing.active_children()), set()
     threads = max(1, torch.get_num_threads() // len(on))
-    workers: dict[Connection, SpawnProcess] = {}
+    task = (threads, seats, source.origin, asked, shards, stop)
+    pool = ProcessPoolExecutor(min(len(on), len(chunks)), context, _start, task)
     try:
-        for device in on[: len(records)]:
-            ours, theirs = context.Pipe()
-            task = (theirs, origin, device, threads, asked, shards)
-            workers[ours] = context.Process(target=_work, args=task, daemon=True)
-            workers[ours].start()
-            theirs.close()  # so that the end of the process ends the pipe
-        left, running = iter(records), list(workers)
-        while running:
-            for connection in wait(running):
-                assert isinstance(connection, Connection)
-                outcome, error = _receive(connection, workers[connection])
-                if outcome == "done":
-                    yield error
-                record = next(left, None)
-                with _alive(workers[connection]):
-                    connection.send(record)
-                if record is None:
-                    running.remove(connection)
-    finally:
-        _stop(workers)
-
-
-def _receive(connection: Connection, process: SpawnProcess) -> tuple[str, str | None]:
-    """("ready", None) or ("done", message of a failed image)."""
-    with _alive(process):
-        outcome, message = connection.recv()
-    if outcome == "failed":
-        raise ChildProcessError(f"an evaluation process failed: {message}")
-    return outcome, message
-
-
-@contextmanager
-def _alive(process: SpawnProcess) -> Iterator[None]:
-    """A pipe with nobody at its other end means that the process was lost."""
-    try:
-        yield
-    except (EOFError, ConnectionError):
-        process.join()
-        code = process.exitcode
-        reason = "killed, perhaps for lack of memory" if code and code < 0 else "ended"
+        futures: list[Future[list[str | None]]] = []
+        for chunk in chunks:
+            futures.append(pool.submit(_predict, chunk))
+            workers |= set(multiprocessing.active_children()) - others
+        for future in as_completed(futures):
+            yield from future.result()
+    except BrokenProcessPool:
+        pool.shutdown()  # ends what is left with SIGTERM, and knows all exit codes then
+        codes = {worker.exitcode or 0 for worker in workers} - {0, -signal.SIGTERM}
+        code = min(codes, default=-signal.SIGTERM)
+        reason = "killed, perhaps for lack of memory" if code < 0 else "ended"
         raise ChildProcessError(
-            f"an evaluation process was {reason} (exit code {code}); finished images are kept: "
-            "the same command goes on from there, perhaps with fewer --processes"
+            f"an evaluation process was {reason} (exit code {int(code)}); finished images are "
+            "kept: the same command goes on from there, perhaps with fewer --processes"
         ) from None
+    finally:
+        stop.value = True  # each finishes the image at hand
+        pool.shutdown(cancel_futures=True)
 
 
-def _stop(workers: Mapping[Connection, SpawnProcess]) -> None:
-    """Let each finish its image: a process ends when nobody is at the other end of its pipe."""
-    for connection in workers:
-        connection.close()
-    for process in workers.values():
-        process.join(_GRACE)
-        if process.is_alive():
-            process.kill()
-            process.join()
-
-
-def _work(
-    connection: Connection,
-    origin: Origin,
-    device: str,
-    threads: int,
-    asked: Request,
-    shards: Path,
-) -> None:
-    """The whole life of a process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent stops us
-    torch.set_num_threads(threads)
-    serve(connection, origin, device, asked, shards)
-
-
-def serve(
-    connection: Connection, origin: Origin, device: str, asked: Request, shards: Path
-) -> None:
-    """Ask for an image, predict it, write it, ask for the next; ends with None or the parent.
+def worker(origin: Origin, device: str, asked: Request, shards: Path, stop: c_bool) -> Predict:
+    """What one process does: it loads the model once, and then predicts what it is given.
 
     Args:
-        connection: Sends ("ready", None) once, ("done", None or why it could not be read) after
-            each image, ("failed", why) at last if anything else goes wrong; receives records.
-        origin: The model.
+        origin: From `Source.origin`.
         device: Where the model runs.
         asked: How to predict.
-        shards: Folder of the shards.
+        shards: Folder of the predictions.
+        stop: Set when the work is to end; the image at hand is finished.
+
+    Returns:
+        Called with images: for each None, or why it could not be read.
+
+    Raises:
+        CheckpointError: The model cannot be loaded, or is another one.
     """
+    model, shard = Source.load_again(origin, device).model, Shard(shards)
+
+    def predict(records: Sequence[ImageRecord]) -> list[str | None]:
+        errors = []
+        for error in predict_and_keep(model, records, asked, shard.append):
+            errors.append(error)
+            if stop.value:
+                break
+        return errors
+
+    return predict
+
+
+_work: Predict | str = "not started"
+"""What this process of a pool does, or why it cannot."""
+
+
+def _start(
+    threads: int,
+    seats: SimpleQueue[str],
+    origin: Origin,
+    asked: Request,
+    shards: Path,
+    stop: c_bool,
+) -> None:
+    """Set up a process of the pool; what fails here is said by its first prediction."""
+    global _work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent stops us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
     try:
-        folder, precision, compiled, *digests = origin
-        loaded = Source.load(folder, device, precision, compile_network=compiled)
-        loaded.check_same(*digests)
-        connection.send(("ready", None))
-        with Shard(shards) as shard:
-            while (record := connection.recv()) is not None:
-                error = None
-                try:
-                    shard.append(predict_record(loaded.model, record, asked))
-                except ImageReadError as problem:
-                    error = str(problem)
-                connection.send(("done", error))
-    except (EOFError, ConnectionError):
-        return  # the parent is gone; what was predicted is written
-    except (OSError, ValueError) as problem:
-        connection.send(("failed", str(problem)))
-    except Exception:
-        connection.send(("failed", traceback.format_exc()))
+        _work = worker(origin, seats.get(), asked, shards, stop)
+    except Exception as problem:
+        _work = _reason(problem)
+
+
+def _predict(records: Sequence[ImageRecord]) -> list[str | None]:
+    try:
+        if not isinstance(_work, str):
+            return _work(records)
+        reason = _work
+    except Exception as problem:
+        reason = _reason(problem)
+    raise ChildProcessError(f"an evaluation process failed: {reason}")
+
+
+def _reason(problem: Exception) -> str:
+    """The message alone where it was written for people."""
+    expected = isinstance(problem, (OSError, ValueError))
+    return str(problem) if expected else "".join(traceback.format_exception(problem))
+
+
+def _end_with_parent() -> None:
+    """The pool's processes would wait for ever for work from a parent that was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

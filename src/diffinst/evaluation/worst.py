@@ -1,4 +1,4 @@
-"""On which images is a model worst, and what does it get wrong there?"""
+"""The images on which a model is worst, and what it gets wrong there."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
-import torch
 from PIL import Image
 
 from diffinst.datasets.records import ImageRecord
-from diffinst.datasets.segmentation import RLE, Segmentation, rasterize
 from diffinst.datasets.split import Split
-from diffinst.evaluation.matching import Match, match
+from diffinst.evaluation.matching import ImageMatch, match
+from diffinst.evaluation.prediction import as_instances
+from diffinst.evaluation.report import Report
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.images import ImageReadError, read_image
-from diffinst.results.crops import CroppedMasks
+from diffinst.results.crops import CompressedRLE, CroppedMasks
 from diffinst.results.instances import CocoResult
 from diffinst.results.render.marks import Color, draw_masks
 from diffinst.results.render.sheet import contact_sheet
@@ -42,7 +43,7 @@ class ImageScore:
         image_id: As in the annotations.
         file: The image, in the split's folder.
         f1: Mean over the IoU thresholds 0.50, 0.55, ..., 0.95 of the masks' F1.
-        objects: Annotated, crowds left out.
+        objects: Annotated, crowds omitted.
         found: Objects found at IoU 0.5.
         missed: The others.
         false_positives: Predictions that found nothing at IoU 0.5.
@@ -55,11 +56,6 @@ class ImageScore:
     found: int
     missed: int
     false_positives: int
-
-
-def score_threshold(threshold: float) -> float:
-    """The score from which on a prediction counts here: the model's own, or a usual one."""
-    return threshold or USUAL_THRESHOLD
 
 
 def image_scores(
@@ -82,33 +78,20 @@ def image_scores(
     return sorted(scores, key=lambda s: (s.f1, -s.missed - s.false_positives, s.image_id))
 
 
-def write_worst(
-    split: Split,
-    results: Iterable[CocoResult],
-    image_ids: Iterable[int],
-    out: Path,
-    *,
-    count: int,
-    threshold: float,
-) -> list[ImageScore]:
-    """Draw the worst images, prediction beside annotation, and list them.
+def write_worst(report: Report, split: Split, out: Path, *, count: int, threshold: float) -> None:
+    """Draw the worst images, prediction beside annotation, and list them, the worst first.
 
     Earlier images of the folder are replaced.
 
     Args:
+        report: Predictions.
         split: Annotated images.
-        results: Predictions in the split's categories.
-        image_ids: The images.
         out: Gets worst.json and worst/01_NAME.png, worst/02_NAME.png, ...
         count: How many.
         threshold: Lowest score of a prediction that counts.
-
-    Returns:
-        The worst images, the worst first.
     """
-    results = list(results)
-    chosen = image_scores(split, results, image_ids, threshold)[:count]
-    by_image = _confident(results, threshold)
+    chosen = image_scores(split, report.results, report.image_ids, threshold)[:count]
+    by_image = _confident(report.results, threshold)
     ids = {score.image_id for score in chosen}
     records = {record.id: record for record in split.records if record.id in ids}
     for old in (out / "worst").glob("[0-9]*_*.png"):
@@ -127,7 +110,6 @@ def write_worst(
                 drawn.save(temporary, format="PNG")
         entries.append(entry)
     write_json(out / "worst.json", {"score_threshold": threshold, "images": entries})
-    return chosen
 
 
 def draw(record: ImageRecord, results: Sequence[CocoResult], split: Split) -> Image.Image:
@@ -146,10 +128,8 @@ def draw(record: ImageRecord, results: Sequence[CocoResult], split: Split) -> Im
     line = max(1.0, 1.5 * record.width / tile)
     found = _pick(RIGHT, matched.hit[_IOU_50], FALSE, matched.false[_IOU_50])
     truth = _pick(RIGHT, matched.found[_IOU_50], MISSED, matched.missed[_IOU_50])
-    predicted = draw_masks(image, _masks([_rle(r) for r in results], record), found, 0.4, line)
-    annotated = draw_masks(
-        image, _masks([a.segmentation for a in record.annotations], record), truth, 0.4, line
-    )
+    predicted = draw_masks(image, _crops(results, record, split), found, 0.4, line)
+    annotated = draw_masks(image, _crops(_truth(record, split), record, split), truth, 0.4, line)
     wrong = f"{score.false_positives} false positive{'s' if score.false_positives != 1 else ''}"
     objects = f"{score.objects} object{'s' if score.objects != 1 else ''}"
     hits = int(matched.hit[_IOU_50].sum())
@@ -161,10 +141,6 @@ def draw(record: ImageRecord, results: Sequence[CocoResult], split: Split) -> Im
     return contact_sheet(pairs, columns=2, tile_width=tile)
 
 
-def _rle(result: CocoResult) -> RLE:
-    return {"size": result["segmentation"]["size"], "counts": result["segmentation"]["counts"]}
-
-
 def _confident(results: Iterable[CocoResult], threshold: float) -> dict[int, list[CocoResult]]:
     by_image: dict[int, list[CocoResult]] = defaultdict(list)
     for result in results:
@@ -173,7 +149,7 @@ def _confident(results: Iterable[CocoResult], threshold: float) -> dict[int, lis
     return by_image
 
 
-def _score(record: ImageRecord, matched: Match, split: Split) -> ImageScore:
+def _score(record: ImageRecord, matched: ImageMatch, split: Split) -> ImageScore:
     inside = record.path.is_relative_to(split.image_dir)
     file = record.path.relative_to(split.image_dir).as_posix() if inside else record.path.name
     missed, found = int(matched.missed[_IOU_50].sum()), int(matched.found[_IOU_50].sum())
@@ -188,11 +164,22 @@ def _pick(
     return [first if a else second if b else IGNORED for a, b in pairs]
 
 
-def _masks(segmentations: Sequence[Segmentation], record: ImageRecord) -> CroppedMasks:
-    """Masks as they are drawn, one full-size mask in memory at a time."""
-    size = (record.height, record.width)
-    crops = [CroppedMasks.from_dense(torch.zeros(0, *size, dtype=torch.bool))]
-    for segmentation in segmentations:
-        mask = torch.from_numpy(rasterize(segmentation, *size))
-        crops.append(CroppedMasks.from_dense(mask[None]))
-    return CroppedMasks.cat(crops)
+def _truth(record: ImageRecord, split: Split) -> list[CocoResult]:
+    """The annotations as results."""
+    results: list[CocoResult] = []
+    for a in record.annotations:
+        x0, y0, x1, y1 = a.box
+        results.append(
+            {
+                "image_id": record.id,
+                "category_id": split.category_ids[a.label],
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "score": 1.0,
+                "segmentation": cast("CompressedRLE", a.segmentation),  # of any form, to be drawn
+            }
+        )
+    return results
+
+
+def _crops(results: Sequence[CocoResult], record: ImageRecord, split: Split) -> CroppedMasks:
+    return as_instances(results, record, split).mask_crops

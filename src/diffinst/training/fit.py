@@ -20,7 +20,7 @@ from diffinst.datasets.layouts import find_splits
 from diffinst.datasets.load import check_trainable, load_split
 from diffinst.datasets.segmentation import DatasetError
 from diffinst.datasets.split import Split, class_counts
-from diffinst.evaluation.evaluator import finite
+from diffinst.evaluation.report import finite
 from diffinst.io.atomic import write_json
 from diffinst.io.out_of_memory import explained
 from diffinst.training import plan

@@ -18,8 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from diffinst.config import Config
 from diffinst.datasets.split import ImageRecord, Split
-from diffinst.evaluation.evaluator import Evaluator, finite
-from diffinst.evaluation.prediction import check_size
+from diffinst.evaluation.prediction import Prediction, Request, as_instances, predictions, request
+from diffinst.evaluation.report import finite, score
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.images import ImageReadError
@@ -82,7 +82,8 @@ class DiffusionInstModule(pl.LightningModule):
         self._bad = 0
         self._stopped = False
         self._failed: list[str] = []
-        self._evaluator: Evaluator | None = None
+        self._asked: Request | None = None
+        self._predictions: list[Prediction] = []
         self._sheet: list[tuple[Any, str]] = []
 
     def train(self, mode: bool = True) -> DiffusionInstModule:
@@ -235,57 +236,51 @@ class DiffusionInstModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start a fresh evaluation."""
         assert self.val is not None
-        limit = None if self.val.federated else self.config.postprocess.max_detections
-        self._evaluator = Evaluator(self.val, limit, self.config.model.class_names)
-        self._sheet, self._failed = [], []
+        self._asked = request(self.config, self.val)
+        self._predictions, self._sheet, self._failed = [], [], []
 
     def validation_step(self, batch: list[ImageRecord], batch_index: int) -> None:
-        """Predict one image."""
-        assert self._evaluator is not None
+        """Predict this process's next image."""
+        assert self._asked is not None and self.val is not None
         model = DiffusionInst(self.network, self.config)
-        limit = self._evaluator.max_detections
         with torch.autocast(self.device.type, enabled=False):
-            for record in batch:
-                try:
-                    found = model.predict(record.path, threshold=0.0, max_detections=limit)
-                    check_size(found, record)
-                except ImageReadError as error:  # the others are scored all the same
-                    self._failed.append(str(error))
+            for record, outcome in predictions(model, batch, self._asked):
+                if isinstance(outcome, ImageReadError):  # the others are scored all the same
+                    self._failed.append(str(outcome))
                     continue
-                self._evaluator.add(record, found)
+                self._predictions.append(outcome)
                 if len(self._sheet) < SHEET_IMAGES:
-                    drawn = found.above(SHEET_SCORE).plot(record.path)
+                    sure = [r for r in outcome.results if r["score"] >= SHEET_SCORE]
+                    drawn = as_instances(sure, record, self.val).plot(record.path)
                     self._sheet.append((drawn, record.path.name))
 
     def on_validation_epoch_end(self) -> None:
         """Score the images of all processes; keep the best model and a sheet of predictions."""
-        assert self._evaluator is not None
-        if self.trainer.world_size > 1:
-            self._gather(self._evaluator)
+        assert self._asked is not None and self.val is not None
         for message in self._failed:
             logger.warning("not evaluated: %s", message)
-        mask, box = self._evaluator.compute()
-        values = {**mask.as_dict("mask"), **box.as_dict("box")}
+        report = score(self.val, self._of_all_processes(), self._asked.max_detections)
+        values = {**report.mask.as_dict("mask"), **report.box.as_dict("box")}
         self.log_dict({f"val/{k}": v for k, v in values.items()})
-        self.log("AP", mask.ap, prog_bar=True, logger=False)
+        self.log("AP", report.mask.ap, prog_bar=True, logger=False)
         if self.out is not None and self.trainer.is_global_zero:
             self._save_sheet(self.out / "val_predictions" / f"iteration_{self.iteration:07d}.png")
-            if mask.ap > self.best:
+            if report.mask.ap > self.best:
                 folder = self.out / BEST
                 store.save(self.network, self.config, folder)
                 scores = {"iteration": self.iteration, **finite(values)}
                 write_json(folder / "metrics.json", scores)
-        self.best = max(self.best, mask.ap)
-        self._evaluator, self._sheet = None, []
+        self.best = max(self.best, report.mask.ap)
+        self._predictions, self._sheet = [], []
         self.evaluated_at = self.iteration
 
-    @staticmethod
-    def _gather(evaluator: Evaluator) -> None:
-        """Every process gets the results of all."""
-        shares: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(shares, (evaluator.results, evaluator.image_ids))
-        evaluator.results = [result for results, _ in shares for result in results]
-        evaluator.image_ids = [image_id for _, ids in shares for image_id in ids]
+    def _of_all_processes(self) -> list[Prediction]:
+        """Predictions of the whole split."""
+        if self.trainer.world_size == 1:
+            return self._predictions
+        parts: list[list[Prediction]] = [[] for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather_object(parts, self._predictions)
+        return [prediction for part in parts for prediction in part]
 
     def _save_sheet(self, path: Path) -> None:
         if self._sheet:

@@ -1,4 +1,4 @@
-"""Do classes taken a few at a time give what all of them give at once?"""
+"""Classes taken a few at a time give what all of them give at once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffinst.evaluation.accumulate import accumulate, defined, mean
-from diffinst.evaluation.tables import Detection, Truth
+from diffinst.evaluation.inputs import Detection, Truth
+from diffinst.evaluation.metrics import accumulate, mean
 
 
 def random_boxes(rng: np.random.Generator, classes: int) -> tuple[Truth, list[Detection]]:
@@ -40,20 +40,21 @@ def random_boxes(rng: np.random.Generator, classes: int) -> tuple[Truth, list[De
 @pytest.mark.parametrize("max_pairs", [1, 60, 139])
 def test_chunks_change_nothing(federated: bool, max_pairs: int) -> None:
     truth, results = random_boxes(np.random.default_rng(0), classes=7)
-    at_once = accumulate(truth, results, "bbox", [1, 100], federated=federated)
+    precision, recall = accumulate(truth, results, "bbox", [1, 100], federated=federated)
     parts = accumulate(
         truth, results, "bbox", [1, 100], federated=federated, max_pairs=max_pairs
     )  # 1, 3 and 6 of 7 classes at a time
-    assert at_once.precision.shape == (10, 101, 7, 4) and at_once.recall.shape == (10, 7, 4, 2)
-    np.testing.assert_array_equal(parts.precision, at_once.precision)
-    np.testing.assert_array_equal(parts.recall, at_once.recall)
-    assert (at_once.precision[:, :, [2, 5]] == -1).all()  # classes 3 and 6 have no objects
-    assert (at_once.precision[:, :, 3, 0] == 0).all()  # class 4 has no results
-    assert 0.1 < mean(at_once.precision[..., 0]) < 0.9
+    assert precision.shape == (10, 101, 7, 4) and recall.shape == (10, 7, 4, 2)
+    np.testing.assert_array_equal(parts[0], precision)
+    np.testing.assert_array_equal(parts[1], recall)
+    assert np.isnan(precision[:, :, [2, 5]]).all()  # classes 3 and 6 have no objects
+    assert (precision[:, :, 3, 0] == 0).all()  # class 4 has no results
+    assert 0.1 < mean(precision[..., 0]) < 0.9
 
 
-@pytest.mark.parametrize(("values", "expected"), [([0.5, -1, 1.0], 0.75), ([-1, -1], math.nan)])
+@pytest.mark.parametrize(
+    ("values", "expected"), [([0.5, math.nan, 1.0], 0.75), ([math.nan] * 2, math.nan)]
+)
 def test_mean_leaves_out_what_is_undefined(values: Any, expected: float) -> None:
     assert mean(np.array(values)) == pytest.approx(expected, nan_ok=True)
     assert mean(np.zeros((0, 3))) == pytest.approx(math.nan, nan_ok=True)
-    np.testing.assert_array_equal(defined(np.array([0.5, -1])), [0.5, math.nan])
