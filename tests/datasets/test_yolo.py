@@ -297,7 +297,7 @@ def test_many_images_are_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.M
     root.mkdir()
     write(root, {"a": f"0 {SQUARE}", "b": f"1 {SQUARE}"})
     expected = tuple(load_split(root, "train").records)
-    assert len(list((tmp_path / "cache").rglob("*.bin"))) == 1
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 1
     assert load_split(root, "train").records == expected
     label = root / "labels" / "train" / "a.txt"
     label.write_text("")

@@ -10,10 +10,9 @@ from typing import TypeAlias
 import numpy as np
 
 from diffinst.datasets.coco_entries import SINGULAR, Category, Entries
-from diffinst.datasets.contents import Contents
 from diffinst.datasets.json_stream import entries
 from diffinst.datasets.naming import shown
-from diffinst.datasets.packed import Ints
+from diffinst.datasets.packed import Contents, Ints
 from diffinst.datasets.packer import Images, Objects, flat, pack
 from diffinst.datasets.segmentation import DatasetError
 

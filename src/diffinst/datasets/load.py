@@ -6,10 +6,9 @@ import warnings
 from pathlib import Path
 
 from diffinst.datasets import cache, coco, yolo
-from diffinst.datasets.contents import Contents
 from diffinst.datasets.images import locate
 from diffinst.datasets.layouts import SplitFiles, find_split
-from diffinst.datasets.packed import PackedRecords
+from diffinst.datasets.packed import Contents, PackedRecords
 from diffinst.datasets.segmentation import DatasetError
 from diffinst.datasets.split import Split
 

@@ -18,8 +18,8 @@ import numpy as np
 import yaml
 from PIL import ExifTags, Image
 
-from diffinst.datasets.contents import Contents
 from diffinst.datasets.naming import shown
+from diffinst.datasets.packed import Contents
 from diffinst.datasets.packer import Images, Objects, flat, pack
 from diffinst.datasets.segmentation import DatasetError
 from diffinst.io.images import ImageReadError, list_images
