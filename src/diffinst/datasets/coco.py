@@ -11,10 +11,9 @@ import numpy as np
 
 from diffinst.datasets.coco_entries import SINGULAR, Category, Entries
 from diffinst.datasets.json_stream import entries
-from diffinst.datasets.naming import shown
 from diffinst.datasets.packed import Contents, Ints
 from diffinst.datasets.packer import Images, Objects, flat, pack
-from diffinst.datasets.segmentation import DatasetError
+from diffinst.datasets.problems import DatasetError, shown
 
 _Absent: TypeAlias = tuple[Sequence[int], Sequence[int]]  # LVIS's two lists of an image
 _TABLES = ("images", "annotations", "categories")

@@ -11,7 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeGuard, TypeVar
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
-from diffinst.datasets.segmentation import RLE, DatasetError
+from diffinst.datasets.problems import DatasetError
+from diffinst.datasets.segmentation import RLE
 
 SINGULAR = {"images": "image", "annotations": "annotation", "categories": "category"}
 

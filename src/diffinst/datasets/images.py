@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from diffinst.datasets.naming import shown
 from diffinst.datasets.packed import Packed, unpack_texts
-from diffinst.datasets.segmentation import DatasetError
+from diffinst.datasets.problems import DatasetError, shown
 
 
 def locate(packed: Packed, folder: Path, file: Path) -> Packed:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from diffinst.datasets.segmentation import DatasetError
+from diffinst.datasets.problems import DatasetError
 
 _CHUNK = 1 << 20  # characters
 _MARGIN = 64  # characters at the end of what was read that may be the first half of something

@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from diffinst.datasets import yolo
-from diffinst.datasets.naming import shown
-from diffinst.datasets.segmentation import DatasetError
+from diffinst.datasets.problems import DatasetError, shown
 from diffinst.io.images import IMAGE_SUFFIXES
 
 Format = Literal["coco", "lvis", "yolo"]

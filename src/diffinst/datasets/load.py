@@ -9,7 +9,7 @@ from diffinst.datasets import cache, coco, yolo
 from diffinst.datasets.images import locate
 from diffinst.datasets.layouts import SplitFiles, find_split
 from diffinst.datasets.packed import Contents, PackedRecords
-from diffinst.datasets.segmentation import DatasetError
+from diffinst.datasets.problems import DatasetError
 from diffinst.datasets.split import Split
 
 

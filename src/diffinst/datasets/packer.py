@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as mask_utils
 
-from diffinst.datasets.naming import shown
 from diffinst.datasets.packed import COMPRESSED, PLAIN, POLYGONS, Floats, Ints, Packed, pack_texts
+from diffinst.datasets.problems import DatasetError, shown
 from diffinst.datasets.segmentation import (
     RLE,
-    DatasetError,
     Segmentation,
     checked,
     compressed,

@@ -12,15 +12,13 @@ import numpy.typing as npt
 from pycocotools import mask as mask_utils
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
+from diffinst.datasets.problems import DatasetError as DatasetError
+
 _COMPRESSED_RUNS = re.compile(rb"(?:[P-o]{0,6}[0-O])*")
 """Base-32 digits from '0' on, lowest first; those with bit 5 set ('P' to 'o') are continued."""
 
 
 MAX_COORDINATE = 1e6  # pixels: pycocotools walks along every edge, and crashes on NaN
-
-
-class DatasetError(ValueError):
-    """A dataset cannot be used as it is; the message names file, entry, value and what to do."""
 
 
 class RLE(TypedDict):

@@ -18,10 +18,9 @@ import numpy as np
 import yaml
 from PIL import ExifTags, Image
 
-from diffinst.datasets.naming import shown
 from diffinst.datasets.packed import Contents
 from diffinst.datasets.packer import Images, Objects, flat, pack
-from diffinst.datasets.segmentation import DatasetError
+from diffinst.datasets.problems import DatasetError, shown
 from diffinst.io.images import ImageReadError, list_images
 
 SPLITS = ("train", "val", "test")

@@ -16,9 +16,9 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 
 from diffinst.datasets.doctor import repair
-from diffinst.datasets.doctor.catalogue import CATALOGUE
 from diffinst.datasets.doctor.examine import Report, examine
 from diffinst.datasets.doctor.findings import Finding
+from diffinst.datasets.problems import catalogue
 from diffinst.datasets.segmentation import DatasetError, rasterize
 from diffinst.datasets.synthetic import make_shapes
 
@@ -686,7 +686,7 @@ def test_planted_defect_is_found_and_repaired(
     data.save()
     report = examine(data.root)
     finding = found(report, one.code, one.split)
-    assert finding.severity == CATALOGUE[one.code].severity
+    assert finding.severity == catalogue()[one.code].severity
     places = tuple((place.image_id, place.annotation_id) for place in finding.places)
     if one.places:
         assert places[: len(one.places)] == one.places
@@ -712,8 +712,8 @@ def test_planted_defect_is_found_and_repaired(
 
 
 def test_everything_that_can_be_said_is_planted() -> None:
-    of_labels = {code for code in CATALOGUE if code.startswith("yolo") or "label" in code}
-    assert {one.code for one in PLANTS} == set(CATALOGUE) - of_labels
+    of_labels = {code for code in catalogue() if code.startswith("yolo") or "label" in code}
+    assert {one.code for one in PLANTS} == set(catalogue()) - of_labels
 
 
 def test_all_defects_at_once_are_found_at_once(data: Data, tmp_path: Path, trains: Trains) -> None:

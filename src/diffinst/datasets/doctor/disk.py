@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from diffinst.datasets.doctor.entries import repeated
-from diffinst.datasets.doctor.findings import Notebook, Place
+from diffinst.datasets.doctor.findings import Notebook
 from diffinst.datasets.doctor.images import Facts, inspect_all
 from diffinst.datasets.doctor.locate import Folder, images_in
 from diffinst.datasets.doctor.tables import ImageEntry, Tables, is_number
+from diffinst.datasets.problems import Place
 
 FAINT = 8  # of 255: less contrast than this is as good as none
 FAINT_16_BIT = 32  # a 12-bit camera's full range is 16 of 255 once read

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
-from diffinst.datasets.doctor.findings import Notebook, Place
+from diffinst.datasets.doctor.findings import Notebook
 from diffinst.datasets.doctor.geometry import Box
 from diffinst.datasets.doctor.tables import (
     LARGEST_SIDE,
@@ -22,6 +22,7 @@ from diffinst.datasets.doctor.tables import (
     read_json,
 )
 from diffinst.datasets.layouts import SplitFiles
+from diffinst.datasets.problems import Place
 
 _Item = TypeVar("_Item")
 _Key = TypeVar("_Key", bound=Hashable)

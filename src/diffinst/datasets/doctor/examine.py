@@ -11,13 +11,13 @@ from pathlib import Path
 from diffinst.datasets import layouts
 from diffinst.datasets.doctor import disk, objects
 from diffinst.datasets.doctor.entries import compare_classes, read_tables, unite_classes
-from diffinst.datasets.doctor.findings import Finding, Notebook, Place
+from diffinst.datasets.doctor.findings import Finding, Notebook
 from diffinst.datasets.doctor.summary import Summary, advise, summarise
 from diffinst.datasets.doctor.tables import Tables
 from diffinst.datasets.doctor.text_labels import read_labels
 from diffinst.datasets.layouts import SplitFiles
 from diffinst.datasets.load import load_split
-from diffinst.datasets.segmentation import DatasetError
+from diffinst.datasets.problems import DatasetError, Place
 
 NEEDED = ("train", "val")
 

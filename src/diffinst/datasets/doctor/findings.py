@@ -1,43 +1,14 @@
-"""What is a finding, and where are findings noted while a dataset is examined?"""
+"""Findings, and the notebook they are noted in while a dataset is examined."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from diffinst.datasets.doctor.catalogue import CATALOGUE
-from diffinst.datasets.doctor.kind import Severity
+from diffinst.datasets.problems import Place, Severity, catalogue
 
 KEPT_PLACES = 20  # of each finding: enough to look at, and a report stays readable
 SEVERITIES: tuple[Severity, ...] = ("breaks", "spoils", "note")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where something was found; whatever is not known stays empty.
-
-    Attributes:
-        image_id: As in the file.
-        file_name: Of the image (or of the file in question).
-        annotation_id: As in the file.
-        detail: What is special about this place.
-    """
-
-    image_id: int | None = None
-    file_name: str = ""
-    annotation_id: int | None = None
-    detail: str = ""
-
-    def __str__(self) -> str:
-        parts = []
-        if self.annotation_id is not None:
-            parts.append(f"annotation {self.annotation_id}")
-        if self.image_id is not None:
-            parts.append(f"image {self.image_id}" + f" ({self.file_name})" * bool(self.file_name))
-        elif self.file_name:
-            parts.append(self.file_name)
-        where = ", ".join(parts)
-        return ": ".join(text for text in (where, self.detail) if text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +18,7 @@ class Finding:
     Attributes:
         severity: "breaks" (training stops or cannot start), "spoils" (it runs and gets worse) or
             "note" (worth knowing).
-        code: Short name, see `catalogue`.
+        code: Short name, see `problems.catalogue`.
         split: Where; empty: in the dataset as a whole.
         what: What is wrong and what it leads to.
         count: How many things are concerned.
@@ -109,18 +80,18 @@ class Notebook:
     def breaks(self, split: str) -> bool:
         """Whether something that stops training was noted of a split."""
         return any(
-            CATALOGUE[code].severity == "breaks" for code, where in self._pages if where == split
+            catalogue()[code].severity == "breaks" for code, where in self._pages if where == split
         )
 
     def findings(self) -> tuple[Finding, ...]:
         """Worst first, then in the order of the catalogue."""
-        order = list(CATALOGUE)
+        order = list(catalogue())
         found = [self._finding(code, split, page) for (code, split), page in self._pages.items()]
         found.sort(key=lambda one: (SEVERITIES.index(one.severity), order.index(one.code)))
         return tuple(found)
 
     def _finding(self, code: str, split: str, page: _Page) -> Finding:
-        kind = CATALOGUE[code]
+        kind = catalogue()[code]
         left = page.unrepaired if kind.repair else page.count
         repair = "" if left == page.count else kind.repair
         if repair and left:

@@ -20,7 +20,7 @@ from diffinst.datasets.doctor.examine import Report
 from diffinst.datasets.doctor.geometry import mask_box
 from diffinst.datasets.doctor.tables import Entry, ImageEntry, Tables, Thing
 from diffinst.datasets.load import load_split
-from diffinst.datasets.segmentation import DatasetError
+from diffinst.datasets.problems import DatasetError
 
 
 @dataclass(frozen=True, slots=True)

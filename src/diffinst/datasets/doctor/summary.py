@@ -12,8 +12,9 @@ import numpy.typing as npt
 from pycocotools import mask as mask_utils
 
 from diffinst.config import PostprocessConfig, TrainConfig
-from diffinst.datasets.doctor.findings import Notebook, Place
+from diffinst.datasets.doctor.findings import Notebook
 from diffinst.datasets.doctor.tables import Tables
+from diffinst.datasets.problems import Place
 
 SIDE_STEPS = (8, 16, 32, 96)  # pixels; the last two part COCO's small, medium and large
 FEW = 10  # objects of a class

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias, TypeGuard
 
-from diffinst.datasets.doctor.findings import Notebook, Place
+from diffinst.datasets.doctor.findings import Notebook
 from diffinst.datasets.doctor.geometry import Box
 from diffinst.datasets.doctor.images import Facts
 from diffinst.datasets.layouts import SplitFiles
+from diffinst.datasets.problems import Place
 from diffinst.datasets.segmentation import RLE
 
 Entry: TypeAlias = dict[str, object]
