@@ -17,9 +17,11 @@ def test_every_kind_has_its_words() -> None:
 
 
 def test_refusal_names_file_entry_and_remedy() -> None:
-    said = {"where": "annotation 3", "given": 9, "known": shown(range(7))}
+    known = shown(range(7))
     with pytest.raises(DatasetError) as caught:
-        Refusal(Path("a.json")).note("unknown-image", Place(9, "", 3), **said)
+        Refusal(Path("a.json")).note(
+            "unknown-image", Place(9, "", 3), where="annotation 3", given=9, known=known
+        )
     assert caught.value.code == "unknown-image"
     assert str(caught.value) == (
         "a.json: annotation 3: image_id 9 is not among the ids in 'images' (0, 1, 2, 3, 4 and 2 "

@@ -102,9 +102,7 @@ class Objects:
             DatasetError: The segmentation is broken.
         """
         kind, first, last, emptied, size = self._shape(segmentation)
-        self.ids.append(number)
-        self.images.append(image)
-        self.categories.append(category)
+        self.add_ids(number, image, category)
         self.boxes.extend(box or (_NONE,) * 4)
         self.areas.append(_NONE if area is None else area)
         self.crowds.append(crowd)
@@ -112,6 +110,12 @@ class Objects:
         self.emptied.append(emptied)
         self.shapes.extend((first, last))
         self.mask_sizes.extend(size)
+
+    def add_ids(self, number: int, image: int, category: int) -> None:
+        """Take what one calls itself, its image and its class, for checks of these alone."""
+        self.ids.append(number)
+        self.images.append(image)
+        self.categories.append(category)
 
     def _shape(self, segmentation: Segmentation) -> tuple[int, int, int, int, Sequence[int]]:
         """Kind, place, what is wrong with it, and the size that an RLE says it has."""

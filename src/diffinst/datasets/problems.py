@@ -7,14 +7,18 @@ training refuses the first problem (`Refusal`), the doctor notes all of them (`d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Literal, NoReturn, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import yaml
+
+_Item = TypeVar("_Item")
+_Key = TypeVar("_Key", bound=Hashable)
 
 Severity = Literal["breaks", "spoils", "note"]
 _SHOWN = 5
@@ -61,6 +65,9 @@ class Place:
         return ": ".join(text for text in (where, self.detail) if text)
 
 
+_NOWHERE = Place()
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """The words for one kind of problem.
@@ -96,12 +103,21 @@ def catalogue() -> dict[str, Kind]:
 class Problems(Protocol):
     """The port."""
 
-    def note(self, code: str, place: Place = ..., *, repaired: bool = ..., **said: object) -> None:
+    def note(
+        self,
+        code: str,
+        place: Place = ...,
+        *,
+        where: str = ...,
+        repaired: bool = ...,
+        **said: object,
+    ) -> None:
         """Tell one problem.
 
         Args:
             code: Of the catalogue.
-            place: Where it is.
+            place: Where it is, for a report.
+            where: Where in the file it is, for an error.
             repaired: False where `--fix` cannot do its usual repair.
             said: Fields of the catalogue's sentences.
         """
@@ -118,23 +134,41 @@ class Refusal:
         self.file = file
 
     def note(
-        self, code: str, place: Place = Place(), *, repaired: bool = True, **said: object
-    ) -> NoReturn:
+        self,
+        code: str,
+        place: Place = _NOWHERE,
+        *,
+        where: str = "",
+        repaired: bool = True,
+        **said: object,
+    ) -> None:
         """Raise.
 
         Raises:
             DatasetError: Always.
         """
-        raise refused(code, file=self.file, **said)
+        error = refused(code, **said)
+        message = ": ".join(text for text in (str(self.file), where, str(error)) if text)
+        raise DatasetError(message, code)
 
 
 def refused(code: str, **said: object) -> DatasetError:
-    """The error of a reader that refuses, in the catalogue's words."""
+    """The error of a reader that refuses, in the catalogue's words, without the place."""
     return DatasetError(catalogue()[code].error.format_map(said), code)
+
+
+def repeated(
+    items: Iterable[_Item], key: Callable[[_Item], _Key]
+) -> list[tuple[_Key, list[_Item]]]:
+    """The groups of two or more items with an equal key."""
+    groups: dict[_Key, list[_Item]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return [(value, group) for value, group in groups.items() if len(group) > 1]
 
 
 def shown(values: Iterable[int | str]) -> str:
     """The first few values, and how many there are more."""
-    texts = [str(value) for value in values]
-    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    return ", ".join(texts[:_SHOWN]) + more
+    listed = list(values)
+    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    return ", ".join(map(str, listed[:_SHOWN])) + more

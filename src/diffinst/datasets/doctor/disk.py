@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from diffinst.datasets.doctor.entries import repeated
+from diffinst.datasets.coco_entries import is_number
 from diffinst.datasets.doctor.findings import Notebook
 from diffinst.datasets.doctor.images import Facts, inspect_all
 from diffinst.datasets.doctor.locate import Folder, images_in
-from diffinst.datasets.doctor.tables import ImageEntry, Tables, is_number
-from diffinst.datasets.problems import Place
+from diffinst.datasets.doctor.tables import ImageEntry, Tables
+from diffinst.datasets.problems import Place, repeated
 
 FAINT = 8  # of 255: less contrast than this is as good as none
 FAINT_16_BIT = 32  # a 12-bit camera's full range is 16 of 255 once read

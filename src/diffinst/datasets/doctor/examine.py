@@ -10,10 +10,10 @@ from pathlib import Path
 
 from diffinst.datasets import layouts
 from diffinst.datasets.doctor import disk, objects
-from diffinst.datasets.doctor.entries import compare_classes, read_tables, unite_classes
+from diffinst.datasets.doctor.classes import compare_classes, unite_classes
 from diffinst.datasets.doctor.findings import Finding, Notebook
 from diffinst.datasets.doctor.summary import Summary, advise, summarise
-from diffinst.datasets.doctor.tables import Tables
+from diffinst.datasets.doctor.tables import Tables, read_tables
 from diffinst.datasets.doctor.text_labels import read_labels
 from diffinst.datasets.layouts import SplitFiles
 from diffinst.datasets.load import load_split

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 from diffinst.datasets.problems import Place, Severity, catalogue
 
 KEPT_PLACES = 20  # of each finding: enough to look at, and a report stays readable
+_NOWHERE = Place()
 SEVERITIES: tuple[Severity, ...] = ("breaks", "spoils", "note")
 
 
@@ -47,7 +48,7 @@ class Finding:
 
 @dataclass
 class Notebook:
-    """Collects findings: one per code and split, with all the places it was seen at."""
+    """Collects findings: one per code and split, with the first places it was seen at."""
 
     _pages: dict[tuple[str, str], _Page] = field(default_factory=dict)
 
@@ -58,6 +59,21 @@ class Notebook:
         page.unrepaired += not repaired
         if len(page.places) < KEPT_PLACES:
             page.places.append(place)
+
+    def of(self, split: str) -> Noting:
+        """Where the reader of a split tells what is wrong."""
+        return Noting(self, split)
+
+    def name_images(self, split: str, names: Mapping[int, str]) -> None:
+        """Complete the places that name an image by its id alone."""
+        for (_, where), page in self._pages.items():
+            if where == split:
+                page.places = [
+                    replace(place, file_name=place.file_name or names.get(place.image_id, ""))
+                    if place.image_id is not None
+                    else place
+                    for place in page.places
+                ]
 
     def tell(
         self,
@@ -108,6 +124,27 @@ class Notebook:
             repair=repair,
             left=left,
         )
+
+
+@dataclass(frozen=True)
+class Noting:
+    """Training's reader stops at the first problem; here all of them are noted, of one split."""
+
+    notes: Notebook
+    split: str
+
+    def note(
+        self,
+        code: str,
+        place: Place = _NOWHERE,
+        *,
+        where: str = "",
+        repaired: bool = True,
+        **said: object,
+    ) -> None:
+        """Note one problem; see `problems.Problems`."""
+        detail = catalogue()[code].detail.format_map({"where": where, **said})
+        self.notes.add(code, self.split, replace(place, detail=detail), repaired=repaired)
 
 
 @dataclass

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from pycocotools import mask as mask_utils
 
-from diffinst.datasets.doctor.entries import repeated
 from diffinst.datasets.doctor.findings import Notebook
 from diffinst.datasets.doctor.geometry import (
     Box,
@@ -20,6 +19,7 @@ from diffinst.datasets.doctor.geometry import (
 )
 from diffinst.datasets.doctor.segmentations import SAME_BOX, drawable
 from diffinst.datasets.doctor.tables import ImageEntry, Tables, Thing
+from diffinst.datasets.problems import repeated
 from diffinst.datasets.segmentation import RLE, Segmentation, compressed
 
 SURELY_XYXY = 0.9  # IoU with the mask's box

@@ -9,8 +9,8 @@ from typing import TypeAlias, TypeGuard
 import numpy as np
 from pycocotools import mask as mask_utils
 
+from diffinst.datasets.coco_entries import is_number
 from diffinst.datasets.doctor.geometry import Box, Size, extent, iou, mask_box
-from diffinst.datasets.doctor.tables import is_number
 from diffinst.datasets.segmentation import (
     MAX_COORDINATE,
     RLE,

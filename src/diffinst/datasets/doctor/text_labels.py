@@ -9,12 +9,11 @@ from pathlib import Path
 import yaml
 
 from diffinst.datasets import yolo
-from diffinst.datasets.doctor.entries import repeated
 from diffinst.datasets.doctor.findings import Notebook
 from diffinst.datasets.doctor.locate import images_in
 from diffinst.datasets.doctor.tables import ImageEntry, Tables, Thing
 from diffinst.datasets.layouts import SplitFiles
-from diffinst.datasets.problems import Place
+from diffinst.datasets.problems import Place, repeated
 
 OVERSHOOT = 0.1  # of a side: farther outside than this, coordinates are no shares at all
 _BOX_NUMBERS = 4
