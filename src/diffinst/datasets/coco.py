@@ -223,7 +223,8 @@ def _classes(
     for name, ids in namesakes:
         problems.note(
             "duplicate-class-name",
-            names=shown(name for name, _ in namesakes),
+            problem=f"'categories' holds two of the name {shown(name for name, _ in namesakes)}; "
+            "rename or merge them",
             detail=f"'{name}': categories {', '.join(map(str, ids))}",
         )
         for number in ids[1:]:

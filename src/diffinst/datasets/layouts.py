@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from diffinst.datasets import yolo
+from diffinst.datasets import data_yaml
 from diffinst.datasets.problems import DatasetError, shown
 from diffinst.io.images import IMAGE_SUFFIXES
 
@@ -201,7 +201,7 @@ def _beside(root: Path, claimed: Collection[str]) -> Iterator[_Found]:
 
 
 def _yolo(file: Path) -> Iterator[_Found]:
-    for name, sources in yolo.sources(file).items():
+    for name, sources in data_yaml.sources(file).items():
         single = len(sources) == 1 and sources[0].is_dir()
         images = sources[0] if single else file.parent
         yield _Found(name, SplitFiles(name, "yolo", file, images))
@@ -213,7 +213,7 @@ def _yaml_files(root: Path) -> list[Path]:
     usual = [file for file in files if file.stem in ("data", "dataset")]
     if usual:
         return usual[:1]
-    return files if len(files) == 1 and yolo.is_dataset(files[0]) else []
+    return files if len(files) == 1 and data_yaml.is_dataset(files[0]) else []
 
 
 def _split_name(stem: str) -> str | None:

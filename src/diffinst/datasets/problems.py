@@ -127,11 +127,11 @@ class Refusal:
     """Refuses a file because of the first thing that is wrong with it.
 
     Args:
-        file: Named in the error.
+        file: Named in the error; None where `where` names the file, too.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path | None = None) -> None:
+        self.file = "" if file is None else str(file)
 
     def note(
         self,
@@ -148,7 +148,7 @@ class Refusal:
             DatasetError: Always.
         """
         error = refused(code, **said)
-        message = ": ".join(text for text in (str(self.file), where, str(error)) if text)
+        message = ": ".join(text for text in (self.file, where, str(error)) if text)
         raise DatasetError(message, code)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from diffinst.datasets.problems import Place, Severity, catalogue
@@ -60,9 +61,9 @@ class Notebook:
         if len(page.places) < KEPT_PLACES:
             page.places.append(place)
 
-    def of(self, split: str) -> Noting:
-        """Where the reader of a split tells what is wrong."""
-        return Noting(self, split)
+    def of(self, split: str, but: Collection[str] = ()) -> Noting:
+        """Where the reader of a split tells what is wrong, `but` what others tell."""
+        return Noting(self, split, but)
 
     def name_images(self, split: str, names: Mapping[int, str]) -> None:
         """Complete the places that name an image by its id alone."""
@@ -132,6 +133,7 @@ class Noting:
 
     notes: Notebook
     split: str
+    but: Collection[str] = ()
 
     def note(
         self,
@@ -143,7 +145,9 @@ class Noting:
         **said: object,
     ) -> None:
         """Note one problem; see `problems.Problems`."""
-        detail = catalogue()[code].detail.format_map({"where": where, **said})
+        if code in self.but:
+            return
+        detail = catalogue()[code].detail.format_map({"where": os.path.basename(where), **said})
         self.notes.add(code, self.split, replace(place, detail=detail), repaired=repaired)
 
 
