@@ -345,6 +345,11 @@ def _other_subfolder(data: Data, objects: list[Entry]) -> None:
     data.train["images"][0]["file_name"] = "a/000000.png"
 
 
+@plant("missing-image", (1, None))
+def _slash_behind_the_name(data: Data, objects: list[Entry]) -> None:
+    data.train["images"][0]["file_name"] += "/"
+
+
 @plant("unreadable-image", (1, None))
 def _cut_file(data: Data, objects: list[Entry]) -> None:
     content = data.image(0).read_bytes()
@@ -651,8 +656,9 @@ def _dots(data: Data, objects: list[Entry]) -> None:
 
 
 @plant("refused", (None, None), left=True)
-def _a_name_that_the_reader_alone_refuses(data: Data, objects: list[Entry]) -> None:
-    data.train["images"][0]["file_name"] += "/"
+def _lvis_without_lists_of_absent_classes(data: Data, objects: list[Entry]) -> None:
+    for category in data.train["categories"]:
+        category["frequency"] = "f"
 
 
 # --- what is found

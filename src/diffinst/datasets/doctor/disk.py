@@ -1,4 +1,4 @@
-"""Do the entries fit the images on disk: there, readable, of that size, each one only once?"""
+"""Checks entries against the images on disk: there, readable, of that size, each only once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 from diffinst.datasets.coco_entries import is_number
 from diffinst.datasets.doctor.findings import Notebook
 from diffinst.datasets.doctor.images import Facts, inspect_all
-from diffinst.datasets.doctor.locate import Folder, images_in
 from diffinst.datasets.doctor.tables import ImageEntry, Tables
+from diffinst.datasets.images import Folder
 from diffinst.datasets.problems import Place, repeated
+from diffinst.io.images import ImageReadError, list_images
 
 FAINT = 8  # of 255: less contrast than this is as good as none
 FAINT_16_BIT = 32  # a 12-bit camera's full range is 16 of 255 once read
@@ -43,7 +44,7 @@ def _found(tables: Tables, notes: Notebook) -> Iterator[ImageEntry]:
     """The images that are there; where a name is only slightly wrong, the path is corrected."""
     folder = Folder(tables.files.images)
     for image in tables.images:
-        path, problem = folder.find(image.file_name, image.other_name)
+        path, problem = find(folder, image.file_name, image.other_name)
         if problem:
             notes.add("missing-image", tables.name, image.place(problem))
         if path is None:
@@ -51,6 +52,33 @@ def _found(tables: Tables, notes: Notebook) -> Iterator[ImageEntry]:
         else:
             image.path = path
             yield image
+
+
+def find(folder: Folder, name: str, other: str) -> tuple[Path | None, str]:
+    """Look for an image by its name, or by the other name that it may have.
+
+    Returns:
+        The file, or None; and what is wrong with the name: empty where training's reader finds it,
+        too.
+    """
+    places = folder.find(name, other)
+    if len(places) == 1:
+        return folder.root / places[0], ""
+    places = places or folder.near(name)
+    if len(places) == 1:
+        return folder.root / places[0], f"but {places[0]} is there"
+    if places:
+        return None, f"it may be {', '.join(places[:3])}"
+    unreadable = folder.unreadable.partition(": ")[0]
+    return None, f"{unreadable} may not be read" if unreadable else f"not in {folder.root}"
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files below a folder, possibly none."""
+    try:
+        return list_images([folder])
+    except ImageReadError:  # there are none, or it may not be read: the entries will tell
+        return []
 
 
 def _merge_entries(found: Sequence[ImageEntry], tables: Tables, notes: Notebook) -> None:
