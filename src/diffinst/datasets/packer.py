@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pycocotools import mask as mask_utils
 
 from diffinst.datasets.packed import COMPRESSED, PLAIN, POLYGONS, Floats, Ints, Packed, pack_texts
-from diffinst.datasets.problems import DatasetError, shown
+from diffinst.datasets.problems import refused, shown
 from diffinst.datasets.segmentation import (
     RLE,
     Segmentation,
@@ -129,10 +129,7 @@ class Objects:
             return POLYGONS, first, first + len(usable), emptied, (0, 0)
         size, counts = segmentation["size"], segmentation["counts"]
         if len(size) != 2 or min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
-            raise DatasetError(
-                f"its RLE is of size {size}; allowed is [height, width], of {MAX_PIXELS} pixels "
-                "at most: correct 'size'"
-            )
+            raise refused("segmentation-form", size=size, allowed=MAX_PIXELS)
         emptied = 0 if checked(segmentation, *size) else 3
         first = len(self.runs)
         if isinstance(counts, list):
