@@ -1,4 +1,4 @@
-"""Is what the command says readable, machine-readable, and true of its exit code?"""
+"""What the command says is readable, machine-readable, and true of its exit code."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Where are the splits of a dataset folder? Finds annotation files and their images by looking.
+"""Finds the splits of a dataset folder, annotation files and their images, by looking.
 
 In this order, the first to name a split has it; R is the dataset's folder:
 
@@ -103,8 +103,10 @@ def find_split(root: str | Path, name: str) -> SplitFiles:
     if name in splits:
         return splits[name]
     plain = _plain(name)
-    rivals = [found for found in complete if found.files.name == plain]
-    same_year = [found for found in rivals if found.exact == name or not _years_differ(found, name)]
+    claimants = [found for found in complete if found.files.name == plain]
+    same_year = [
+        found for found in claimants if found.exact == name or not _years_differ(found, name)
+    ]
     if len(same_year) == 1:
         return same_year[0].files
     if same_year:
@@ -121,9 +123,9 @@ def _by_key(complete: Iterable[_Found]) -> dict[str, SplitFiles]:
     for found in complete:
         by_name[found.files.name].append(found)
     splits: dict[str, SplitFiles] = {}
-    for name, rivals in by_name.items():
-        for found in rivals:
-            key = name if len(rivals) == 1 else found.exact
+    for name, claimants in by_name.items():
+        for found in claimants:
+            key = name if len(claimants) == 1 else found.exact
             splits.setdefault(key, replace(found.files, name=key))
     return splits
 

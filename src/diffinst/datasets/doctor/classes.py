@@ -1,4 +1,4 @@
-"""The classes of the splits side by side: do they agree, and do all have objects?"""
+"""Compares the classes of the splits, and gives all splits the same."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def compare_classes(splits: list[Tables], notes: Notebook) -> None:
         for number, name in tables.classes.items():
             if name not in ids:
                 detail = f"'{name}' is not in 'train'"
-                notes.add("classes-differ", tables.name, Place(detail=detail))
+                tables.notes.note("classes-differ", Place(detail=detail))
             elif ids[name] != number:
                 detail = f"'{name}' has id {number}, in 'train' {ids[name]}"
-                notes.add("category-ids-differ", tables.name, Place(detail=detail))
+                tables.notes.note("category-ids-differ", Place(detail=detail))
             if used[tables.name][name] and not used["train"][name]:
                 count = used[tables.name][name]
                 detail = f"'{name}': {count} object{'s' * (count != 1)}"
-                notes.add("class-not-in-train", tables.name, Place(detail=detail))
+                tables.notes.note("class-not-in-train", Place(detail=detail))
         for name in ids.keys() - set(tables.classes.values()):
-            notes.add("classes-differ", tables.name, Place(detail=f"'{name}' is missing here"))
+            tables.notes.note("classes-differ", Place(detail=f"'{name}' is missing here"))
     everywhere = sum(used.values(), Counter())
     for name in {name: None for tables in splits for name in tables.classes.values()}:
         if not everywhere[name]:
-            notes.add("unused-class", "", Place(detail=f"'{name}'"))
+            notes.note("unused-class", Place(detail=f"'{name}'"))
 
 
 def _used(tables: Tables) -> list[str]:

@@ -49,59 +49,70 @@ class Finding:
 
 @dataclass
 class Notebook:
-    """Collects findings: one per code and split, with the first places it was seen at."""
+    """Collects findings: one per code and split, with the first places it was seen at.
 
+    Readers tell it what is wrong (it is a `problems.Problems`), and they go on.
+
+    Args:
+        split: What it is about; empty: the dataset as a whole.
+        but: Codes to pass over, which others tell.
+    """
+
+    split: str = ""
+    but: Collection[str] = ()
     _pages: dict[tuple[str, str], _Page] = field(default_factory=dict)
 
-    def add(self, code: str, split: str, place: Place, *, repaired: bool = True) -> None:
-        """Note one more place; `repaired=False` where `--fix` cannot do its usual repair."""
-        page = self._pages.setdefault((code, split), _Page())
+    def of(self, split: str, but: Collection[str] = ()) -> Notebook:
+        """The part of it that is about a split."""
+        return Notebook(split, but, self._pages)
+
+    def note(
+        self,
+        code: str,
+        place: Place = _NOWHERE,
+        *,
+        where: str = "",
+        repaired: bool = True,
+        **said: object,
+    ) -> None:
+        """Note one more place; see `problems.Problems`."""
+        if code in self.but:
+            return
+        page = self._pages.setdefault((code, self.split), _Page())
         page.count += 1
         page.unrepaired += not repaired
         if len(page.places) < KEPT_PLACES:
-            page.places.append(place)
-
-    def of(self, split: str, but: Collection[str] = ()) -> Noting:
-        """Where the reader of a split tells what is wrong, `but` what others tell."""
-        return Noting(self, split, but)
-
-    def name_images(self, split: str, names: Mapping[int, str]) -> None:
-        """Complete the places that name an image by its id alone."""
-        for (_, where), page in self._pages.items():
-            if where == split:
-                page.places = [
-                    replace(place, file_name=place.file_name or names.get(place.image_id, ""))
-                    if place.image_id is not None
-                    else place
-                    for place in page.places
-                ]
+            sentence = catalogue()[code].detail
+            detail = sentence.format_map({"where": os.path.basename(where), **said})
+            page.places.append(replace(place, detail=detail) if sentence else place)
 
     def tell(
-        self,
-        code: str,
-        split: str,
-        what: str,
-        *,
-        count: int,
-        places: Sequence[Place] = (),
-        advice: str = "",
+        self, code: str, what: str, *, count: int, places: Sequence[Place] = (), advice: str = ""
     ) -> None:
         """Note something in words of its own, with all its places at once."""
         kept = list(places[:KEPT_PLACES])
-        self._pages[code, split] = _Page(count, 0, kept, what, advice)
+        self._pages[code, self.split] = _Page(count, 0, kept, what, advice)
 
-    def has(self, code: str, split: str) -> bool:
-        """Whether it was noted of a split."""
-        return (code, split) in self._pages
+    def name_images(self, names: Mapping[int | None, str]) -> None:
+        """Complete the places that name an image by its id alone."""
+        for (_, split), page in self._pages.items():
+            if split == self.split:
+                page.places = [
+                    replace(place, file_name=place.file_name or names.get(place.image_id, ""))
+                    for place in page.places
+                ]
 
-    def breaks(self, split: str) -> bool:
-        """Whether something that stops training was noted of a split."""
-        return any(
-            catalogue()[code].severity == "breaks" for code, where in self._pages if where == split
-        )
+    def has(self, code: str) -> bool:
+        """Whether it was noted."""
+        return (code, self.split) in self._pages
+
+    def breaks(self) -> bool:
+        """Whether something that stops training was noted."""
+        codes = (code for code, split in self._pages if split == self.split)
+        return any(catalogue()[code].severity == "breaks" for code in codes)
 
     def findings(self) -> tuple[Finding, ...]:
-        """Worst first, then in the order of the catalogue."""
+        """Of all splits, worst first, then in the order of the catalogue."""
         order = list(catalogue())
         found = [self._finding(code, split, page) for (code, split), page in self._pages.items()]
         found.sort(key=lambda one: (SEVERITIES.index(one.severity), order.index(one.code)))
@@ -125,30 +136,6 @@ class Notebook:
             repair=repair,
             left=left,
         )
-
-
-@dataclass(frozen=True)
-class Noting:
-    """Training's reader stops at the first problem; here all of them are noted, of one split."""
-
-    notes: Notebook
-    split: str
-    but: Collection[str] = ()
-
-    def note(
-        self,
-        code: str,
-        place: Place = _NOWHERE,
-        *,
-        where: str = "",
-        repaired: bool = True,
-        **said: object,
-    ) -> None:
-        """Note one problem; see `problems.Problems`."""
-        if code in self.but:
-            return
-        detail = catalogue()[code].detail.format_map({"where": os.path.basename(where), **said})
-        self.notes.add(code, self.split, replace(place, detail=detail), repaired=repaired)
 
 
 @dataclass

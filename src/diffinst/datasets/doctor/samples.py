@@ -1,4 +1,4 @@
-"""Which images should a person look at: a spread of the data, one for each kind of finding?"""
+"""Chooses images for a person to look at: a spread of the data, one for each kind of finding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many images, objects and classes are there, how large, and what does that ask for?"""
+"""Counts images, objects and classes, measures them, and advises what that asks for."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def summarise(tables: Tables) -> Summary:
     ordered = sorted(sizes, key=lambda size: size[0] * size[1])
     low, middle, high = np.percentile(sides, (5, 50, 95)) if len(sides) else (0.0, 0.0, 0.0)
     places = np.searchsorted(SIDE_STEPS, sides, side="right")
-    shares = np.bincount(places, minlength=len(SIDE_STEPS) + 1) / max(len(sides), 1)
+    fractions = np.bincount(places, minlength=len(SIDE_STEPS) + 1) / max(len(sides), 1)
     return Summary(
         split=tables.name,
         images=len(counts),
@@ -76,7 +76,7 @@ def summarise(tables: Tables) -> Summary:
         classes=(len(by_class), len(tables.classes)),
         per_image=(float(np.median(counts)) if counts else 0.0, max(counts, default=0)),
         sides=(float(low), float(middle), float(high)),
-        side_shares=tuple(float(share) for share in shares),
+        side_shares=tuple(fractions.tolist()),
         sizes=(ordered[0], sizes.most_common(1)[0][0], ordered[-1]) if ordered else (),
         class_counts={name: by_class[name] for name in tables.classes.values()},
     )
@@ -92,25 +92,25 @@ def object_sides(tables: Tables) -> npt.NDArray[np.float64]:
     return sides
 
 
-def advise(tables: Tables, summary: Summary, notes: Notebook) -> None:
+def advise(tables: Tables, summary: Summary) -> None:
     """Note what is no defect but asks for other settings, or for a look."""
     for image in tables.kept:
         if not image.kept_things:
-            notes.add("no-objects", tables.name, image.place())
+            tables.notes.note("no-objects", image.place())
         for thing in image.kept_things:
             if thing.crowd:
-                notes.add("crowd", tables.name, image.place_of(thing))
-    _advise_crowded(tables, summary, notes)
+                tables.notes.note("crowd", image.place_of(thing))
+    _advise_crowded(tables, summary)
     if tables.name == "train":
         if not summary.images:
-            notes.add("no-images", tables.name, Place(file_name=str(tables.files.annotations)))
+            tables.notes.note("no-images", Place(file_name=str(tables.files.annotations)))
         elif not summary.objects:
-            notes.add("no-objects-at-all", tables.name, Place())
-        _advise_small(summary, notes)
-        _advise_classes(summary, notes)
+            tables.notes.note("no-objects-at-all", Place())
+        _advise_small(summary, tables.notes)
+        _advise_classes(summary, tables.notes)
 
 
-def _advise_crowded(tables: Tables, summary: Summary, notes: Notebook) -> None:
+def _advise_crowded(tables: Tables, summary: Summary) -> None:
     counts = [(sum(not t.crowd for t in p.kept_things), p) for p in tables.kept]
     crowded = [(count, p) for count, p in counts if count > USUAL_DETECTIONS]
     if not crowded:
@@ -133,7 +133,7 @@ def _advise_crowded(tables: Tables, summary: Summary, notes: Notebook) -> None:
     )
     places = [image.place(f"{count} objects") for count, image in crowded]
     count = len(places)
-    notes.tell("many-objects", tables.name, what, count=count, places=places, advice=advice)
+    tables.notes.tell("many-objects", what, count=count, places=places, advice=advice)
 
 
 def _advise_small(summary: Summary, notes: Notebook) -> None:
@@ -156,14 +156,14 @@ def _advise_small(summary: Summary, notes: Notebook) -> None:
         "times the usual side after enlarging)."
     )
     count = round(small * summary.objects)
-    notes.tell("small-objects", summary.split, what, count=count, advice=advice)
+    notes.tell("small-objects", what, count=count, advice=advice)
 
 
 def _advise_classes(summary: Summary, notes: Notebook) -> None:
     filled = {name: count for name, count in summary.class_counts.items() if count}
     for name, count in filled.items():
         if count < FEW:
-            notes.add("few-objects", summary.split, Place(detail=f"'{name}': {count}"))
+            notes.note("few-objects", Place(detail=f"'{name}': {count}"))
     if not filled:
         return
     least, most = min(filled, key=filled.__getitem__), max(filled, key=filled.__getitem__)
@@ -174,7 +174,7 @@ def _advise_classes(summary: Summary, notes: Notebook) -> None:
             f"better at the frequent classes. These have {UNEVEN} times fewer than '{most}':"
         )
         places = [Place(detail=f"'{name}': {filled[name]}") for name in _rarest(rare, filled)]
-        notes.tell("imbalance", summary.split, what, count=len(rare), places=places)
+        notes.tell("imbalance", what, count=len(rare), places=places)
 
 
 def _rarest(names: Sequence[str], counts: dict[str, int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What an annotation file says, as far as it can be understood at all.
+"""What annotation files say, as far as they can be understood at all.
 
 Every entry is taken as the reader understands it: what is wrong with it is noted, what can be told
 is corrected, and the rest is marked as not kept. So, once all checks have run, what is still marked
@@ -7,11 +7,12 @@ as kept is the repaired dataset.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from diffinst.datasets import coco
+from diffinst.datasets import coco, yolo
 from diffinst.datasets.coco_entries import NO_ID, Image, Object
 from diffinst.datasets.doctor.findings import Notebook
 from diffinst.datasets.doctor.geometry import Box
@@ -21,6 +22,7 @@ from diffinst.datasets.problems import DatasetError, Place, repeated
 from diffinst.datasets.segmentation import RLE
 
 Entry: TypeAlias = dict[str, object]
+_TOLD_BY_IMAGES = ("missing-image", "no-images")  # when they are looked at
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +105,7 @@ class Tables:
 
     Attributes:
         files: Where it comes from.
+        notes: What was found.
         images: In the order of the file.
         classes: Name by category id, ascending.
         class_entries: All that the file says, by category id.
@@ -111,6 +114,7 @@ class Tables:
     """
 
     files: SplitFiles
+    notes: Notebook
     images: list[ImageEntry] = field(default_factory=list)
     classes: dict[int, str] = field(default_factory=dict)
     class_entries: dict[int, Entry] = field(default_factory=dict)
@@ -175,17 +179,17 @@ def read_tables(files: SplitFiles, notes: Notebook) -> Tables | None:
     Returns:
         Images with their annotations; None if the file is broken as a whole.
     """
-    problems, sink, tables = notes.of(files.name), _Collected(files), Tables(files)
+    sink, tables = _Collected(files), Tables(files, notes)
     try:
-        found = coco.scan(files.annotations, problems, sink, tables.extra)
+        found = coco.scan(files.annotations, notes, sink, tables.extra)
     except DatasetError as error:
         problem = str(error).removeprefix(f"{files.annotations}: ")
-        problems.note(error.code, Place(file_name=str(files.annotations)), problem=problem)
+        notes.note(error.code, Place(file_name=str(files.annotations)), problem=problem)
         return None
     if found is None:
         return None
     tables.images, tables.renumbered = sink.entries, found.renumbered
-    notes.name_images(files.name, {image.id: image.file_name for image in reversed(sink.entries)})
+    notes.name_images({image.id: image.file_name for image in reversed(sink.entries)})
     for thing, row, label in zip(sink.things, found.rows, found.labels, strict=True):
         thing.kept = bool(label >= 0)
         thing.category_id = found.renumbered.get(thing.category_id, thing.category_id)
@@ -200,5 +204,65 @@ def read_tables(files: SplitFiles, notes: Notebook) -> Tables | None:
     alike = repeated(tables.classes, lambda i: " ".join(tables.classes[i].lower().split()))
     for _, ids in alike:
         names = [f"'{tables.classes[number]}'" for number in ids]
-        notes.add("similar-class-names", tables.name, Place(detail=", ".join(names)))
+        notes.note("similar-class-names", Place(detail=", ".join(names)))
     return tables
+
+
+def read_labels(files: SplitFiles, notes: Notebook) -> Tables | None:
+    """Read a YOLO split, noting whatever is wrong with its lines.
+
+    Images are numbered in order, and so are the objects, as annotation ids. The polygons stay
+    fractions of the image until its size is known.
+
+    Returns:
+        Images with their annotations; None if the data.yaml names no classes.
+    """
+    tables = Tables(files, notes)
+    sink, problems = _Labels(tables), notes.of(files.name, but=_TOLD_BY_IMAGES)
+    found = yolo.scan(files.annotations, files.name, problems, sink)
+    if found is None:
+        return None
+    tables.classes = {i: n if n.strip() else f"class {i}" for i, n in found.classes.items()}
+    tables.class_entries = {number: {} for number in tables.classes}
+    tables.renumbered = found.renumbered
+    if len(found.boxes) < found.objects:
+        for _, place in found.boxes:
+            notes.note("yolo-box", place)
+    if len(found.unlabelled) < found.images:
+        for image, label_file, place in found.unlabelled:
+            if os.path.isfile(image):
+                detail = f"looked for {label_file}"
+                notes.note("missing-label-file", replace(place, detail=detail))
+    _note_strays(sink.labels, notes)
+    return tables
+
+
+class _Labels:
+    """Images and objects of a split."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.labels: set[Path] = set()
+        self.objects = 0
+
+    def image(self, path: Path, label_file: Path) -> Place:
+        folder, images = self.tables.files.images, self.tables.images
+        name = path.relative_to(folder) if path.is_relative_to(folder) else path
+        images.append(ImageEntry(len(images) + 1, name.as_posix(), None, path, {}))
+        self.labels.add(label_file)
+        return images[-1].place()
+
+    def object(self, kind: int, polygon: list[float], where: str) -> None:
+        self.objects += 1
+        where = os.path.basename(where)
+        thing = Thing(self.objects, kind, [polygon], None, None, False, {}, where=where)
+        self.tables.images[-1].things.append(thing)
+
+
+def _note_strays(labels: set[Path], notes: Notebook) -> None:
+    """Label files without an image, in folders that are for labels only."""
+    for folder in sorted({path.parent for path in labels if "labels" in path.parts}):
+        for path in sorted(folder.glob("*.txt")):
+            if path not in labels and path.name != "classes.txt":  # which some tools add
+                place = Place(file_name=f"{folder.name}/{path.name}")
+                notes.note("label-without-image", place)
