@@ -70,7 +70,8 @@ class Image(_Strict):
     @property
     def other(self) -> str:
         """Its folder and name in COCO's layout, if `coco_url` tells."""
-        return _last_two(self.coco_url)
+        other = _last_two(self.coco_url)
+        return self.file_name if other == self.file_name else other  # of two equal texts, one
 
 
 class _RLE(TypedDict):
