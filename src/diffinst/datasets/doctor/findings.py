@@ -86,12 +86,9 @@ class Notebook:
             detail = sentence.format_map({"where": os.path.basename(where), **said})
             page.places.append(replace(place, detail=detail) if sentence else place)
 
-    def tell(
-        self, code: str, what: str, *, count: int, places: Sequence[Place] = (), advice: str = ""
-    ) -> None:
-        """Note something in words of its own, with all its places at once."""
-        kept = list(places[:KEPT_PLACES])
-        self._pages[code, self.split] = _Page(count, 0, kept, what, advice)
+    def tell(self, code: str, *, count: int, places: Sequence[Place] = (), **said: object) -> None:
+        """Note something with all its places at once, and fields of its what and advice."""
+        self._pages[code, self.split] = _Page(count, 0, list(places[:KEPT_PLACES]), said)
 
     def name_images(self, names: Mapping[int | None, str]) -> None:
         """Complete the places that name an image by its id alone."""
@@ -128,11 +125,11 @@ class Notebook:
             severity=kind.severity,
             code=code,
             split=split,
-            what=page.what or kind.what,
+            what=kind.what.format_map(page.said) if page.said else kind.what,
             count=page.count,
             unit=kind.unit,
             places=tuple(page.places),
-            advice=page.advice or kind.advice,
+            advice=kind.advice.format_map(page.said) if page.said else kind.advice,
             repair=repair,
             left=left,
         )
@@ -143,5 +140,4 @@ class _Page:
     count: int = 0
     unrepaired: int = 0
     places: list[Place] = field(default_factory=list)
-    what: str = ""
-    advice: str = ""
+    said: Mapping[str, object] = field(default_factory=dict)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -118,22 +117,22 @@ def _advise_crowded(tables: Tables, summary: Summary) -> None:
     crowded.sort(key=lambda pair: -pair[0])
     most = summary.per_image[1]
     above = [sum(n > limit for n, _ in counts) for limit in (NANO_PROPOSALS, USUAL_PROPOSALS)]
-    what = (
-        f"{_images(len(crowded))} more than {USUAL_DETECTIONS} objects, "
-        f"{above[0]} more than {NANO_PROPOSALS}, {above[1]} more than {USUAL_PROPOSALS}; the "
-        f"fullest has {most}. Usual settings keep {USUAL_DETECTIONS} detections an image and "
-        f"start from {NANO_PROPOSALS} (nano) or {USUAL_PROPOSALS} boxes: what exceeds that cannot "
-        "be found."
-    )
+    detections = math.ceil(most / 100) * 100
     proposals = max(NANO_PROPOSALS, math.ceil(1.25 * most / 100) * 100)
-    advice = (
-        f"For training: --train.proposals {proposals} --sampler.proposals {proposals} "
-        f"--postprocess.max-detections {math.ceil(most / 100) * 100}; for a trained model: "
-        f"--proposals {proposals} --max-detections {math.ceil(most / 100) * 100}."
+    tables.notes.tell(
+        "many-objects",
+        count=len(crowded),
+        places=[image.place(f"{count} objects") for count, image in crowded],
+        images="1 image has" if len(crowded) == 1 else f"{len(crowded)} images have",
+        usual_detections=USUAL_DETECTIONS,
+        nano=NANO_PROPOSALS,
+        usual=USUAL_PROPOSALS,
+        above_nano=above[0],
+        above_usual=above[1],
+        most=most,
+        proposals=proposals,
+        detections=detections,
     )
-    places = [image.place(f"{count} objects") for count, image in crowded]
-    count = len(places)
-    tables.notes.tell("many-objects", what, count=count, places=places, advice=advice)
 
 
 def _advise_small(summary: Summary, notes: Notebook) -> None:
@@ -142,21 +141,20 @@ def _advise_small(summary: Summary, notes: Notebook) -> None:
         return
     middle = summary.sides[1]
     zoom = min(4.0, max(1.5, round(2 * COMFORTABLE_SIDE / middle) / 2))
-    what = (
-        f"{small:.0%} of the objects are smaller than {SIDE_STEPS[1]} pixels "
-        f"({summary.side_shares[0]:.0%} smaller than {SIDE_STEPS[0]}), half are smaller than "
-        f"{middle:.0f}. The network sees an image on a grid of 4 pixels."
-    )
     long_side = math.ceil(zoom * max(summary.sizes[1]) / 32) * 32
-    longer = f" --preprocess.long-side {long_side}" if long_side > NANO_LONG_SIDE else ""
-    advice = (
-        f"Enlarge the images; with the preset 'nano': --preprocess.zoom {zoom:g}{longer} "
-        f"--augment.zoom {0.75 * zoom:g} {1.25 * zoom:g}, and let the noise boxes be small: "
-        f"--model.diffusion.size-pixels {math.ceil(3 * zoom * middle / 32) * 32} (about three "
-        "times the usual side after enlarging)."
+    notes.tell(
+        "small-objects",
+        count=round(small * summary.objects),
+        small=small,
+        tiny=summary.side_shares[0],
+        steps=SIDE_STEPS,
+        middle=middle,
+        zoom=zoom,
+        low=0.75 * zoom,
+        high=1.25 * zoom,
+        longer=f" --preprocess.long-side {long_side}" if long_side > NANO_LONG_SIDE else "",
+        noise=math.ceil(3 * zoom * middle / 32) * 32,
     )
-    count = round(small * summary.objects)
-    notes.tell("small-objects", what, count=count, advice=advice)
 
 
 def _advise_classes(summary: Summary, notes: Notebook) -> None:
@@ -169,17 +167,14 @@ def _advise_classes(summary: Summary, notes: Notebook) -> None:
     least, most = min(filled, key=filled.__getitem__), max(filled, key=filled.__getitem__)
     if filled[most] >= UNEVEN * filled[least]:
         rare = [name for name, count in filled.items() if UNEVEN * count <= filled[most]]
-        what = (
-            f"'{most}' has {filled[most]} objects, '{least}' {filled[least]}: the model will be "
-            f"better at the frequent classes. These have {UNEVEN} times fewer than '{most}':"
+        rare.sort(key=filled.__getitem__)
+        notes.tell(
+            "imbalance",
+            count=len(rare),
+            places=[Place(detail=f"'{name}': {filled[name]}") for name in rare],
+            most=most,
+            most_count=filled[most],
+            least=least,
+            least_count=filled[least],
+            times=UNEVEN,
         )
-        places = [Place(detail=f"'{name}': {filled[name]}") for name in _rarest(rare, filled)]
-        notes.tell("imbalance", what, count=len(rare), places=places)
-
-
-def _rarest(names: Sequence[str], counts: dict[str, int]) -> list[str]:
-    return sorted(names, key=counts.__getitem__)
-
-
-def _images(count: int) -> str:
-    return f"{count} image has" if count == 1 else f"{count} images have"
