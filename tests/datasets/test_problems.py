@@ -10,9 +10,9 @@ from diffinst.datasets.problems import DatasetError, Place, Refusal, catalogue, 
 def test_every_kind_has_its_words() -> None:
     for code, kind in catalogue().items():
         assert kind.severity in ("breaks", "spoils", "note"), code
-        assert (
-            kind.unit and kind.what.endswith((".", ")", ":")) and kind.advice.endswith((".", "?"))
-        ), code
+        assert kind.unit, code
+        assert kind.what.endswith((".", ")", ":")), code
+        assert kind.advice.endswith((".", "?")), code
         assert not kind.repair.endswith("."), code
 
 

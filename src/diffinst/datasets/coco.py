@@ -62,16 +62,9 @@ class Sink:
         Raises:
             DatasetError: Its segmentation is broken.
         """
+        add, mask = self.objects.add, cast(Segmentation, one.segmentation)
         try:
-            self.objects.add(
-                one.id,
-                one.image_id,
-                one.category_id,
-                cast(Segmentation, one.segmentation),
-                one.bbox,
-                one.area,
-                one.iscrowd,
-            )
+            add(one.id, one.image_id, one.category_id, mask, one.bbox, one.area, one.iscrowd)
         except DatasetError as error:
             message = f"{self.file}: annotation {one.id}: {error}"
             raise DatasetError(message, error.code) from error

@@ -296,6 +296,10 @@ def _ids(value: object) -> list[int] | None:
     return value if isinstance(value, list) and all(type(one) is int for one in value) else None
 
 
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
 def _as_is(value: object) -> object:
     return value
 
@@ -305,7 +309,8 @@ _MEANT: Mapping[str, Callable[[object], Any]] = {
     **dict.fromkeys(("height", "width"), _side),
     **dict.fromkeys(("name", "file_name"), _text),
     **dict.fromkeys(LISTS_OF_CLASSES, _ids),
-    **dict.fromkeys(("segmentation", "coco_url", "supercategory", "frequency"), _as_is),
+    **dict.fromkeys(("segmentation", "coco_url"), _as_is),
+    **dict.fromkeys(("supercategory", "frequency"), _word),
     "bbox": _box,
     "area": _area,
     "iscrowd": _flag,

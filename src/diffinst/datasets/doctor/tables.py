@@ -144,8 +144,8 @@ class _Collected(coco.Sink):
         self.things: list[Thing] = []
 
     def image(self, image: Image, entry: object) -> None:
-        """Take an image that has an id and a name."""
-        if image.id == NO_ID or not image.file_name:
+        """Take an image that has an id and a name, were it an empty one."""
+        if image.id == NO_ID or not (image.file_name or _said(entry).get("file_name") == ""):
             return
         super().image(image, entry)
         name, size = image.file_name, (image.height, image.width)
