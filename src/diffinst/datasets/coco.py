@@ -23,7 +23,15 @@ from diffinst.datasets.coco_entries import (
 from diffinst.datasets.json_stream import entries
 from diffinst.datasets.packed import Contents, Ints
 from diffinst.datasets.packer import Images, Objects, flat, pack
-from diffinst.datasets.problems import DatasetError, Place, Problems, Refusal, repeated, shown
+from diffinst.datasets.problems import (
+    DatasetError,
+    Place,
+    Problems,
+    Refusal,
+    merge_namesakes,
+    repeated,
+    shown,
+)
 from diffinst.datasets.segmentation import Segmentation
 
 _Class: TypeAlias = tuple[Category, object]  # and its entry
@@ -211,19 +219,9 @@ def _classes(
         )
     for category, entry in sorted(kept, key=lambda one: one[0].id):
         by_id.setdefault(category.id, (category, entry))
-    renumbered = {number: number for number in by_id}
-    namesakes = repeated(by_id, lambda number: by_id[number][0].name)
-    for name, ids in namesakes:
-        problems.note(
-            "duplicate-class-name",
-            problem=f"'categories' holds two of the name {shown(name for name, _ in namesakes)}; "
-            "rename or merge them",
-            detail=f"'{name}': categories {', '.join(map(str, ids))}",
-        )
-        for number in ids[1:]:
-            renumbered[number] = ids[0]
-            del by_id[number]
-    return list(by_id.values()), renumbered
+    named = {number: category.name for number, (category, _) in by_id.items()}
+    renumbered = merge_namesakes(named, problems, where="", table="categories", unit="categories")
+    return [by_id[number] for number in named], renumbered
 
 
 def _check_unique(sink: Sink, problems: Problems) -> None:

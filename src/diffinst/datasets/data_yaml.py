@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from diffinst.datasets.problems import DatasetError, Place, Problems, repeated, shown
+from diffinst.datasets.problems import DatasetError, Place, Problems, merge_namesakes, shown
 from diffinst.io.images import ImageReadError, list_images
 
 SPLITS = ("train", "val", "test")
@@ -62,19 +62,7 @@ def names(file: Path, problems: Problems) -> tuple[dict[int, str], dict[int, int
         )
         return {}, {}
     classes = {number: str(named[number]) for number in sorted(named)}
-    renumbered = {number: number for number in classes}
-    namesakes = repeated(classes, classes.__getitem__)
-    for name, numbers in namesakes:
-        problems.note(
-            "duplicate-class-name",
-            where=str(file),
-            problem=f"'names' holds {shown(name for name, _ in namesakes)} more than once; rename "
-            "one",
-            detail=f"'{name}': classes {', '.join(map(str, numbers))}",
-        )
-        for number in numbers[1:]:
-            renumbered[number] = numbers[0]
-            del classes[number]
+    renumbered = merge_namesakes(classes, problems, where=str(file), table="names", unit="classes")
     if count is not None and count != len(named):
         detail = f"'nc' is {count}, 'names' holds {len(named)}"
         problem = f"{detail}; correct one"

@@ -34,11 +34,12 @@ def locate(packed: Packed, folder: Path, file: Path) -> Packed:
     for i, (name, other) in enumerate(zip(names, others, strict=True)):
         places = look.find(name, other)
         if look.unreadable:
-            raise DatasetError(look.unreadable)
+            raise DatasetError(look.unreadable, "missing-image")
         if len(places) > 1:
             raise DatasetError(
                 f"{file}: image {packed.image_ids[i]} ({name}) may be {shown(sorted(places))} in "
-                f"{folder}; write the subfolder into 'file_name'"
+                f"{folder}; write the subfolder into 'file_name'",
+                "missing-image",
             )
         found += places or [""]
         missing += [] if places else [i]
@@ -47,7 +48,8 @@ def locate(packed: Packed, folder: Path, file: Path) -> Packed:
         where = f"image {packed.image_ids[missing[0]]} ({names[missing[0]]}){others_too}"
         raise DatasetError(
             f"{file}: {where} is missing on disk; put it into {folder}, or remove it from 'images' "
-            "with its annotations"
+            "with its annotations",
+            "missing-image",
         )
     _check_distinct(found, packed, file)
     return packed if found == names else packed.with_names(found)
@@ -60,7 +62,8 @@ def _check_distinct(names: Sequence[str], packed: Packed, file: Path) -> None:
     ids = [int(packed.image_ids[i]) for i, name in enumerate(names) if name == double]
     raise DatasetError(
         f"{file}: images {shown(ids)} are the same file, {double}; put their annotations together "
-        "under one of them and remove the others"
+        "under one of them and remove the others",
+        "duplicate-file-name",
     )
 
 

@@ -157,6 +157,37 @@ def refused(code: str, **said: object) -> DatasetError:
     return DatasetError(catalogue()[code].error.format_map(said), code)
 
 
+def merge_namesakes(
+    names: dict[int, str], problems: Problems, *, where: str, table: str, unit: str
+) -> dict[int, int]:
+    """Tell which classes have the same name, and keep the first of each.
+
+    Args:
+        names: By id; those that are merged into another are removed.
+        problems: Gets what is wrong.
+        where: The file, if `problems` does not know it.
+        table: What holds the names.
+        unit: What a class is called there, plural.
+
+    Returns:
+        By id: itself, or the class it is merged into.
+    """
+    renumbered = {number: number for number in names}
+    twins = repeated(names, names.__getitem__)
+    for name, ids in twins:
+        problems.note(
+            "duplicate-class-name",
+            where=where,
+            table=table,
+            names=shown(name for name, _ in twins),
+            detail=f"'{name}': {unit} {', '.join(map(str, ids))}",
+        )
+        for number in ids[1:]:
+            renumbered[number] = ids[0]
+            del names[number]
+    return renumbered
+
+
 def repeated(
     items: Iterable[_Item], key: Callable[[_Item], _Key]
 ) -> list[tuple[_Key, list[_Item]]]:
