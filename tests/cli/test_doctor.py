@@ -1,4 +1,4 @@
-"""Is what the command says readable, machine-readable, and true of its exit code?"""
+"""What the command says is readable, machine-readable, and true of its exit code."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from diffinst.cli.doctor import doctor, plural
-from diffinst.datasets.doctor.catalogue import CATALOGUE
+from diffinst.datasets.problems import catalogue
 from diffinst.datasets.synthetic import make_shapes
 
 Run = Callable[..., tuple[int, str, str]]
@@ -150,7 +150,7 @@ def test_file_in_place_of_out_is_an_error(clean: Path, run: Run, tmp_path: Path)
 
 
 def test_every_unit_has_a_plural() -> None:
-    plurals = {plural(kind.unit) for kind in CATALOGUE.values()}
+    plurals = {plural(kind.unit) for kind in catalogue().values()}
     assert {"images", "classes", "categories", "image entries", "pairs of fields"} <= plurals
     assert all(" " not in word or word.split()[0].isalpha() for word in plurals)
 

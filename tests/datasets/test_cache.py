@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from diffinst.datasets import cache, coco
-from diffinst.datasets.contents import Contents
 from diffinst.datasets.load import load_split
-from diffinst.datasets.packed import PackedRecords
+from diffinst.datasets.packed import Contents, PackedRecords
 from diffinst.datasets.split import Split
 from diffinst.datasets.synthetic import make_shapes
 

@@ -4,11 +4,16 @@ import json
 import tracemalloc
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from diffinst.datasets import json_stream
 from diffinst.datasets.json_stream import entries
 from diffinst.datasets.segmentation import DatasetError
+
+
+class Sound(msgspec.Struct):
+    x: int
 
 
 def read(path: Path, content: str | bytes, *tables: str) -> list[tuple[str, int, object]]:
@@ -37,6 +42,34 @@ def test_where_reading_stops_plays_no_part(
         text = json.dumps({"c": values, "a": values, "b": [7]}, indent=indent)
         found = [entry for _, position, entry in read(tmp_path, text) if position >= 0]
         assert found == [*values, 7]
+
+
+@pytest.mark.parametrize("chunk", [1, 9, 100, 1000, 100_000])
+@pytest.mark.parametrize("odd", [None, {"x": "1"}, {"x": float("nan")}, {"y": "}, {"}, [5], 7])
+def test_sound_entries_come_out_in_their_places_beside_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, odd: object
+) -> None:
+    """Those that the decoder takes as what it makes, the others as they are."""
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    listed: list[object] = [
+        {"x": i, "name": '"},{', "in": [{"y": 1}, {"y": 2}]} for i in range(300)
+    ]
+    listed[150:150] = [] if odd is None else [odd]
+    file = tmp_path / "file.json"
+    file.write_text(json.dumps({"a": listed, "b": [{"x": 1}, {"x": 2}], "rest": [1, 2]}))
+    rest: dict[str, object] = {}
+    found = entries(file, ("a", "b"), "", rest, {"a": msgspec.json.Decoder(list[Sound])})
+    tables = [(table, place, entry) for table, place, entry in found if place >= 0]
+    assert [place for table, place, _ in tables if table == "a"] == list(range(len(listed)))
+    for (_, _, entry), expected in zip(tables, listed, strict=False):
+        if isinstance(entry, Sound):
+            assert expected == {"x": entry.x, "name": '"},{', "in": [{"y": 1}, {"y": 2}]}
+        else:
+            assert repr(entry) == repr(expected)  # NaN is not equal to itself
+    assert tables[-2:] == [("b", 0, {"x": 1}), ("b", 1, {"x": 2})]
+    assert rest == {"rest": [1, 2]}
+    if chunk > 200 and odd is None:
+        assert sum(isinstance(entry, Sound) for *_, entry in tables) > 100
 
 
 def test_nan_is_read_so_that_its_place_can_be_named(tmp_path: Path) -> None:

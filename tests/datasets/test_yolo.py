@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffinst.datasets import cache, yolo
+from diffinst.datasets import cache, data_yaml, yolo
 from diffinst.datasets.layouts import find_split
 from diffinst.datasets.load import load_split
 from diffinst.datasets.segmentation import DatasetError, rasterize
@@ -150,7 +150,7 @@ def test_roboflow(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text(
         "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 1\nnames: ['cat']"
     )
-    assert set(yolo.sources(tmp_path / "data.yaml")) == {"train", "val"}
+    assert set(data_yaml.sources(tmp_path / "data.yaml")) == {"train", "val"}
     split = load_split(tmp_path, "valid")
     assert split.records[0].path == tmp_path / "valid" / "images" / "a.jpg"
     assert len(split.records[0].annotations) == 1
@@ -217,7 +217,7 @@ def test_objects_without_extent_are_left_out(tmp_path: Path) -> None:
         (f"0 {SQUARE} 0.1", "10 numbers, the first 0; allowed is"),
         ("0", "1 numbers, the first 0"),
         (f"cat {SQUARE}", "'cat 0.25 .* are no numbers; correct it"),
-        ("0 10 10 20 10 20 20", "10 is outside the image; coordinates are shares of its width"),
+        ("0 10 10 20 10 20 20", "10 is outside the image; coordinates are fractions of its width"),
         ("0 0.1 0.1 nan 0.1 0.2 0.2", "nan is outside the image"),
         ("0 -0.2 0.1 0.1 0.1 0.2 0.2", "-0.2 is outside the image"),
     ],
@@ -297,7 +297,7 @@ def test_many_images_are_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.M
     root.mkdir()
     write(root, {"a": f"0 {SQUARE}", "b": f"1 {SQUARE}"})
     expected = tuple(load_split(root, "train").records)
-    assert len(list((tmp_path / "cache").rglob("*.bin"))) == 1
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 1
     assert load_split(root, "train").records == expected
     label = root / "labels" / "train" / "a.txt"
     label.write_text("")

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from diffinst.cli.terminal import progress_bar, say
 
-if TYPE_CHECKING:  # they bring torch along, which other commands need not wait for
+if TYPE_CHECKING:  # they bring numpy and Pillow along, which other commands need not wait for
     from diffinst.datasets.doctor.findings import Finding
     from diffinst.datasets.doctor.summary import Summary
 
@@ -60,10 +60,10 @@ def doctor(
     json
         Print the report as JSON to stdout instead of text.
     """
-    from diffinst.cli.contact_sheet import write_sheet
     from diffinst.datasets.doctor import repair
     from diffinst.datasets.doctor.examine import examine
     from diffinst.io.atomic import write_json
+    from diffinst.io.progress import progress_bar
 
     if samples < 0:
         raise ValueError(f"--samples {samples}; allowed are numbers from 0")
@@ -83,6 +83,10 @@ def doctor(
 
         report = examine(data, progress)
     write_json(out / "report.json", report.as_dict())
+    from diffinst.cli.contact_sheet import (
+        write_sheet,
+    )  # brings torch along: not before it is needed
+
     sheet = write_sheet(report, out / "contact_sheet.png", samples)
     if json:
         print((out / "report.json").read_text(encoding="utf-8"), end="")

@@ -1,8 +1,8 @@
 """Keeps what was read of a large dataset, so that it is read once and shared by all processes.
 
-Below `folder()` lies one file for each split: a line of JSON, then the columns of `Packed` as they
-are in memory. It is mapped, not read. Whatever is wrong with the cache is logged and the dataset
-read anew; nothing is ever written beside the user's own files.
+Below `folder()` lies one safetensors file for each split, with the columns of `Packed`. It is
+mapped, not read (safetensors' own functions for numpy copy what they read). Whatever is wrong with
+the cache is logged and the dataset read anew; nothing is ever written beside the user's own files.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import zlib
 from collections.abc import Callable
@@ -17,19 +18,21 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
-from diffinst.datasets.contents import Contents
-from diffinst.datasets.packed import Array, Packed
+from diffinst.datasets.packed import Array, Contents, Packed
 from diffinst.io.atomic import atomic_path
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2  # goes up with every change of `Packed` and of what reading leaves out or refuses
+FORMAT = 3  # goes up with every change of `Packed` and of what reading leaves out or refuses
 SMALL = 20_000_000  # bytes of annotations that are read faster than a user would notice
 FEW_FILES = 2_000  # images, where each has annotations and size in files of their own
 
-_ALIGNED = 64
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # bytes
+_KEY = "diffinst"  # of the metadata: all of `Contents` that is no column
+_KINDS = {"BOOL": "?", "U8": "u1", "I32": "<i4", "I64": "<i8", "F64": "<f8"}
 
 
 def folder() -> Path:
@@ -54,25 +57,25 @@ def cached(
     before = stamp()
     name = _digest(str(source.absolute()), part)
     try:
-        file = folder() / "annotations" / f"{name}-{_digest(before, str(FORMAT))}.bin"
+        file = folder() / "annotations" / f"{name}-{_digest(before, str(FORMAT))}.safetensors"
     except RuntimeError as error:  # there is no home folder
         logger.warning("nothing is cached: %s", error)
         return read()
     if file.exists():
         try:
             return _open(file)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             logger.warning("%s is damaged (%s): reading %s again", file, error, source)
     contents = read()
     if stamp() != before:
         return contents
     try:
         _save(contents, file)
-        for old in file.parent.glob(f"{name}-*.bin"):
+        for old in file.parent.glob(f"{name}-*"):
             if old != file:
                 old.unlink(missing_ok=True)
         return _open(file)  # mapped: what was built on the way can go
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         logger.warning("%s is not cached: %s", source, error)
         return contents
 
@@ -89,72 +92,39 @@ def _digest(*parts: str) -> str:
 
 def _save(contents: Contents, file: Path) -> None:
     arrays = {name: np.ascontiguousarray(a) for name, a in contents.packed.arrays().items()}
-    columns: dict[str, tuple[str, tuple[int, ...], int]] = {}
-    checksum, end = 0, 0
-    for name, array in arrays.items():
-        columns[name] = (array.dtype.str, array.shape, end)
-        checksum = zlib.crc32(_padded(array), zlib.crc32(_bytes(array), checksum))
-        end += array.nbytes + len(_padded(array))
-    header = {
-        "columns": columns,
-        "bytes": end,
-        "crc32": checksum,
-        "classes": contents.classes,
-        "category_ids": contents.category_ids,
-        "federated": contents.federated,
-        "frequency": contents.frequency,
-        "left_out": contents.left_out,
-        "notes": contents.notes,
-    }
-    line = json.dumps(header).encode()
-    line += b" " * (-(len(line) + 1) % _ALIGNED) + b"\n"
-    with atomic_path(file) as temporary, temporary.open("wb") as out:
-        out.write(line)
-        for array in arrays.values():
-            out.write(_bytes(array))
-            out.write(_padded(array))
-
-
-def _bytes(array: Array) -> memoryview | bytes:
-    return array.reshape(-1).view(np.uint8).data if array.size else b""
-
-
-def _padded(array: Array) -> bytes:
-    return bytes(-array.nbytes % _ALIGNED)
+    said = {f.name: getattr(contents, f.name) for f in fields(Contents) if f.name != "packed"}
+    said["crc32"] = {name: zlib.crc32(array.data) for name, array in arrays.items()}
+    with atomic_path(file) as temporary:
+        save_file(arrays, temporary, metadata={_KEY: json.dumps(said)})
 
 
 def _open(file: Path) -> Contents:
-    """Map a file after its checksum was compared.
+    """Map a file after its checksums were compared.
 
     Raises:
         ValueError: It is damaged.
+        SafetensorError: Its size or its header is wrong.
     """
-    checksum = 0
+    arrays: dict[str, Array] = {}
+    with safe_open(file, framework="numpy") as opened:
+        said = json.loads(opened.metadata()[_KEY])
+        columns = {name: opened.get_slice(name) for name in opened.offset_keys()}
+        if columns.keys() != {field.name for field in fields(Packed)}:
+            raise ValueError("its columns are others")
+        kinds = [(np.dtype(_KINDS[c.get_dtype()]), tuple(c.get_shape())) for c in columns.values()]
+    sizes = [kind.itemsize * math.prod(shape) for kind, shape in kinds]
+    offset = file.stat().st_size - sum(sizes)  # the columns lie one behind the other, to the end
+    checksums = said.pop("crc32")
     with file.open("rb") as source:
-        line = source.readline()
-        header = json.loads(line)
-        while chunk := source.read(_CHUNK):
-            checksum = zlib.crc32(chunk, checksum)
-    if checksum != header["crc32"] or file.stat().st_size != len(line) + header["bytes"]:
-        raise ValueError("its checksum differs")
-    columns = header["columns"]
-    if columns.keys() != {field.name for field in fields(Packed)}:
-        raise ValueError("its columns are others")
-    arrays = {}
-    for name, (kind, shape, offset) in columns.items():
-        size = int(np.prod(shape))
-        where = len(line) + offset
-        arrays[name] = (
-            np.memmap(file, np.dtype(kind), "r", where, tuple(shape))
-            if size
-            else np.zeros(shape, kind)
-        )
-    return Contents(
-        packed=Packed(**arrays),
-        classes=tuple(header["classes"]),
-        category_ids=tuple(header["category_ids"]),
-        federated=header["federated"],
-        frequency=tuple(header["frequency"]),
-        left_out=tuple(header["left_out"]),
-        notes=tuple(header["notes"]),
-    )
+        for name, size, (kind, shape) in zip(columns, sizes, kinds, strict=True):
+            source.seek(offset)
+            checksum = 0
+            for start in range(0, size, _CHUNK):
+                checksum = zlib.crc32(source.read(min(_CHUNK, size - start)), checksum)
+            if checksum != checksums[name]:
+                raise ValueError(f"the checksum of '{name}' differs")
+            mapped = np.memmap(file, kind, "r", offset, shape) if size else np.zeros(shape, kind)
+            arrays[name] = mapped
+            offset += size
+    texts = {name: tuple(v) if isinstance(v, list) else v for name, v in said.items()}
+    return Contents(packed=Packed(**arrays), **texts)  # type: ignore[arg-type]

@@ -1,23 +1,34 @@
-"""What must an entry of a COCO or LVIS file look like? Checks one, and names what is wrong."""
+"""What an entry of a COCO or LVIS file must look like; checks one, and tells what is wrong.
+
+The classes below are read twice: by msgspec, which takes many sound entries at once
+(`DECODERS`), and by pydantic, which names what is wrong with a single one.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 import reprlib
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeGuard, TypeVar
 
+import msgspec
+from msgspec import Meta
 from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
-from diffinst.datasets.segmentation import RLE, DatasetError
+from diffinst.datasets.problems import Place, Problems
 
 SINGULAR = {"images": "image", "annotations": "annotation", "categories": "category"}
+NO_ID = -(2**63)
+"""The id of entries whose id cannot be told."""
+LISTS_OF_CLASSES = ("neg_category_ids", "not_exhaustive_category_ids")  # LVIS, of an image
+FREQUENCIES = ("r", "c", "f")  # LVIS: rare, common, frequent
 
-_Id = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-_Side = Annotated[int, Field(gt=0, lt=2**31)]
-_NUMBERS = {int, float}
+_LARGEST, _LARGEST_SIDE = 2**63 - 1, 2**31 - 1
+_Id = Annotated[int, Field(ge=-(2**63), lt=2**63), Meta(ge=-(2**63), le=_LARGEST)]
+_Side = Annotated[int, Field(gt=0, lt=2**31), Meta(gt=0, le=_LARGEST_SIDE)]
 _OBJECT_IDS = ("id", "image_id", "category_id")
 _OBJECT_NUMBERS = frozenset(("annotations", key) for key in _OBJECT_IDS)
 _REFERENCES = (  # what has to be written alike, as numbers or as text
@@ -39,22 +50,33 @@ class Category(_Strict):
     """One class."""
 
     id: _Id
-    name: Annotated[str, Field(min_length=1)]
+    name: str
     supercategory: str | None = None
     frequency: Literal["r", "c", "f"] | None = None  # LVIS
 
 
 @dataclass(slots=True)
 class Image(_Strict):
-    """One image; `other` is its folder and name in COCO's layout, if `coco_url` tells."""
+    """One image; its sides are 0 where they cannot be told."""
 
     id: _Id
     file_name: str
     height: _Side
     width: _Side
-    other: str = ""
+    coco_url: Any = None
     neg_category_ids: list[_Id] | None = None  # LVIS
     not_exhaustive_category_ids: list[_Id] | None = None  # LVIS
+
+    @property
+    def other(self) -> str:
+        """Its folder and name in COCO's layout, if `coco_url` tells."""
+        other = _last_two(self.coco_url)
+        return self.file_name if other == self.file_name else other  # of two equal texts, one
+
+
+class _RLE(TypedDict):
+    size: list[int]
+    counts: str | list[int]
 
 
 @dataclass(slots=True)
@@ -65,87 +87,88 @@ class Object(_Strict):
     image_id: _Id
     category_id: _Id
     segmentation: Annotated[
-        Annotated[RLE, Tag("RLE")] | Annotated[list[list[float]], Tag("polygons")],
+        Annotated[_RLE, Tag("RLE")] | Annotated[list[list[float]], Tag("polygons")],
         Discriminator(lambda value: "RLE" if isinstance(value, dict) else "polygons"),
     ]
     bbox: tuple[float, float, float, float] | None = None  # x, y, width, height
-    area: Annotated[float, Field(ge=0)] | None = None
+    area: Annotated[float, Field(ge=0), Meta(ge=0)] | None = None
     iscrowd: Literal[0, 1] = 0
 
 
-_Entry = TypeVar("_Entry")
+_Entry = TypeVar("_Entry", Category, Image, Object)
 _CATEGORY, _IMAGE, _OBJECT = TypeAdapter(Category), TypeAdapter(Image), TypeAdapter(Object)
+DECODERS: Mapping[str, msgspec.json.Decoder[Any]] = {
+    "images": msgspec.json.Decoder(list[Image]),
+    "annotations": msgspec.json.Decoder(list[Object]),
+}
+"""Of lists of sound entries."""
 
 
 class Entries:
     """Checks the entries of one file; at the end, whether all ids are written alike.
 
-    Ids as text ("42") are taken for numbers where the whole file writes them so.
+    Ids as text ("42") are taken for numbers where the whole file writes them so. Of an entry that
+    is not as it should be, what can be told nevertheless is returned (where `problems` does not
+    refuse): "7" and 7.0 for 7, `NO_ID` for no id, 0 for no side, "" for no text, None for the rest.
 
     Args:
-        file: Named in errors.
+        problems: Gets what is wrong.
+        masks: Segmentations are checked, too; otherwise they are whatever the file says.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self._text: dict[tuple[str, str], tuple[int, object]] = {}  # the first entry with one
+    def __init__(self, problems: Problems, *, masks: bool = True) -> None:
+        self.problems, self.masks = problems, masks
+        self._text: dict[tuple[str, str], tuple[str, object]] = {}  # the first entry with one
         self._numbers: set[tuple[str, str]] = set()
 
     def category(self, entry: object, position: int) -> Category:
         """A checked entry of 'categories'."""
         entry = self._numbered(entry, "categories", position, ("id",))
-        return self._checked(_CATEGORY, entry, "categories", position)
+        category = self._checked(_CATEGORY, Category, entry, "categories", position)
+        if not category.name.strip() and category.id != NO_ID:
+            where = f"category {category.id}"
+            self.problems.note("empty-class-name", where=where, given=repr(category.name))
+            category.name = f"class {category.id}"
+        return category
 
     def image(self, entry: object, position: int) -> Image:
         """A checked entry of 'images'."""
+        if isinstance(entry, Image):
+            self._numbers.add(("images", "id"))
+            return entry
         entry = self._numbered(entry, "images", position, ("id",))
-        if isinstance(entry, dict):
-            url = entry.get("coco_url")
-            other = "/".join(url.split("/")[-2:]) if isinstance(url, str) else ""
-            named = entry.get("file_name") is not None
-            if other:  # LVIS v1 names images by nothing else
-                entry = {**entry, "other": other} if named else {**entry, "file_name": other}
-        if _is_sound_image(entry):
-            other = entry.get("other", "")
-            return Image(entry["id"], entry["file_name"], entry["height"], entry["width"], other)
-        return self._checked(_IMAGE, entry, "images", position)
+        if isinstance(entry, dict) and entry.get("file_name") is None:
+            other = _last_two(entry.get("coco_url"))  # LVIS v1 names images by nothing else
+            entry = {**entry, "file_name": other} if other else entry
+        return self._checked(_IMAGE, Image, entry, "images", position)
 
     def annotation(self, entry: object, position: int) -> Object:
         """A checked entry of 'annotations'."""
-        if _is_sound(entry):
+        if isinstance(entry, Object):
             self._numbers.update(_OBJECT_NUMBERS)
-        else:
-            entry = self._numbered(entry, "annotations", position, _OBJECT_IDS)
-        if not _is_sound(entry):
-            return self._checked(_OBJECT, entry, "annotations", position)
-        return Object(
-            entry["id"],
-            entry["image_id"],
-            entry["category_id"],
-            entry["segmentation"],
-            entry.get("bbox"),
-            entry.get("area"),
-            entry.get("iscrowd", 0),
-        )
+            return entry
+        entry = self._numbered(entry, "annotations", position, _OBJECT_IDS)
+        if self.masks or not isinstance(entry, dict):
+            return self._checked(_OBJECT, Object, entry, "annotations", position)
+        bare = {**entry, "segmentation": []}
+        found = self._checked(_OBJECT, Object, bare, "annotations", position)
+        found.segmentation = entry.get("segmentation")  # type: ignore[assignment]  # unchecked
+        return found
 
     def finish(self) -> None:
-        """Refuse files that write some ids as text and those they refer to as numbers.
-
-        Raises:
-            DatasetError: Names the first such entry.
-        """
+        """Tell where some ids are text and those they refer to are numbers."""
         for linked in _REFERENCES:
             texts = [key for key in linked if key in self._text]
             if texts and any(key in self._numbers for key in linked):
-                table, _ = texts[0]
-                position, entry = self._text[texts[0]]
-                match table:
-                    case "images":
-                        self._checked(_IMAGE, entry, table, position)
-                    case "annotations":
-                        self._checked(_OBJECT, entry, table, position)
-                    case _:
-                        self._checked(_CATEGORY, entry, table, position)
+                where, given = self._text[texts[0]]
+                names = " and ".join(f"{field} in '{table}'" for table, field in linked)
+                self.problems.note(
+                    "mixed-ids",
+                    where=where,
+                    field=texts[0][1],
+                    given=reprlib.repr(given),
+                    linked=names,
+                )
 
     def _numbered(self, entry: object, table: str, position: int, keys: tuple[str, ...]) -> object:
         """The entry with its ids as numbers, where they are text that says nothing else."""
@@ -156,94 +179,146 @@ class Entries:
             value = entry.get(key)
             if type(value) is str and value.isdecimal() and str(int(value)) == value:
                 numbers[key] = int(value)
-                self._text.setdefault((table, key), (position, entry))
+                self._text.setdefault((table, key), (_name(entry, table, position), value))
             else:
                 self._numbers.add((table, key))
         return {**entry, **numbers} if numbers else entry
 
     def _checked(
-        self, adapter: TypeAdapter[_Entry], entry: object, table: str, position: int
+        self,
+        adapter: TypeAdapter[_Entry],
+        kind: type[_Entry],
+        entry: object,
+        table: str,
+        position: int,
     ) -> _Entry:
+        known = entry
+        if isinstance(entry, dict):
+            known = {key: entry[key] for key in kind.__dataclass_fields__ if key in entry}
         try:
-            return adapter.validate_json(json.dumps(entry))
+            return adapter.validate_json(json.dumps(known))
         except ValidationError as error:
-            raise DatasetError(f"{self.file}: {_problem(error, entry, table, position)}") from error
+            self._tell(error, entry, table, position)
+        meant = known if isinstance(known, dict) else {}
+        return kind(**{key: _MEANT[key](meant.get(key)) for key in kind.__dataclass_fields__})
+
+    def _tell(self, error: ValidationError, entry: object, table: str, position: int) -> None:
+        where = _name(entry, table, position)
+        place = _place(entry, table)
+        named = place.annotation_id if table == "annotations" else place.image_id
+        texts: dict[str, list[str]] = {}  # of each code: the first problem, then all fields
+        for one in error.errors(include_url=False):
+            field = str(one["loc"][0]) if one["loc"] else ""
+            code = f"{SINGULAR[table]}-entry" if field not in LISTS_OF_CLASSES else "lvis-classes"
+            given = "" if one["type"] == "missing" else f", given {reprlib.repr(one['input'])}"
+            path = ".".join(map(str, one["loc"]))
+            texts.setdefault(code, [f"{path}: {one['msg']}{given}".removeprefix(": ")])
+            value = entry.get(field) if isinstance(entry, dict) and field else entry
+            absent = isinstance(entry, dict) and field and field not in entry
+            text = f"{field} is missing" if absent else f"{field} is {reprlib.repr(value)}".strip()
+            texts[code] += [] if text in texts[code] else [text]
+        for code, (problem, *fields) in texts.items():
+            self.problems.note(
+                code,
+                place,
+                where=where,
+                problem=problem,
+                remedy="correct this entry",
+                fields=("" if named is not None else f"{where}: ") + "; ".join(fields),
+            )
 
 
-def _problem(error: ValidationError, entry: object, table: str, position: int) -> str:
-    first = error.errors(include_url=False)[0]
-    name = f"{table}[{position}]"
-    if isinstance(entry, dict) and "id" in entry:
-        name = f"{SINGULAR[table]} {entry['id']}"
-    field = "".join(f"{part}." for part in first["loc"])[:-1]
-    given = "" if first["type"] == "missing" else f", given {reprlib.repr(first['input'])}"
-    where = f"{name}: {field}" if field else name
-    return f"{where}: {first['msg']}{given}; correct this entry"
+def place_of(image_id: int, file_name: str = "", annotation_id: int = NO_ID) -> Place:
+    """Where an entry is, with ids that may be `NO_ID`."""
+    image, annotation = (None if one == NO_ID else one for one in (image_id, annotation_id))
+    return Place(image, file_name, annotation)
 
 
-def _is_sound_image(entry: object) -> TypeGuard[dict[str, Any]]:
-    """As below, for images; LVIS's fields and text that is not ASCII take a closer look."""
-    if not isinstance(entry, dict):
-        return False
-    name, listed = entry.get("file_name"), ("neg_category_ids", "not_exhaustive_category_ids")
-    return (
-        _is_id(entry.get("id"))
-        and _is_side(entry.get("height"))
-        and _is_side(entry.get("width"))
-        and type(name) is str
-        and name.isascii()
-        and entry.keys().isdisjoint(listed)
-    )
+def _place(entry: object, table: str) -> Place:
+    if not isinstance(entry, dict) or table == "categories":
+        return Place()
+    if table == "images":
+        return place_of(_id(entry.get("id")), _text(entry.get("file_name")))
+    return place_of(_id(entry.get("image_id")), "", _id(entry.get("id")))
 
 
-def _is_sound(entry: object) -> TypeGuard[dict[str, Any]]:
-    """Whether an annotation is as it should be; if not, it may still be (text with accents)."""
-    if not isinstance(entry, dict):
-        return False
-    area, box = entry.get("area"), entry.get("bbox")
-    segmentation = entry.get("segmentation")
-    return (
-        _is_id(entry.get("id"))
-        and _is_id(entry.get("image_id"))
-        and _is_id(entry.get("category_id"))
-        and entry.get("iscrowd", 0) in (0, 1)
-        and type(entry.get("iscrowd", 0)) is int
-        and (area is None or (_finite([area]) and area >= 0))
-        and (box is None or (_finite(box) and len(box) == 4))
-        and (
-            all(map(_finite, segmentation)) if type(segmentation) is list else _is_rle(segmentation)
-        )
-    )
+def _name(entry: object, table: str, position: int) -> str:
+    named = isinstance(entry, dict) and "id" in entry
+    return f"{SINGULAR[table]} {entry['id']}" if named else f"{table}[{position}]"  # type: ignore[index]
 
 
-def _is_id(value: object) -> bool:
-    return isinstance(value, int) and type(value) is int and abs(value) < 2**63
+def _last_two(url: object) -> str:
+    return "/".join(url.split("/")[-2:]) if isinstance(url, str) else ""
 
 
-def _is_side(value: object) -> bool:
-    return isinstance(value, int) and type(value) is int and 0 < value < 2**31
+# What a value means, whatever is wrong with it.
 
 
-def _finite(values: object) -> bool:
-    """Whether it is a list of finite numbers."""
+def _whole(value: object, low: int, high: int, unknown: int) -> int:
     try:
-        return (type(values) is list and _NUMBERS.issuperset(map(type, values))) and math.isfinite(
-            sum(values)
-        )
-    except OverflowError:  # an integer that no float can hold
-        return False
+        number = float(value) if isinstance(value, float | str) else value
+    except ValueError:
+        return unknown
+    if isinstance(number, bool) or not isinstance(number, int | float) or number % 1:
+        return unknown
+    return int(number) if low <= number <= high else unknown  # NaN and infinity: neither
 
 
-def _is_rle(value: object) -> bool:
-    if type(value) is not dict or not {"size", "counts"} <= value.keys():
+def _id(value: object) -> int:
+    return _whole(value, -_LARGEST, _LARGEST, NO_ID)
+
+
+def _side(value: object) -> int:
+    return _whole(value, 1, _LARGEST_SIDE, 0)
+
+
+def _text(value: object) -> str:
+    """Numbers written out, halves of characters replaced."""
+    known = isinstance(value, str | int | float)
+    return str(value).encode("utf-8", "replace").decode() if known else ""
+
+
+def _box(value: object) -> tuple[float, ...] | None:
+    if isinstance(value, list) and len(value) == 4 and all(map(is_number, value)):
+        return tuple(map(float, value))
+    return None
+
+
+def _area(value: object) -> float | None:
+    return float(value) if is_number(value) and value >= 0 else None
+
+
+def _flag(value: object) -> int:
+    return int(value in (1, "1", "true", "True"))
+
+
+def _ids(value: object) -> list[int] | None:
+    return value if isinstance(value, list) and all(type(one) is int for one in value) else None
+
+
+def _word(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _as_is(value: object) -> object:
+    return value
+
+
+_MEANT: Mapping[str, Callable[[object], Any]] = {
+    **dict.fromkeys(_OBJECT_IDS, _id),
+    **dict.fromkeys(("height", "width"), _side),
+    **dict.fromkeys(("name", "file_name"), _text),
+    **dict.fromkeys(LISTS_OF_CLASSES, _ids),
+    **dict.fromkeys(("segmentation", "coco_url"), _as_is),
+    **dict.fromkeys(("supercategory", "frequency"), _word),
+    "bbox": _box,
+    "area": _area,
+    "iscrowd": _flag,
+}
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a JSON value is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    size, counts = value["size"], value["counts"]
-    return (
-        type(size) is list
-        and {int}.issuperset(map(type, size))
-        and (
-            {int}.issuperset(map(type, counts))
-            if type(counts) is list
-            else type(counts) is str and counts.isascii()
-        )
-    )
+    return abs(value) <= sys.float_info.max  # False for NaN

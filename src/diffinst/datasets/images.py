@@ -1,4 +1,4 @@
-"""Where are the images that an annotation file names? Looks once into each folder."""
+"""Finds the images that an annotation file names; looks once into each folder."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from diffinst.datasets.naming import shown
 from diffinst.datasets.packed import Packed, unpack_texts
-from diffinst.datasets.segmentation import DatasetError
+from diffinst.datasets.problems import DatasetError, shown
 
 
 def locate(packed: Packed, folder: Path, file: Path) -> Packed:
@@ -30,31 +29,27 @@ def locate(packed: Packed, folder: Path, file: Path) -> Packed:
     """
     names = unpack_texts(packed.names, packed.names_starts)
     others = unpack_texts(packed.other_names, packed.other_names_starts)
-    ids = packed.image_ids
-    look = _Folder(folder)
-    found = [
-        next((name for name in _variants(name, other, folder) if look.holds(name)), "")
-        for name, other in zip(names, others, strict=True)
-    ]
-    lost = [i for i, name in enumerate(found) if not name]
-    if lost:
-        bare = [[_bare(name) for name in (names[i], others[i])] for i in lost]
-        below = look.below({name for pair in bare for name in pair if name})
-        for i, pair in zip(lost, bare, strict=True):
-            places = next((below[name] for name in pair if below.get(name)), [])
-            if len(places) > 1:
-                raise DatasetError(
-                    f"{file}: image {ids[i]} ({names[i]}) may be {shown(sorted(places))} in "
-                    f"{folder}; write the subfolder into 'file_name'"
-                )
-            found[i] = places[0] if places else ""
-    missing = [i for i, name in enumerate(found) if not name]
+    look = Folder(folder)
+    found, missing = [], []
+    for i, (name, other) in enumerate(zip(names, others, strict=True)):
+        places = look.find(name, other)
+        if look.unreadable:
+            raise DatasetError(look.unreadable, "missing-image")
+        if len(places) > 1:
+            raise DatasetError(
+                f"{file}: image {packed.image_ids[i]} ({name}) may be {shown(sorted(places))} in "
+                f"{folder}; write the subfolder into 'file_name'",
+                "missing-image",
+            )
+        found += places or [""]
+        missing += [] if places else [i]
     if missing:
         others_too = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        first = missing[0]
+        where = f"image {packed.image_ids[missing[0]]} ({names[missing[0]]}){others_too}"
         raise DatasetError(
-            f"{file}: image {ids[first]} ({names[first]}){others_too} is missing on disk; put it "
-            f"into {folder}, or remove it from 'images' with its annotations"
+            f"{file}: {where} is missing on disk; put it into {folder}, or remove it from 'images' "
+            "with its annotations",
+            "missing-image",
         )
     _check_distinct(found, packed, file)
     return packed if found == names else packed.with_names(found)
@@ -67,7 +62,8 @@ def _check_distinct(names: Sequence[str], packed: Packed, file: Path) -> None:
     ids = [int(packed.image_ids[i]) for i, name in enumerate(names) if name == double]
     raise DatasetError(
         f"{file}: images {shown(ids)} are the same file, {double}; put their annotations together "
-        "under one of them and remove the others"
+        "under one of them and remove the others",
+        "duplicate-file-name",
     )
 
 
@@ -90,37 +86,60 @@ def _bare(name: str) -> str:
     return parts[-1] if len(parts) == 1 or elsewhere else ""
 
 
-class _Folder:
-    """A folder of which each subfolder is read once, when a name in it is asked for."""
+class Folder:
+    """A folder of images, of which each subfolder is read once, when a name in it is asked for.
+
+    Attributes:
+        unreadable: Which of its folders may not be read, and why; empty: none was met.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.unreadable = ""
         self._files: dict[str, frozenset[str]] = {}
+        self._by_name: dict[str, list[str]] | None = None
 
-    def holds(self, name: str) -> bool:
+    def find(self, name: str, other: str) -> list[str]:
+        """Where the file of an entry is, relative to the folder, by its name or the other one.
+
+        Returns:
+            One place, none, or several where the name leaves it open.
+        """
+        for variant in _variants(name, other, self.root):
+            if self._holds(variant):
+                return [variant]
+        for bare in filter(None, map(_bare, (name, other))):
+            places = [place for place in self.near(bare) if place.rpartition("/")[2] == bare]
+            if places:
+                return places
+        return []
+
+    def near(self, name: str) -> list[str]:
+        """The files of this last part, whatever the letter case and the (not hidden) folder."""
+        if self._by_name is None:
+            self._by_name = {}
+            for parent, folders, files in os.walk(self.root):
+                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                prefix = Path(os.path.relpath(parent, self.root))
+                for file in files:
+                    place = (prefix / file).as_posix()
+                    self._by_name.setdefault(file.lower(), []).append(place)
+        last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+        return self._by_name.get(last.lower(), [])
+
+    def _holds(self, name: str) -> bool:
         """Whether there is a file of this name, relative to the folder or absolute."""
         parent, slash, last = name.rpartition("/")
         parent += slash  # "" is the folder itself, "/" the root of the disk
         if parent not in self._files:
-            self._files[parent] = frozenset(_files_in(self.root / parent))
+            self._files[parent] = frozenset(self._files_in(self.root / parent))
         return last in self._files[parent]
 
-    def below(self, wanted: set[str]) -> dict[str, list[str]]:
-        """The places of files by their last part, hidden folders left out."""
-        places: dict[str, list[str]] = {}
-        for parent, folders, files in os.walk(self.root) if wanted else ():
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            prefix = Path(os.path.relpath(parent, self.root))
-            for name in wanted.intersection(files):
-                places.setdefault(name, []).append((prefix / name).as_posix())
-        return places
-
-
-def _files_in(folder: Path) -> Iterator[str]:
-    try:
-        with os.scandir(folder) as entries:
-            yield from (entry.name for entry in entries if entry.is_file())
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: NUL in the name
-        return
-    except OSError as error:
-        raise DatasetError(f"{folder}: {error.strerror}; check its permissions") from error
+    def _files_in(self, folder: Path) -> Iterator[str]:
+        try:
+            with os.scandir(folder) as entries:
+                yield from (entry.name for entry in entries if entry.is_file())
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: NUL in the name
+            return
+        except OSError as error:
+            self.unreadable = f"{folder}: {error.strerror}; check its permissions"

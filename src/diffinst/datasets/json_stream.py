@@ -1,31 +1,46 @@
 """Reads the lists of a large JSON object entry by entry, whatever their order, in little memory.
 
-One pass with the standard library's decoder, which is several times faster than an event parser and
-takes NaN, so that the entry that holds it can be named.
+Entries that lie whole in what was read, and are as they should be, are decoded together by msgspec.
+Whatever it refuses goes through the standard library's decoder one by one: that takes NaN, so that
+the entry that holds it can be named, and any entry is broken or sound for it alone.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from diffinst.datasets.segmentation import DatasetError
+import msgspec
 
-_CHUNK = 1 << 20  # characters
+from diffinst.datasets.problems import DatasetError
+
+_CHUNK = 1 << 19  # characters
+_SHORT = 1 << 10  # characters: a few entries
 _MARGIN = 64  # characters at the end of what was read that may be the first half of something
 _SPACE = " \t\n\r"
+_NEXT = re.compile(r"\s*,\s*\{")  # what lies between two entries, behind the end of the first
 _decode = json.JSONDecoder().raw_decode
 
 
-def entries(file: Path, tables: Collection[str], shape: str) -> Iterator[tuple[str, int, object]]:
+def entries(
+    file: Path,
+    tables: Collection[str],
+    shape: str,
+    rest: dict[str, object] | None = None,
+    decoders: Mapping[str, msgspec.json.Decoder[Any]] | None = None,
+) -> Iterator[tuple[str, int, object]]:
     """Go through the lists of these names; a table that is there but empty gives nothing.
 
     Args:
         file: UTF-8, with or without a byte order mark.
         tables: Keys of the outermost object.
         shape: What such a file looks like, for errors.
+        rest: Gets the other keys; where None, they are passed over.
+        decoders: Of lists of sound entries, by table; what they make is given in place of
+            dictionaries.
 
     Yields:
         Table, position in it (-1, with None, once at its beginning), entry.
@@ -35,29 +50,35 @@ def entries(file: Path, tables: Collection[str], shape: str) -> Iterator[tuple[s
     """
     try:
         with file.open(encoding="utf-8-sig") as text:
-            yield from _Reader(file, text).entries(tables, shape)
+            yield from _Reader(file, text, decoders or {}).entries(tables, shape, rest)
     except OSError as error:
         problem = error.strerror or error
-        raise DatasetError(f"{file}: cannot be read ({problem}); check the file") from error
+        message = f"{file}: cannot be read ({problem}); check the file"
+        raise DatasetError(message, "broken-file") from error
     except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"{file}: broken JSON (no UTF-8: {error}); copy or export it again"
-        ) from error
+        message = f"{file}: broken JSON (no UTF-8: {error}); copy or export it again"
+        raise DatasetError(message, "broken-file") from error
 
 
 class _Reader:
     """What was read of the text and not yet used: `text[at:]`."""
 
-    def __init__(self, file: Path, source: TextIO) -> None:
-        self.file, self.source = file, source
+    def __init__(
+        self, file: Path, source: TextIO, decoders: Mapping[str, msgspec.json.Decoder[Any]]
+    ) -> None:
+        self.file, self.source, self.decoders = file, source, decoders
+        self.span = _CHUNK  # characters in which sound entries are looked for
         self.text, self.at, self.ended = "", 0, False
         self.line, self.column = 1, 0  # of text[0]
 
-    def entries(self, tables: Collection[str], shape: str) -> Iterator[tuple[str, int, object]]:
+    def entries(
+        self, tables: Collection[str], shape: str, rest: dict[str, object] | None
+    ) -> Iterator[tuple[str, int, object]]:
         """See above."""
         if self.peek() != "{":
             self.value()
-            raise DatasetError(f"{self.file}: Input should be an object; {shape}")
+            message = f"{self.file}: Input should be an object; {shape}"
+            raise DatasetError(message, "missing-table")
         self.at += 1
         for _ in self.until("}"):
             key = self.value()
@@ -66,21 +87,47 @@ class _Reader:
             self.skip(":")
             listed = self.peek() == "["
             if key in tables and not listed:
-                raise DatasetError(
-                    f"{self.file}: top-level '{key}': Input should be a valid array; {shape}"
-                )
-            if not listed:
-                self.value()
-                continue
+                message = f"top-level '{key}': Input should be a valid array"
+                raise DatasetError(f"{self.file}: {message}; {shape}", "missing-table")
             if key in tables:
                 yield key, -1, None
-            self.at += 1
-            for position in self.until("]"):
-                entry = self.value()
-                if key in tables:
-                    yield key, position, entry
+                yield from self.table(key)
+            elif rest is not None or not listed:
+                value = self.value()
+                if rest is not None:
+                    rest[key] = value
+            else:
+                for _ in self.table(key):
+                    pass
         if self.peek():
             raise self.broken("more text after the end", self.at)
+
+    def table(self, key: str) -> Iterator[tuple[str, int, object]]:
+        """Go through one list."""
+        self.at += 1
+        count = 0
+        for _ in self.until("]"):
+            for entry in self.sound(key) or (self.value(),):
+                yield key, count, entry
+                count += 1
+
+    def sound(self, key: str) -> Sequence[object]:
+        """Take the entries that are whole in what was read, if all are as they should be."""
+        decoder = self.decoders.get(key)
+        if decoder is None:
+            return ()
+        end = min(len(self.text), self.at + self.span)
+        while (end := self.text.rfind("}", self.at, end)) >= 0:
+            if _NEXT.match(self.text, end + 1):
+                break
+        try:
+            found: Sequence[object] = decoder.decode(f"[{self.text[self.at : end + 1]}]")
+        except (msgspec.MsgspecError, UnicodeEncodeError):
+            self.span = max(self.span // 8, _SHORT)  # one is taken by itself, then fewer are tried
+            return ()
+        self.span = min(2 * self.span, _CHUNK)
+        self.at = end + 1 if found else self.at
+        return found
 
     def until(self, end: str) -> Iterator[int]:
         """Count the entries up to the end, each to be taken by the caller."""
@@ -145,10 +192,9 @@ class _Reader:
         if self.ended and at >= len(self.text.rstrip(_SPACE)):
             what, at = "EOF while parsing a value", len(self.text)
         line, column = _moved(self.line, self.column, self.text[:at])
-        return DatasetError(
-            f"{self.file}: broken JSON ({what} at line {line} column {column}); copy or export it "
-            "again"
-        )
+        where = f"{what} at line {line} column {column}"
+        message = f"{self.file}: broken JSON ({where}); copy or export it again"
+        return DatasetError(message, "broken-file")
 
 
 def _moved(line: int, column: int, text: str) -> tuple[int, int]:

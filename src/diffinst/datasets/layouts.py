@@ -1,4 +1,4 @@
-"""Where are the splits of a dataset folder? Finds annotation files and their images by looking.
+"""Finds the splits of a dataset folder, annotation files and their images, by looking.
 
 In this order, the first to name a split has it; R is the dataset's folder:
 
@@ -22,9 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from diffinst.datasets import yolo
-from diffinst.datasets.naming import shown
-from diffinst.datasets.segmentation import DatasetError
+from diffinst.datasets import data_yaml
+from diffinst.datasets.problems import DatasetError, shown
 from diffinst.io.images import IMAGE_SUFFIXES
 
 Format = Literal["coco", "lvis", "yolo"]
@@ -104,8 +103,10 @@ def find_split(root: str | Path, name: str) -> SplitFiles:
     if name in splits:
         return splits[name]
     plain = _plain(name)
-    rivals = [found for found in complete if found.files.name == plain]
-    same_year = [found for found in rivals if found.exact == name or not _years_differ(found, name)]
+    claimants = [found for found in complete if found.files.name == plain]
+    same_year = [
+        found for found in claimants if found.exact == name or not _years_differ(found, name)
+    ]
     if len(same_year) == 1:
         return same_year[0].files
     if same_year:
@@ -122,9 +123,9 @@ def _by_key(complete: Iterable[_Found]) -> dict[str, SplitFiles]:
     for found in complete:
         by_name[found.files.name].append(found)
     splits: dict[str, SplitFiles] = {}
-    for name, rivals in by_name.items():
-        for found in rivals:
-            key = name if len(rivals) == 1 else found.exact
+    for name, claimants in by_name.items():
+        for found in claimants:
+            key = name if len(claimants) == 1 else found.exact
             splits.setdefault(key, replace(found.files, name=key))
     return splits
 
@@ -202,7 +203,7 @@ def _beside(root: Path, claimed: Collection[str]) -> Iterator[_Found]:
 
 
 def _yolo(file: Path) -> Iterator[_Found]:
-    for name, sources in yolo.sources(file).items():
+    for name, sources in data_yaml.sources(file).items():
         single = len(sources) == 1 and sources[0].is_dir()
         images = sources[0] if single else file.parent
         yield _Found(name, SplitFiles(name, "yolo", file, images))
@@ -214,7 +215,7 @@ def _yaml_files(root: Path) -> list[Path]:
     usual = [file for file in files if file.stem in ("data", "dataset")]
     if usual:
         return usual[:1]
-    return files if len(files) == 1 and yolo.is_dataset(files[0]) else []
+    return files if len(files) == 1 and data_yaml.is_dataset(files[0]) else []
 
 
 def _split_name(stem: str) -> str | None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from diffinst.datasets import cache, coco, yolo
-from diffinst.datasets.contents import Contents
+from diffinst.datasets import cache, coco, data_yaml, yolo
 from diffinst.datasets.images import locate
 from diffinst.datasets.layouts import SplitFiles, find_split
-from diffinst.datasets.packed import PackedRecords
-from diffinst.datasets.segmentation import DatasetError
+from diffinst.datasets.packed import Contents, PackedRecords
+from diffinst.datasets.problems import DatasetError, Refusal
 from diffinst.datasets.split import Split
 
 
@@ -85,7 +84,7 @@ def _read(files: SplitFiles) -> Contents:
 
 
 def _read_yolo(file: Path, split: str) -> Contents:
-    images, _ = yolo.images_of(file, split)
+    images, _ = data_yaml.images_of(file, split, Refusal())
     if len(images) < cache.FEW_FILES:
         return yolo.read(file, split)
     return cache.cached(

@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as mask_utils
 
-from diffinst.datasets.naming import shown
 from diffinst.datasets.packed import COMPRESSED, PLAIN, POLYGONS, Floats, Ints, Packed, pack_texts
+from diffinst.datasets.problems import refused, shown
 from diffinst.datasets.segmentation import (
     RLE,
-    DatasetError,
     Segmentation,
     checked,
     compressed,
@@ -103,9 +102,7 @@ class Objects:
             DatasetError: The segmentation is broken.
         """
         kind, first, last, emptied, size = self._shape(segmentation)
-        self.ids.append(number)
-        self.images.append(image)
-        self.categories.append(category)
+        self.add_ids(number, image, category)
         self.boxes.extend(box or (_NONE,) * 4)
         self.areas.append(_NONE if area is None else area)
         self.crowds.append(crowd)
@@ -113,6 +110,12 @@ class Objects:
         self.emptied.append(emptied)
         self.shapes.extend((first, last))
         self.mask_sizes.extend(size)
+
+    def add_ids(self, number: int, image: int, category: int) -> None:
+        """Take what one calls itself, its image and its class, for checks of these alone."""
+        self.ids.append(number)
+        self.images.append(image)
+        self.categories.append(category)
 
     def _shape(self, segmentation: Segmentation) -> tuple[int, int, int, int, Sequence[int]]:
         """Kind, place, what is wrong with it, and the size that an RLE says it has."""
@@ -126,10 +129,7 @@ class Objects:
             return POLYGONS, first, first + len(usable), emptied, (0, 0)
         size, counts = segmentation["size"], segmentation["counts"]
         if len(size) != 2 or min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
-            raise DatasetError(
-                f"its RLE is of size {size}; allowed is [height, width], of {MAX_PIXELS} pixels "
-                "at most: correct 'size'"
-            )
+            raise refused("segmentation-form", size=size, allowed=MAX_PIXELS)
         emptied = 0 if checked(segmentation, *size) else 3
         first = len(self.runs)
         if isinstance(counts, list):

@@ -12,15 +12,14 @@ import numpy.typing as npt
 from pycocotools import mask as mask_utils
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
+from diffinst.datasets.problems import DatasetError as DatasetError
+from diffinst.datasets.problems import refused
+
 _COMPRESSED_RUNS = re.compile(rb"(?:[P-o]{0,6}[0-O])*")
 """Base-32 digits from '0' on, lowest first; those with bit 5 set ('P' to 'o') are continued."""
 
 
 MAX_COORDINATE = 1e6  # pixels: pycocotools walks along every edge, and crashes on NaN
-
-
-class DatasetError(ValueError):
-    """A dataset cannot be used as it is; the message names file, entry, value and what to do."""
 
 
 class RLE(TypedDict):
@@ -65,30 +64,20 @@ def checked(segmentation: Segmentation, height: int, width: int) -> Segmentation
     if isinstance(segmentation, list):
         odd = next((polygon for polygon in segmentation if len(polygon) % 2), None)
         if odd is not None:
-            raise DatasetError(
-                f"a polygon has {len(odd)} numbers; allowed is x1, y1, x2, y2, ...: correct it"
-            )
+            raise refused("odd-polygon", count=len(odd))
         for polygon in segmentation:
             low, high = min(polygon, default=0), max(polygon, default=0)
             if max(-low, high) > MAX_COORDINATE or math.isnan(sum(polygon)):
-                raise DatasetError(
-                    f"a polygon has coordinates from {low:g} to {high:g}; allowed "
-                    f"are pixels up to {MAX_COORDINATE:g} in size: correct it"
-                )
+                raise refused("wild-coordinates", low=low, high=high, allowed=MAX_COORDINATE)
         # A list of four numbers would be drawn as a box by pycocotools.
         return [polygon for polygon in segmentation if len(polygon) >= 6]
     if segmentation["size"] != [height, width]:
-        raise DatasetError(
-            f"its RLE is of size {segmentation['size']} (height, width), the image of "
-            f"[{height}, {width}]; correct 'size' or the image's height and width"
-        )
+        raise refused("rle-size", given=segmentation["size"], size=[height, width])
     runs = _run_lengths(segmentation["counts"])
     total = int(runs.sum())
     if runs.size and (total != height * width or runs.min() < 0):  # decoded, it would be garbage
-        raise DatasetError(
-            f"its RLE counts cover {total} pixels, the image has {height} x {width} = "
-            f"{height * width} (none may be negative); encode the mask again"
-        )
+        covered = f"cover {total} pixels, the image has {height} x {width} = {height * width}"
+        raise refused("rle-broken", problem=f"{covered} (none may be negative)")
     return segmentation if runs[1::2].any() else []
 
 
@@ -98,9 +87,7 @@ def _run_lengths(counts: str | bytes | list[int]) -> npt.NDArray[np.int64]:
         return np.array(counts, dtype=np.int64)
     code = counts.encode() if isinstance(counts, str) else counts
     if not _COMPRESSED_RUNS.fullmatch(code):
-        raise DatasetError(
-            f"its RLE counts {reprlib.repr(counts)} are no compressed RLE; encode the mask again"
-        )
+        raise refused("rle-broken", problem=f"{reprlib.repr(counts)} are no compressed RLE")
     if not code:
         return np.zeros(0, dtype=np.int64)
     digits = np.frombuffer(code, dtype=np.uint8).astype(np.int64) - ord("0")

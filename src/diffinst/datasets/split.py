@@ -73,7 +73,7 @@ class Split:
 
 
 def labels_by_image(split: Split) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Which classes are on which images?
+    """Which classes are on which images.
 
     Returns:
         Positions in `split.records` and labels, each pair once, ascending.

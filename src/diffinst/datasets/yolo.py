@@ -2,60 +2,83 @@
 
 An image's labels lie in the folder labels/ beside images/ (R/images/train/a.jpg and
 R/labels/train/a.txt, R/train/images/a.jpg and R/train/labels/a.txt), or beside the image. A
-line is `class x1 y1 x2 y2 ...`, in shares of the image's width and height.
+line is `class x1 y1 x2 y2 ...`, in fractions of the image's width and height.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-import yaml
 from PIL import ExifTags, Image
 
-from diffinst.datasets.contents import Contents
-from diffinst.datasets.naming import shown
+from diffinst.datasets import data_yaml
+from diffinst.datasets.data_yaml import images_of
+from diffinst.datasets.packed import Contents
 from diffinst.datasets.packer import Images, Objects, flat, pack
-from diffinst.datasets.segmentation import DatasetError
-from diffinst.io.images import ImageReadError, list_images
+from diffinst.datasets.problems import DatasetError, Place, Problems, Refusal, shown
 
-SPLITS = ("train", "val", "test")
 UNANNOTATED = ("test",)  # splits of images that may all be without a label file
 
-_OVERSHOOT = 0.1  # of the image: further out, the numbers are no shares of its sides
+_OVERSHOOT = 0.1  # of the image: further out, the numbers are no fractions of its sides
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
-def sources(file: Path) -> dict[str, list[Path]]:
-    """Where the images of each split are: folders, or text files that list images.
+class Sink(Protocol):
+    """Takes images and objects one by one."""
 
-    Splits of which nothing is there are left out (exports list a test split that they lack).
+    def image(self, path: Path, label_file: Path) -> Place:
+        """Take an image; returns where it is, for a report."""
 
-    Args:
-        file: The data.yaml.
+    def object(self, kind: int, polygon: list[float], where: str) -> None:
+        """Take an object of the last image: x1, y1, x2, y2, ... in fractions of its sides."""
 
-    Raises:
-        DatasetError: The file is broken, says something that is no path, or names two folders of
-            which only one is there.
+
+@dataclass
+class Found:
+    """What a split holds besides what the sink got.
+
+    Attributes:
+        classes: Names by number, ascending.
+        renumbered: By number: itself, or the class it is merged into.
+        images: How many.
+        objects: How many.
+        boxes: The lines that are boxes: file and line, and the place for a report.
+        unlabelled: Images without a label file, where it was looked for, and their place.
+        twice: Names of images that are listed more than once.
     """
-    content = _read_yaml(file)
-    named = {**content, "val": content.get("val", content.get("valid"))}
-    found = {split: _existing(file, content, split, named.get(split)) for split in SPLITS}
-    return {split: paths for split, paths in found.items() if paths}
+
+    classes: dict[int, str]
+    renumbered: dict[int, int]
+    images: int = 0
+    objects: int = 0
+    boxes: list[tuple[str, Place]] = field(default_factory=list)
+    unlabelled: list[tuple[Path, Path, Place]] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
 
 
-def is_dataset(file: Path) -> bool:
-    """Whether a YAML file describes a dataset."""
-    try:
-        content = _read_yaml(file)
-    except DatasetError:
-        return False
-    return "names" in content and ("train" in content or "val" in content)
+class _Columns:
+    """Objects as polygons in pixels."""
+
+    def __init__(self) -> None:
+        self.images, self.objects = Images(), Objects()
+        self.size = (0, 0)
+
+    def image(self, path: Path, label_file: Path) -> Place:
+        self.size = _size(path)
+        self.images.add(len(self.images.ids) + 1, *self.size, str(path.absolute()))
+        return Place()
+
+    def object(self, kind: int, polygon: list[float], where: str) -> None:
+        height, width = self.size
+        pixels = [v * (height if i % 2 else width) for i, v in enumerate(polygon)]
+        row, number = len(self.images.ids) - 1, len(self.objects.ids) + 1
+        self.objects.add(number, row, kind, [pixels], None, None, 0)
 
 
 def read(file: Path, split: str) -> Contents:
@@ -70,72 +93,90 @@ def read(file: Path, split: str) -> Contents:
 
     Args:
         file: The data.yaml.
-        split: One of `sources(file)`.
+        split: One of `data_yaml.sources(file)`.
 
     Raises:
         DatasetError: Something is missing, of a wrong type or out of range.
     """
-    names = _names(file)
-    labels = {number: label for label, number in enumerate(names)}
-    images, objects = Images(), Objects()
-    paths, twice = images_of(file, split)
-    places = bases(file)
-    boxes, first_box = 0, ""
-    unlabelled: list[Path] = []
-    for row, path in enumerate(paths):
-        height, width = _size(path)
-        images.add(row + 1, height, width, str(path.absolute()))
-        text = _labels(label_file := label_path(path, places))
-        unlabelled += [path] if text is None else []
-        for number, line in enumerate((text or "").splitlines(), start=1):
-            if not line.strip():
-                continue
-            where = f"{label_file}, line {number}"
-            kind, values = _numbers(line, where)
-            if kind not in labels:
-                raise DatasetError(
-                    f"{where}: class {kind} is not among those in 'names' of {file} "
-                    f"({shown(labels)}); correct one of them"
-                )
-            if len(values) == 4:
-                boxes, first_box = boxes + 1, first_box or where
-                values = _rectangle(values)
-            polygon = [v * (height if i % 2 else width) for i, v in enumerate(values)]
-            objects.add(len(objects.ids) + 1, row, labels[kind], [polygon], None, None, 0)
-    bare = len(unlabelled) == len(paths)
-    if paths and bare and split not in UNANNOTATED:
-        raise DatasetError(
-            f"{file}: none of the {len(paths)} images of '{split}' has a label file; looked for "
-            f"{label_path(paths[0], places)}, ...; put them there, or export the dataset again"
-        )
-    if boxes and boxes == len(objects.ids):
-        raise DatasetError(
-            f"{first_box}: a class and four numbers are a box, and '{split}' holds nothing else; "
-            "masks are needed: export the dataset for instance segmentation"
-        )
-    packed, left_out = pack(
-        images, objects, flat(objects.images, np.int64), flat(objects.categories, np.int64)
-    )
+    sink = _Columns()
+    found = scan(file, split, Refusal(), sink)
+    assert found is not None  # refused before
+    kinds = flat(sink.objects.categories, np.int64)
+    labels = np.searchsorted(np.array(list(found.classes)), kinds)
+    packed, left_out = pack(sink.images, sink.objects, flat(sink.objects.images, np.int64), labels)
     notes = []
-    if unlabelled and not bare:
+    if 0 < len(found.unlabelled) < found.images:
         notes.append(
-            f"{len(unlabelled)} of {len(paths)} images of '{split}' have no label file (first "
-            f"{unlabelled[0]}): taken as showing nothing"
+            f"{len(found.unlabelled)} of {found.images} images of '{split}' have no label file "
+            f"(first {found.unlabelled[0][0]}): taken as showing nothing"
         )
-    if boxes:
+    if found.boxes:
         notes.append(
-            f"{boxes} of {len(objects.ids)} objects of '{split}' are boxes and were taken for "
-            f"rectangular masks (first {first_box})"
+            f"{len(found.boxes)} of {found.objects} objects of '{split}' are boxes and were taken "
+            f"for rectangular masks (first {found.boxes[0][0]})"
         )
-    if twice:
-        notes.append(f"'{split}' lists {shown(twice)} more than once; each is taken once")
+    if found.twice:
+        notes.append(f"'{split}' lists {shown(found.twice)} more than once; each is taken once")
     return Contents(
         packed=packed,
-        classes=tuple(names.values()),
-        category_ids=tuple(names),
+        classes=tuple(found.classes.values()),
+        category_ids=tuple(found.classes),
         left_out=tuple(left_out),
         notes=tuple(notes),
     )
+
+
+def scan(file: Path, split: str, problems: Problems, sink: Sink) -> Found | None:
+    """Go through a split, image by image and line by line.
+
+    Args:
+        file: The data.yaml.
+        split: One of `data_yaml.sources(file)`.
+        problems: Gets what is wrong.
+        sink: Gets images and objects.
+
+    Returns:
+        What else there is; None where there are no classes.
+
+    Raises:
+        DatasetError: The data.yaml is broken.
+    """
+    classes, renumbered = data_yaml.names(file, problems)
+    if not classes:
+        return None
+    found = Found(classes, renumbered)
+    paths, found.twice = images_of(file, split, problems)
+    places = data_yaml.bases(file)
+    for path in paths:
+        found.images += 1
+        label_file = label_path(path, places)
+        place = sink.image(path, label_file)
+        text = _text(label_file, place, problems)
+        if text is None:
+            found.unlabelled.append((path, label_file, place))
+        for number, line in enumerate((text or "").splitlines(), start=1):
+            where = f"{label_file}, line {number}"
+            read = _numbers(line, where, place, problems) if line.strip() else None
+            if read is None:
+                continue
+            kind, polygon = read
+            if kind not in renumbered:
+                known = shown(renumbered)
+                problems.note("yolo-class", place, where=where, given=kind, file=file, known=known)
+                continue
+            found.objects += 1
+            if len(polygon) == 4:
+                box = replace(place, annotation_id=found.objects, detail=os.path.basename(where))
+                found.boxes.append((where, box))
+                polygon = _rectangle(polygon)
+            sink.object(renumbered[kind], polygon, where)
+    if paths and len(found.unlabelled) == len(paths) and split not in UNANNOTATED:
+        first = found.unlabelled[0][1]
+        problems.note("no-label-files", where=str(file), count=len(paths), split=split, first=first)
+    if len(found.boxes) == found.objects:
+        for where, place in found.boxes:
+            problems.note("yolo-boxes-only", place, where=where, split=split)
+    return found
 
 
 def label_path(image: Path, bases: Sequence[Path] = ()) -> Path:
@@ -159,81 +200,11 @@ def label_path(image: Path, bases: Sequence[Path] = ()) -> Path:
     return other if not os.path.isfile(usual) and os.path.isfile(other) else usual
 
 
-def _read_yaml(file: Path) -> Mapping[str, object]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DatasetError(f"{file}: cannot be read as YAML ({error}); correct it") from error
-    if not isinstance(content, dict):
-        raise DatasetError(f"{file}: expected 'names', 'train' and 'val'; it holds no such keys")
-    return content
-
-
-def _existing(file: Path, content: Mapping[str, object], split: str, value: object) -> list[Path]:
-    """What exists of a split's entries, looked for where exports put it."""
-    entries = value if isinstance(value, list) else [] if value is None else [value]
-    for entry in (content.get("path") or "", *entries):
-        if not isinstance(entry, str):
-            raise DatasetError(
-                f"{file}: '{split}' or 'path' holds {entry!r}; allowed are a folder, a .txt file "
-                "that lists images, or a list of them"
-            )
-    roots = _bases(file, content)
-    found, missing = [], []
-    for entry in map(str, entries):
-        names = (entry, entry.removeprefix("../"))  # Roboflow: ../train/images for train/images
-        places = [place / name for place in roots for name in names]
-        there = [p for p in places if p.is_dir() or (p.suffix == ".txt" and p.is_file())]
-        found += there[:1]
-        missing += [] if there else [entry]
-    if found and missing:
-        raise DatasetError(
-            f"{file}: {missing[0]!r} of '{split}' is no folder and no .txt file below "
-            f"{roots[0]}; correct the entry or remove it"
-        )
-    return found
-
-
-def bases(file: Path) -> list[Path]:
-    """The folders that a data.yaml's paths may refer to, absolute."""
-    return [place.absolute() for place in _bases(file, _read_yaml(file))]
-
-
-def _bases(file: Path, content: Mapping[str, object]) -> list[Path]:
-    """What a path in the file may refer to.
-
-    Its `path` may start at the file, at the folder above (as in Ultralytics' own), or be of another
-    machine.
-    """
-    home, path = file.parent, str(content.get("path") or "")
-    return [home / path, home.absolute().parent / path, home] if path else [home]
-
-
-def _names(file: Path) -> dict[int, str]:
-    """Class names by number, ascending."""
-    content = _read_yaml(file)
-    given, count = content.get("names"), content.get("nc")
-    pairs = enumerate(given) if isinstance(given, list) else ()
-    names = dict(given if isinstance(given, dict) else pairs)
-    numbers = [number for number in names if type(number) is int and number >= 0]
-    if not names or len(numbers) < len(names):
-        raise DatasetError(
-            f"{file}: 'names' is {given!r}; give a list of class names, or numbers with names"
-        )
-    texts = [str(names[number]) for number in sorted(names)]
-    twice = [text for text in dict.fromkeys(texts) if texts.count(text) > 1]
-    if twice:
-        raise DatasetError(f"{file}: 'names' holds {shown(twice)} more than once; rename one")
-    if count is not None and count != len(names):
-        raise DatasetError(f"{file}: 'nc' is {count}, 'names' holds {len(names)}; correct one")
-    return dict(zip(sorted(names), texts, strict=True))
-
-
 def state(file: Path, split: str) -> str:
     """Changes with the data.yaml, the images and their label files."""
     digest = hashlib.sha256(file.read_bytes())
-    places = bases(file)
-    for image in images_of(file, split)[0]:
+    places = data_yaml.bases(file)
+    for image in images_of(file, split, Refusal())[0]:
         for path in (image, label_path(image, places)):
             try:
                 status = path.stat()
@@ -243,41 +214,6 @@ def state(file: Path, split: str) -> str:
                 line = f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\0"
                 digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def images_of(file: Path, split: str) -> tuple[list[Path], list[str]]:
-    """The images of a split, and names that stand there twice."""
-    places = bases(file)
-    found: list[Path] = []
-    for source in sources(file)[split]:
-        if source.is_dir():
-            try:
-                found += list_images([source])
-            except ImageReadError as error:
-                raise DatasetError(f"{file}: '{split}': {error}") from error
-        else:
-            found += _listed(source, places)
-    counts = Counter(found)
-    return list(counts), [path.name for path, count in counts.items() if count > 1]
-
-
-def _listed(source: Path, bases: Sequence[Path]) -> Iterable[Path]:
-    """The images that a text file lists, one a line."""
-    try:
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{source}: cannot be read ({error}); correct it") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        places = [place / line.strip() for place in (source.parent, *bases)]
-        path = next((place for place in places if place.is_file()), None)
-        if path is None:
-            raise DatasetError(
-                f"{source}, line {number}: {line.strip()} is missing on disk (looked for "
-                f"{shown(dict.fromkeys(map(str, places)))}); put it there"
-            )
-        yield path
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -291,34 +227,40 @@ def _size(path: Path) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
-def _labels(file: Path) -> str | None:
+def _text(file: Path, place: Place, problems: Problems) -> str | None:
     """None where there is no such file."""
     try:
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{file}: cannot be read ({error}); correct it") from error
+        given = f"cannot be read ({error})"
+        problem = f"{given}; correct it"
+        problems.note("yolo-line", place, where=str(file), given=given, problem=problem)
+        return ""
 
 
-def _numbers(line: str, where: str) -> tuple[int, list[float]]:
-    """Class and coordinates."""
+def _numbers(
+    line: str, where: str, place: Place, problems: Problems
+) -> tuple[int, list[float]] | None:
+    """Class and coordinates; None after a note."""
+    code, problem = "yolo-line", ""
     try:
         first, *values = map(float, line.split())
-    except ValueError as error:
-        raise DatasetError(f"{where}: {line.strip()[:60]!r} are no numbers; correct it") from error
-    if not first.is_integer() or len(values) % 2 or not values:
-        raise DatasetError(
-            f"{where}: {len(values) + 1} numbers, the first {first:g}; allowed is a class number "
-            "and x1 y1 x2 y2 ...: correct it"
-        )
-    outside = [v for v in values if not -_OVERSHOOT <= v <= 1 + _OVERSHOOT or math.isnan(v)]
-    if outside:
-        raise DatasetError(
-            f"{where}: {outside[0]:g} is outside the image; coordinates are shares of its width "
-            "and height, 0 to 1: export the labels again"
-        )
-    return int(first), values
+    except ValueError:
+        given = repr(line.strip()[:60])
+        problem = f"{given} are no numbers; correct it"
+    else:
+        outside = [v for v in values if not -_OVERSHOOT <= v <= 1 + _OVERSHOOT]  # NaN, too
+        if not first.is_integer() or len(values) % 2 or not values:
+            given = f"{len(values) + 1} numbers, the first {first:g}"
+            problem = f"{given}; allowed is a class number and x1 y1 x2 y2 ...: correct it"
+        elif outside:
+            code, given = "yolo-range", f"{outside[0]:g}"
+        else:
+            return int(first), values
+    problems.note(code, place, where=where, given=given, problem=problem)
+    return None
 
 
 def _rectangle(box: Sequence[float]) -> list[float]:

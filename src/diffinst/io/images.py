@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, Union
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
-ImageSource: TypeAlias = str | Path | Image.Image | npt.NDArray[np.generic] | Tensor
+if TYPE_CHECKING:  # whoever has a tensor has loaded torch; whoever reads files need not wait for it
+    from torch import Tensor
+
+ImageSource: TypeAlias = Union[str, Path, Image.Image, npt.NDArray[np.generic], "Tensor"]
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 500_000_000
@@ -72,7 +74,7 @@ def read_image(source: ImageSource) -> Pixels:
             return _from_pil(source, f"PIL image {getattr(source, 'filename', '')}".rstrip())
         case np.ndarray():
             return _from_array(source, "array")
-        case torch.Tensor():
+        case _ if _is_tensor(source):
             return _from_tensor(source)
         case _:
             raise ImageReadError(
@@ -283,7 +285,14 @@ def _on_white(rgba: Pixels) -> Pixels:
     return (mixed // 255).astype(np.uint8)
 
 
+def _is_tensor(source: object) -> TypeGuard[Tensor]:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(source, torch.Tensor)
+
+
 def _from_tensor(tensor: Tensor) -> Pixels:
+    import torch
+
     shape = tuple(tensor.shape)
     if len(shape) != 3 or shape[0] not in (1, 3):
         last = len(shape) == 3 and shape[2] in (1, 3)

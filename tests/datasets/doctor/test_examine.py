@@ -16,9 +16,9 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 
 from diffinst.datasets.doctor import repair
-from diffinst.datasets.doctor.catalogue import CATALOGUE
 from diffinst.datasets.doctor.examine import Report, examine
 from diffinst.datasets.doctor.findings import Finding
+from diffinst.datasets.problems import catalogue
 from diffinst.datasets.segmentation import DatasetError, rasterize
 from diffinst.datasets.synthetic import make_shapes
 
@@ -345,6 +345,11 @@ def _other_subfolder(data: Data, objects: list[Entry]) -> None:
     data.train["images"][0]["file_name"] = "a/000000.png"
 
 
+@plant("missing-image", (1, None))
+def _slash_behind_the_name(data: Data, objects: list[Entry]) -> None:
+    data.train["images"][0]["file_name"] += "/"
+
+
 @plant("unreadable-image", (1, None))
 def _cut_file(data: Data, objects: list[Entry]) -> None:
     content = data.image(0).read_bytes()
@@ -651,8 +656,9 @@ def _dots(data: Data, objects: list[Entry]) -> None:
 
 
 @plant("refused", (None, None), left=True)
-def _a_name_that_the_reader_alone_refuses(data: Data, objects: list[Entry]) -> None:
-    data.train["images"][0]["file_name"] += "/"
+def _lvis_without_lists_of_absent_classes(data: Data, objects: list[Entry]) -> None:
+    for category in data.train["categories"]:
+        category["frequency"] = "f"
 
 
 # --- what is found
@@ -686,7 +692,7 @@ def test_planted_defect_is_found_and_repaired(
     data.save()
     report = examine(data.root)
     finding = found(report, one.code, one.split)
-    assert finding.severity == CATALOGUE[one.code].severity
+    assert finding.severity == catalogue()[one.code].severity
     places = tuple((place.image_id, place.annotation_id) for place in finding.places)
     if one.places:
         assert places[: len(one.places)] == one.places
@@ -712,8 +718,8 @@ def test_planted_defect_is_found_and_repaired(
 
 
 def test_everything_that_can_be_said_is_planted() -> None:
-    of_labels = {code for code in CATALOGUE if code.startswith("yolo") or "label" in code}
-    assert {one.code for one in PLANTS} == set(CATALOGUE) - of_labels
+    of_labels = {code for code in catalogue() if code.startswith("yolo") or "label" in code}
+    assert {one.code for one in PLANTS} == set(catalogue()) - of_labels
 
 
 def test_all_defects_at_once_are_found_at_once(data: Data, tmp_path: Path, trains: Trains) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from diffinst.datasets.doctor.locate import Folder
+from diffinst.datasets.doctor.disk import find
+from diffinst.datasets.images import Folder
 from diffinst.datasets.load import load_split
 from diffinst.datasets.segmentation import DatasetError
 
@@ -26,6 +27,7 @@ NAMES = [
     ("deep\\b.png", "deep/b.png", ""),
     ("C:\\images\\b.png", "deep/b.png", ""),
     ("/nowhere/b.png", "deep/b.png", ""),
+    ("a.png/", "a.png", "but a.png is there"),
     ("wrong/b.png", "deep/b.png", "but deep/b.png is there"),
     ("case.png", "other/Case.png", "but other/Case.png is there"),
     ("twice.png", None, "it may be deep/twice.png, other/twice.png"),
@@ -37,7 +39,7 @@ NAMES = [
 def test_name_is_found_where_the_reader_finds_it(
     name: str, there: str | None, problem: str, root: Path
 ) -> None:
-    path, told = Folder(root / "train").find(name, "")
+    path, told = find(Folder(root / "train"), name, "")
     assert path == (None if there is None else root / "train" / there)
     assert told.startswith(problem) and bool(told) == bool(problem)
 
@@ -53,7 +55,7 @@ def test_name_is_found_where_the_reader_finds_it(
 
 
 def test_address_may_be_the_name(root: Path) -> None:
-    assert Folder(root / "train").find("x.png", "deep/b.png") == (root / "train/deep/b.png", "")
-    path, problem = Folder(root / "train").find("x.png", "deep/c.png")
+    assert find(Folder(root / "train"), "x.png", "deep/b.png") == (root / "train/deep/b.png", "")
+    path, problem = find(Folder(root / "train"), "x.png", "deep/c.png")
     assert path is None
     assert problem

@@ -10,14 +10,13 @@ from pathlib import Path
 
 from diffinst.datasets import layouts
 from diffinst.datasets.doctor import disk, objects
-from diffinst.datasets.doctor.entries import compare_classes, read_tables, unite_classes
-from diffinst.datasets.doctor.findings import Finding, Notebook, Place
+from diffinst.datasets.doctor.classes import compare_classes, unite_classes
+from diffinst.datasets.doctor.findings import Finding, Notebook
 from diffinst.datasets.doctor.summary import Summary, advise, summarise
-from diffinst.datasets.doctor.tables import Tables
-from diffinst.datasets.doctor.text_labels import read_labels
+from diffinst.datasets.doctor.tables import Tables, read_labels, read_tables
 from diffinst.datasets.layouts import SplitFiles
 from diffinst.datasets.load import load_split
-from diffinst.datasets.segmentation import DatasetError
+from diffinst.datasets.problems import DatasetError, Place
 
 NEEDED = ("train", "val")
 
@@ -80,21 +79,21 @@ def examine(
     found = dict(sorted(layouts.find_splits(root).items(), key=lambda item: _order(item[0])))
     for name in NEEDED:
         if name not in found:
-            _note_missing(root, name, notes)
+            _note_missing(root, name, notes.of(name))
     splits = []
     for name, files in found.items():
-        tables = _read(files, notes)
+        tables = _read(files, notes.of(name))
         if tables is not None:
-            disk.look(tables, notes, partial(progress, name))
-            objects.inspect(tables, notes)
+            disk.look(tables, partial(progress, name))
+            objects.inspect(tables)
             splits.append(tables)
-    disk.compare_images(splits, notes)
-    disk.find_unnamed(splits, notes)
+    disk.compare_images(splits)
+    disk.find_unnamed(splits)
     compare_classes(splits, notes)
     summaries = [summarise(tables) for tables in splits]
     for tables, summary in zip(splits, summaries, strict=True):
-        advise(tables, summary, notes)
-    verdicts = {name: _verdict(root, name, notes) for name in found}
+        advise(tables, summary)
+    verdicts = {name: _verdict(root, name, notes.of(name)) for name in found}
     unite_classes(splits)
     return Report(root, notes.findings(), tuple(summaries), verdicts, tuple(splits))
 
@@ -112,7 +111,7 @@ def _note_missing(root: Path, name: str, notes: Notebook) -> None:
         return
     annotated = reason.startswith("no images for split")
     code = "no-val" if name == "val" and not annotated else "missing-split"
-    notes.add(code, name, Place(detail=reason))
+    notes.note(code, Place(detail=reason))
 
 
 def _read(files: SplitFiles, notes: Notebook) -> Tables | None:
@@ -125,15 +124,15 @@ def _read(files: SplitFiles, notes: Notebook) -> Tables | None:
 
 def _verdict(root: Path, name: str, notes: Notebook) -> str:
     """What the reader that training uses says; its warnings are findings here already."""
-    if notes.has("wild-coordinates", name):
+    if notes.has("wild-coordinates"):
         return "was not loaded: drawing its polygons would take all memory"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             split = load_split(root, name)
     except (ValueError, OSError) as error:
-        if not notes.breaks(name):
-            notes.add("refused", name, Place(detail=str(error)))
+        if not notes.breaks():
+            notes.note("refused", Place(detail=str(error)))
         return f"is refused: {error}"
     count = sum(len(record.annotations) for record in split.records)
     return f"loads: {len(split.records)} images, {count} objects, {len(split.classes)} classes"

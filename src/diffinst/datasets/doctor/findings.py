@@ -1,43 +1,16 @@
-"""What is a finding, and where are findings noted while a dataset is examined?"""
+"""Findings, and the notebook they are noted in while a dataset is examined."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
-from diffinst.datasets.doctor.catalogue import CATALOGUE
-from diffinst.datasets.doctor.kind import Severity
+from diffinst.datasets.problems import Place, Severity, catalogue
 
 KEPT_PLACES = 20  # of each finding: enough to look at, and a report stays readable
+_NOWHERE = Place()
 SEVERITIES: tuple[Severity, ...] = ("breaks", "spoils", "note")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where something was found; whatever is not known stays empty.
-
-    Attributes:
-        image_id: As in the file.
-        file_name: Of the image (or of the file in question).
-        annotation_id: As in the file.
-        detail: What is special about this place.
-    """
-
-    image_id: int | None = None
-    file_name: str = ""
-    annotation_id: int | None = None
-    detail: str = ""
-
-    def __str__(self) -> str:
-        parts = []
-        if self.annotation_id is not None:
-            parts.append(f"annotation {self.annotation_id}")
-        if self.image_id is not None:
-            parts.append(f"image {self.image_id}" + f" ({self.file_name})" * bool(self.file_name))
-        elif self.file_name:
-            parts.append(self.file_name)
-        where = ", ".join(parts)
-        return ": ".join(text for text in (where, self.detail) if text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +20,7 @@ class Finding:
     Attributes:
         severity: "breaks" (training stops or cannot start), "spoils" (it runs and gets worse) or
             "note" (worth knowing).
-        code: Short name, see `catalogue`.
+        code: Short name, see `problems.catalogue`.
         split: Where; empty: in the dataset as a whole.
         what: What is wrong and what it leads to.
         count: How many things are concerned.
@@ -76,51 +49,74 @@ class Finding:
 
 @dataclass
 class Notebook:
-    """Collects findings: one per code and split, with all the places it was seen at."""
+    """Collects findings: one per code and split, with the first places it was seen at.
 
+    Readers tell it what is wrong (it is a `problems.Problems`), and they go on.
+
+    Args:
+        split: What it is about; empty: the dataset as a whole.
+        but: Codes to pass over, which others tell.
+    """
+
+    split: str = ""
+    but: Collection[str] = ()
     _pages: dict[tuple[str, str], _Page] = field(default_factory=dict)
 
-    def add(self, code: str, split: str, place: Place, *, repaired: bool = True) -> None:
-        """Note one more place; `repaired=False` where `--fix` cannot do its usual repair."""
-        page = self._pages.setdefault((code, split), _Page())
+    def of(self, split: str, but: Collection[str] = ()) -> Notebook:
+        """The part of it that is about a split."""
+        return Notebook(split, but, self._pages)
+
+    def note(
+        self,
+        code: str,
+        place: Place = _NOWHERE,
+        *,
+        where: str = "",
+        repaired: bool = True,
+        **said: object,
+    ) -> None:
+        """Note one more place; see `problems.Problems`."""
+        if code in self.but:
+            return
+        page = self._pages.setdefault((code, self.split), _Page())
         page.count += 1
         page.unrepaired += not repaired
         if len(page.places) < KEPT_PLACES:
-            page.places.append(place)
+            sentence = catalogue()[code].detail
+            detail = sentence.format_map({"where": os.path.basename(where), **said})
+            page.places.append(replace(place, detail=detail) if sentence else place)
 
-    def tell(
-        self,
-        code: str,
-        split: str,
-        what: str,
-        *,
-        count: int,
-        places: Sequence[Place] = (),
-        advice: str = "",
-    ) -> None:
-        """Note something in words of its own, with all its places at once."""
-        kept = list(places[:KEPT_PLACES])
-        self._pages[code, split] = _Page(count, 0, kept, what, advice)
+    def tell(self, code: str, *, count: int, places: Sequence[Place] = (), **said: object) -> None:
+        """Note something with all its places at once, and fields of its what and advice."""
+        self._pages[code, self.split] = _Page(count, 0, list(places[:KEPT_PLACES]), said)
 
-    def has(self, code: str, split: str) -> bool:
-        """Whether it was noted of a split."""
-        return (code, split) in self._pages
+    def name_images(self, names: Mapping[int | None, str]) -> None:
+        """Complete the places that name an image by its id alone."""
+        for (_, split), page in self._pages.items():
+            if split == self.split:
+                page.places = [
+                    replace(place, file_name=place.file_name or names.get(place.image_id, ""))
+                    for place in page.places
+                ]
 
-    def breaks(self, split: str) -> bool:
-        """Whether something that stops training was noted of a split."""
-        return any(
-            CATALOGUE[code].severity == "breaks" for code, where in self._pages if where == split
-        )
+    def has(self, code: str) -> bool:
+        """Whether it was noted."""
+        return (code, self.split) in self._pages
+
+    def breaks(self) -> bool:
+        """Whether something that stops training was noted."""
+        codes = (code for code, split in self._pages if split == self.split)
+        return any(catalogue()[code].severity == "breaks" for code in codes)
 
     def findings(self) -> tuple[Finding, ...]:
-        """Worst first, then in the order of the catalogue."""
-        order = list(CATALOGUE)
+        """Of all splits, worst first, then in the order of the catalogue."""
+        order = list(catalogue())
         found = [self._finding(code, split, page) for (code, split), page in self._pages.items()]
         found.sort(key=lambda one: (SEVERITIES.index(one.severity), order.index(one.code)))
         return tuple(found)
 
     def _finding(self, code: str, split: str, page: _Page) -> Finding:
-        kind = CATALOGUE[code]
+        kind = catalogue()[code]
         left = page.unrepaired if kind.repair else page.count
         repair = "" if left == page.count else kind.repair
         if repair and left:
@@ -129,11 +125,11 @@ class Notebook:
             severity=kind.severity,
             code=code,
             split=split,
-            what=page.what or kind.what,
+            what=kind.what.format_map(page.said) if page.said else kind.what,
             count=page.count,
             unit=kind.unit,
             places=tuple(page.places),
-            advice=page.advice or kind.advice,
+            advice=kind.advice.format_map(page.said) if page.said else kind.advice,
             repair=repair,
             left=left,
         )
@@ -144,5 +140,4 @@ class _Page:
     count: int = 0
     unrepaired: int = 0
     places: list[Place] = field(default_factory=list)
-    what: str = ""
-    advice: str = ""
+    said: Mapping[str, object] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""How do boxes (xyxy) lie to each other and to their image?"""
+"""How boxes (xyxy) lie to each other and to their image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is an image file on disk: readable, how large, rotated, 16-bit, the same as another?"""
+"""What an image file on disk is: readable, how large, rotated, 16-bit, the same as another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is each object annotated properly: mask, box and area, alone and beside its neighbours?"""
+"""Checks each object: mask, box and area, alone and beside its neighbours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from pycocotools import mask as mask_utils
 
-from diffinst.datasets.doctor.entries import repeated
 from diffinst.datasets.doctor.findings import Notebook
 from diffinst.datasets.doctor.geometry import (
     Box,
@@ -20,6 +19,7 @@ from diffinst.datasets.doctor.geometry import (
 )
 from diffinst.datasets.doctor.segmentations import SAME_BOX, drawable
 from diffinst.datasets.doctor.tables import ImageEntry, Tables, Thing
+from diffinst.datasets.problems import repeated
 from diffinst.datasets.segmentation import RLE, Segmentation, compressed
 
 SURELY_XYXY = 0.9  # IoU with the mask's box
@@ -30,12 +30,12 @@ AREA_SLACK = 16.0  # and differ by so many pixels: polygons and pixels differ at
 _Note = Callable[[str, str], None]
 
 
-def inspect(tables: Tables, notes: Notebook) -> None:
+def inspect(tables: Tables) -> None:
     """Check every object of a split; put right what can be.
 
     Afterwards a thing that is kept has a mask, and its box and its area are right or None.
     """
-    shares = tables.files.format == "yolo"
+    fractions = tables.files.format == "yolo"
     for image in tables.images:
         size = image.size
         for thing in image.things:
@@ -44,20 +44,20 @@ def inspect(tables: Tables, notes: Notebook) -> None:
                 continue
 
             noted: set[str] = set()
-            note = _noting(notes, tables.name, image, thing, noted)
-            segmentation = drawable(thing.segmentation, size, thing.box, note, shares=shares)
+            note = _noting(tables.notes, image, thing, noted)
+            segmentation = drawable(thing.segmentation, size, thing.box, note, fractions=fractions)
             if "normalised" in noted:
                 thing.box = None  # it may be in either unit
             thing.kept = segmentation is not None and _draw(thing, segmentation, size, note)
-        _compare(image, tables, notes)
+        _compare(image, tables)
 
 
-def _noting(notes: Notebook, split: str, image: ImageEntry, thing: Thing, noted: set[str]) -> _Note:
+def _noting(notes: Notebook, image: ImageEntry, thing: Thing, noted: set[str]) -> _Note:
     """Notes what is wrong with one thing, and remembers which codes."""
 
     def note(code: str, detail: str) -> None:
         noted.add(code)
-        notes.add(code, split, image.place_of(thing, detail))
+        notes.note(code, image.place_of(thing, detail))
 
     return note
 
@@ -122,7 +122,7 @@ def _check_area(thing: Thing, pixels: float, note: _Note) -> None:
         thing.area = None
 
 
-def _compare(image: ImageEntry, tables: Tables, notes: Notebook) -> None:
+def _compare(image: ImageEntry, tables: Tables) -> None:
     """Note masks that stand twice on an image; of one class, the first is kept."""
     for _, twins in repeated(image.kept_things, _counts):
         first = twins[0]
@@ -130,12 +130,12 @@ def _compare(image: ImageEntry, tables: Tables, notes: Notebook) -> None:
         for thing in twins[1:]:
             if thing.category_id in classes:
                 place = image.place_of(thing, f"the same as annotation {first.id}")
-                notes.add("duplicate-annotation", tables.name, place)
+                tables.notes.note("duplicate-annotation", place)
                 thing.kept = False
             else:
                 names = f"'{tables.classes[first.category_id]}' (annotation {first.id})"
                 detail = f"'{tables.classes[thing.category_id]}', also {names}"
-                notes.add("two-classes", tables.name, image.place_of(thing, detail))
+                tables.notes.note("two-classes", image.place_of(thing, detail))
                 classes.add(thing.category_id)
 
 

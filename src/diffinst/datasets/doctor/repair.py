@@ -15,12 +15,13 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 from pycocotools import mask as mask_utils
 
-from diffinst.datasets.doctor.entries import FREQUENCIES, LISTS_OF_CLASSES, known_classes
+from diffinst.datasets.coco_entries import FREQUENCIES, LISTS_OF_CLASSES
+from diffinst.datasets.doctor.classes import known_classes
 from diffinst.datasets.doctor.examine import Report
 from diffinst.datasets.doctor.geometry import mask_box
 from diffinst.datasets.doctor.tables import Entry, ImageEntry, Tables, Thing
 from diffinst.datasets.load import load_split
-from diffinst.datasets.segmentation import DatasetError
+from diffinst.datasets.problems import DatasetError
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Which images should a person look at: a spread of the data, one for each kind of finding?"""
+"""Chooses images for a person to look at: a spread of the data, one for each kind of finding."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffinst.datasets.doctor.findings import Finding, Place
+from diffinst.datasets.doctor.findings import Finding
 from diffinst.datasets.doctor.geometry import Box
 from diffinst.datasets.doctor.tables import ImageEntry, Tables, Thing
+from diffinst.datasets.problems import Place
 from diffinst.datasets.segmentation import RLE
 
 UNSEEN = {"missing-image", "unreadable-image", "many-objects"}

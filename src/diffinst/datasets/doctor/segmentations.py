@@ -1,4 +1,4 @@
-"""What can be drawn of a segmentation, whatever form it has, and what is wrong with it?"""
+"""Puts a segmentation right as far as it can be drawn, whatever form it has."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TypeAlias, TypeGuard
 import numpy as np
 from pycocotools import mask as mask_utils
 
+from diffinst.datasets.coco_entries import is_number
 from diffinst.datasets.doctor.geometry import Box, Size, extent, iou, mask_box
-from diffinst.datasets.doctor.tables import is_number
 from diffinst.datasets.segmentation import (
     MAX_COORDINATE,
     RLE,
@@ -27,7 +27,7 @@ Note: TypeAlias = Callable[[str, str], None]
 
 
 def drawable(
-    value: object, size: Size, box: Box | None, note: Note, *, shares: bool = False
+    value: object, size: Size, box: Box | None, note: Note, *, fractions: bool = False
 ) -> Segmentation | None:
     """Put a segmentation right as far as it can be told what is meant.
 
@@ -36,7 +36,7 @@ def drawable(
         size: (height, width) of the image.
         box: xyxy pixels as the file says; decides between two readings.
         note: Called with the code of a finding and its detail.
-        shares: Coordinates are shares of the image, as in YOLO's files.
+        fractions: Coordinates are fractions of the image, as in YOLO's files.
 
     Returns:
         What `compressed` draws; None after a note if nothing is left.
@@ -58,7 +58,7 @@ def drawable(
         around = extent(polygons)
         if around is None or box is None or iou(around, box) < SAME_BOX:
             return None
-    if polygons and (shares or _normalised(polygons, size, note)):
+    if polygons and (fractions or _normalised(polygons, size, note)):
         height, width = size
         polygons = [
             [number * (width, height)[i % 2] for i, number in enumerate(polygon)]

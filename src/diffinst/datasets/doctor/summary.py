@@ -1,10 +1,9 @@
-"""How many images, objects and classes are there, how large, and what does that ask for?"""
+"""Counts images, objects and classes, measures them, and advises what that asks for."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -12,8 +11,9 @@ import numpy.typing as npt
 from pycocotools import mask as mask_utils
 
 from diffinst.config import PostprocessConfig, TrainConfig
-from diffinst.datasets.doctor.findings import Notebook, Place
+from diffinst.datasets.doctor.findings import Notebook
 from diffinst.datasets.doctor.tables import Tables
+from diffinst.datasets.problems import Place
 
 SIDE_STEPS = (8, 16, 32, 96)  # pixels; the last two part COCO's small, medium and large
 FEW = 10  # objects of a class
@@ -67,7 +67,7 @@ def summarise(tables: Tables) -> Summary:
     ordered = sorted(sizes, key=lambda size: size[0] * size[1])
     low, middle, high = np.percentile(sides, (5, 50, 95)) if len(sides) else (0.0, 0.0, 0.0)
     places = np.searchsorted(SIDE_STEPS, sides, side="right")
-    shares = np.bincount(places, minlength=len(SIDE_STEPS) + 1) / max(len(sides), 1)
+    fractions = np.bincount(places, minlength=len(SIDE_STEPS) + 1) / max(len(sides), 1)
     return Summary(
         split=tables.name,
         images=len(counts),
@@ -75,7 +75,7 @@ def summarise(tables: Tables) -> Summary:
         classes=(len(by_class), len(tables.classes)),
         per_image=(float(np.median(counts)) if counts else 0.0, max(counts, default=0)),
         sides=(float(low), float(middle), float(high)),
-        side_shares=tuple(float(share) for share in shares),
+        side_shares=tuple(fractions.tolist()),
         sizes=(ordered[0], sizes.most_common(1)[0][0], ordered[-1]) if ordered else (),
         class_counts={name: by_class[name] for name in tables.classes.values()},
     )
@@ -91,25 +91,25 @@ def object_sides(tables: Tables) -> npt.NDArray[np.float64]:
     return sides
 
 
-def advise(tables: Tables, summary: Summary, notes: Notebook) -> None:
+def advise(tables: Tables, summary: Summary) -> None:
     """Note what is no defect but asks for other settings, or for a look."""
     for image in tables.kept:
         if not image.kept_things:
-            notes.add("no-objects", tables.name, image.place())
+            tables.notes.note("no-objects", image.place())
         for thing in image.kept_things:
             if thing.crowd:
-                notes.add("crowd", tables.name, image.place_of(thing))
-    _advise_crowded(tables, summary, notes)
+                tables.notes.note("crowd", image.place_of(thing))
+    _advise_crowded(tables, summary)
     if tables.name == "train":
         if not summary.images:
-            notes.add("no-images", tables.name, Place(file_name=str(tables.files.annotations)))
+            tables.notes.note("no-images", Place(file_name=str(tables.files.annotations)))
         elif not summary.objects:
-            notes.add("no-objects-at-all", tables.name, Place())
-        _advise_small(summary, notes)
-        _advise_classes(summary, notes)
+            tables.notes.note("no-objects-at-all", Place())
+        _advise_small(summary, tables.notes)
+        _advise_classes(summary, tables.notes)
 
 
-def _advise_crowded(tables: Tables, summary: Summary, notes: Notebook) -> None:
+def _advise_crowded(tables: Tables, summary: Summary) -> None:
     counts = [(sum(not t.crowd for t in p.kept_things), p) for p in tables.kept]
     crowded = [(count, p) for count, p in counts if count > USUAL_DETECTIONS]
     if not crowded:
@@ -117,22 +117,22 @@ def _advise_crowded(tables: Tables, summary: Summary, notes: Notebook) -> None:
     crowded.sort(key=lambda pair: -pair[0])
     most = summary.per_image[1]
     above = [sum(n > limit for n, _ in counts) for limit in (NANO_PROPOSALS, USUAL_PROPOSALS)]
-    what = (
-        f"{_images(len(crowded))} more than {USUAL_DETECTIONS} objects, "
-        f"{above[0]} more than {NANO_PROPOSALS}, {above[1]} more than {USUAL_PROPOSALS}; the "
-        f"fullest has {most}. Usual settings keep {USUAL_DETECTIONS} detections an image and "
-        f"start from {NANO_PROPOSALS} (nano) or {USUAL_PROPOSALS} boxes: what exceeds that cannot "
-        "be found."
-    )
+    detections = math.ceil(most / 100) * 100
     proposals = max(NANO_PROPOSALS, math.ceil(1.25 * most / 100) * 100)
-    advice = (
-        f"For training: --train.proposals {proposals} --sampler.proposals {proposals} "
-        f"--postprocess.max-detections {math.ceil(most / 100) * 100}; for a trained model: "
-        f"--proposals {proposals} --max-detections {math.ceil(most / 100) * 100}."
+    tables.notes.tell(
+        "many-objects",
+        count=len(crowded),
+        places=[image.place(f"{count} objects") for count, image in crowded],
+        images="1 image has" if len(crowded) == 1 else f"{len(crowded)} images have",
+        usual_detections=USUAL_DETECTIONS,
+        nano=NANO_PROPOSALS,
+        usual=USUAL_PROPOSALS,
+        above_nano=above[0],
+        above_usual=above[1],
+        most=most,
+        proposals=proposals,
+        detections=detections,
     )
-    places = [image.place(f"{count} objects") for count, image in crowded]
-    count = len(places)
-    notes.tell("many-objects", tables.name, what, count=count, places=places, advice=advice)
 
 
 def _advise_small(summary: Summary, notes: Notebook) -> None:
@@ -141,44 +141,40 @@ def _advise_small(summary: Summary, notes: Notebook) -> None:
         return
     middle = summary.sides[1]
     zoom = min(4.0, max(1.5, round(2 * COMFORTABLE_SIDE / middle) / 2))
-    what = (
-        f"{small:.0%} of the objects are smaller than {SIDE_STEPS[1]} pixels "
-        f"({summary.side_shares[0]:.0%} smaller than {SIDE_STEPS[0]}), half are smaller than "
-        f"{middle:.0f}. The network sees an image on a grid of 4 pixels."
-    )
     long_side = math.ceil(zoom * max(summary.sizes[1]) / 32) * 32
-    longer = f" --preprocess.long-side {long_side}" if long_side > NANO_LONG_SIDE else ""
-    advice = (
-        f"Enlarge the images; with the preset 'nano': --preprocess.zoom {zoom:g}{longer} "
-        f"--augment.zoom {0.75 * zoom:g} {1.25 * zoom:g}, and let the noise boxes be small: "
-        f"--model.diffusion.size-pixels {math.ceil(3 * zoom * middle / 32) * 32} (about three "
-        "times the usual side after enlarging)."
+    notes.tell(
+        "small-objects",
+        count=round(small * summary.objects),
+        small=small,
+        tiny=summary.side_shares[0],
+        steps=SIDE_STEPS,
+        middle=middle,
+        zoom=zoom,
+        low=0.75 * zoom,
+        high=1.25 * zoom,
+        longer=f" --preprocess.long-side {long_side}" if long_side > NANO_LONG_SIDE else "",
+        noise=math.ceil(3 * zoom * middle / 32) * 32,
     )
-    count = round(small * summary.objects)
-    notes.tell("small-objects", summary.split, what, count=count, advice=advice)
 
 
 def _advise_classes(summary: Summary, notes: Notebook) -> None:
     filled = {name: count for name, count in summary.class_counts.items() if count}
     for name, count in filled.items():
         if count < FEW:
-            notes.add("few-objects", summary.split, Place(detail=f"'{name}': {count}"))
+            notes.note("few-objects", Place(detail=f"'{name}': {count}"))
     if not filled:
         return
     least, most = min(filled, key=filled.__getitem__), max(filled, key=filled.__getitem__)
     if filled[most] >= UNEVEN * filled[least]:
         rare = [name for name, count in filled.items() if UNEVEN * count <= filled[most]]
-        what = (
-            f"'{most}' has {filled[most]} objects, '{least}' {filled[least]}: the model will be "
-            f"better at the frequent classes. These have {UNEVEN} times fewer than '{most}':"
+        rare.sort(key=filled.__getitem__)
+        notes.tell(
+            "imbalance",
+            count=len(rare),
+            places=[Place(detail=f"'{name}': {filled[name]}") for name in rare],
+            most=most,
+            most_count=filled[most],
+            least=least,
+            least_count=filled[least],
+            times=UNEVEN,
         )
-        places = [Place(detail=f"'{name}': {filled[name]}") for name in _rarest(rare, filled)]
-        notes.tell("imbalance", summary.split, what, count=len(rare), places=places)
-
-
-def _rarest(names: Sequence[str], counts: dict[str, int]) -> list[str]:
-    return sorted(names, key=counts.__getitem__)
-
-
-def _images(count: int) -> str:
-    return f"{count} image has" if count == 1 else f"{count} images have"

@@ -1,29 +1,28 @@
-"""What does an annotation file say, as far as it can be understood at all?
+"""What annotation files say, as far as they can be understood at all.
 
-The strict readers stop at the first defect. Here every entry is taken as it comes: what is wrong
-with it is noted, what can be told is corrected, and the rest is marked as not kept. So, once all
-checks have run, what is still marked as kept is the repaired dataset.
+Every entry is taken as the reader understands it: what is wrong with it is noted, what can be told
+is corrected, and the rest is marked as not kept. So, once all checks have run, what is still marked
+as kept is the repaired dataset.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import reprlib
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias, TypeGuard
+from typing import TypeAlias
 
-from diffinst.datasets.doctor.findings import Notebook, Place
+from diffinst.datasets import coco, yolo
+from diffinst.datasets.coco_entries import NO_ID, Image, Object
+from diffinst.datasets.doctor.findings import Notebook
 from diffinst.datasets.doctor.geometry import Box
 from diffinst.datasets.doctor.images import Facts
 from diffinst.datasets.layouts import SplitFiles
+from diffinst.datasets.problems import DatasetError, Place, repeated
 from diffinst.datasets.segmentation import RLE
 
 Entry: TypeAlias = dict[str, object]
-LARGEST = 2**63 - 1  # of ids
-LARGEST_SIDE = 2**31 - 1
+_TOLD_BY_IMAGES = ("missing-image", "no-images")  # when they are looked at
 
 
 @dataclass(slots=True, eq=False)
@@ -106,6 +105,7 @@ class Tables:
 
     Attributes:
         files: Where it comes from.
+        notes: What was found.
         images: In the order of the file.
         classes: Name by category id, ascending.
         class_entries: All that the file says, by category id.
@@ -114,6 +114,7 @@ class Tables:
     """
 
     files: SplitFiles
+    notes: Notebook
     images: list[ImageEntry] = field(default_factory=list)
     classes: dict[int, str] = field(default_factory=dict)
     class_entries: dict[int, Entry] = field(default_factory=dict)
@@ -131,138 +132,137 @@ class Tables:
         return [image for image in self.images if image.kept]
 
 
-def read_json(files: SplitFiles, notes: Notebook) -> Entry | None:
-    """The top level of a COCO or LVIS file with its three lists; None (and a note) if hopeless."""
-    name = str(files.annotations)
+class _Collected(coco.Sink):
+    """All entries of a file that can be told apart, with all that they say."""
 
-    def note(code: str, detail: str) -> None:
-        notes.add(code, files.name, Place(None, name, None, detail))
+    raw = True
 
-    try:
-        content = json.loads(files.annotations.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        note("broken-file", f"cannot be opened ({error.strerror})")
-        return None
-    except UnicodeDecodeError as error:
-        note("broken-file", f"is not UTF-8 text ({error})")
-        return None
-    except (ValueError, RecursionError) as error:
-        note("broken-file", f"is broken JSON ({error})")
-        return None
-    if not isinstance(content, dict):
-        note("missing-table", f"holds a {type(content).__name__} instead of an object")
-        return None
-    if "image_info" in files.annotations.name:  # COCO's test images, without annotations
-        content.setdefault("annotations", [])
-    usable = True
-    for table in ("images", "annotations", "categories"):
-        listed = content.get(table)
-        if not isinstance(listed, list) or (table == "categories" and not listed):
-            note("missing-table", f"'{table}' is " + ("empty" if listed == [] else "missing"))
-            usable = False
-    return content if usable else None
+    def __init__(self, files: SplitFiles) -> None:
+        super().__init__(files.annotations)
+        self.folder = files.images
+        self.entries: list[ImageEntry] = []
+        self.things: list[Thing] = []
 
+    def image(self, image: Image, entry: object) -> None:
+        """Take an image that has an id and a name, were it an empty one."""
+        if image.id == NO_ID or not (image.file_name or _said(entry).get("file_name") == ""):
+            return
+        super().image(image, entry)
+        name, size = image.file_name, (image.height, image.width)
+        path, said = self.folder / name, _said(entry)
+        known = size if all(size) else None
+        self.entries.append(ImageEntry(image.id, name, known, path, said, image.other))
 
-def entries(content: Mapping[str, object], table: str) -> Iterator[tuple[int, Entry]]:
-    """The entries of a list with their positions; an empty one in place of what is no object."""
-    listed = content[table]
-    assert isinstance(listed, list)
-    for index, entry in enumerate(listed):
-        yield index, entry if isinstance(entry, dict) else {}
+    def object(self, one: Object, entry: object) -> None:
+        """Take an annotation that names an image and a class."""
+        if NO_ID in (one.image_id, one.category_id):
+            return
+        self.objects.add_ids(one.id, one.image_id, one.category_id)
+        box = None
+        if one.bbox is not None:
+            x, y, width, height = one.bbox
+            box = (x, y, x + width, y + height)
+        number = None if one.id == NO_ID else one.id
+        crowd, mask = bool(one.iscrowd), one.segmentation
+        self.things.append(
+            Thing(number, one.category_id, mask, box, one.area, crowd, _said(entry), drawn=box)
+        )
 
 
-Spelled: TypeAlias = dict[tuple[str, str], set[str]]
-"""Whether ids are written as "text" or as "number", by list and field."""
+def _said(entry: object) -> Entry:
+    return entry if isinstance(entry, dict) else {}
 
 
-class Problems:
-    """What is wrong with one entry, and what its values mean nevertheless.
+def read_tables(files: SplitFiles, notes: Notebook) -> Tables | None:
+    """Read a COCO or LVIS file as far as it goes, noting whatever is wrong with its entries.
 
-    Args:
-        entry: Of the file.
-        table: The list it stands in.
-        spelled: Gets how its ids are written.
+    Returns:
+        Images with their annotations; None if the file is broken as a whole.
     """
-
-    def __init__(self, entry: Entry, table: str, spelled: Spelled) -> None:
-        self.entry = entry
-        self.table = table
-        self.spelled = spelled
-        self.texts: list[str] = []
-
-    def id(self, field_name: str) -> int | None:
-        """A whole number, or text that says nothing else: fine as long as all are written so."""
-        value = self.entry.get(field_name)
-        as_text = isinstance(value, str) and value.isdecimal() and str(int(value)) == value
-        how = self.spelled.setdefault((self.table, field_name), set())
-        how.add("text" if as_text else "number")
-        return int(str(value)) if as_text else self.whole(field_name, -LARGEST, LARGEST)
-
-    def whole(self, field_name: str, low: int, high: int) -> int | None:
-        """A whole number; "7" and 7.0 are noted and taken as 7."""
-        value = self.entry.get(field_name)
-        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
-            return value
-        self._wrong(field_name)
-        try:
-            number = float(value) if isinstance(value, float | str) else math.nan
-        except ValueError:
-            return None
-        return int(number) if number.is_integer() and low <= number <= high else None
-
-    def text(self, field_name: str) -> str | None:
-        """A text; numbers are noted and written out, halves of characters noted and replaced."""
-        value = self.entry.get(field_name)
-        sound = str(value).encode("utf-8", "replace").decode()
-        if value != sound:
-            self._wrong(field_name)
-        return sound if isinstance(value, str | int | float) else None
-
-    def numbers(self, field_name: str, count: int) -> tuple[float, ...] | None:
-        """So many finite numbers, or None where the field is missing, null or (noted) wrong."""
-        value = self.entry.get(field_name)
-        if value is None:
-            return None
-        if isinstance(value, list) and len(value) == count and all(map(is_number, value)):
-            return tuple(float(number) for number in value)
-        self._wrong(field_name)
+    sink, tables = _Collected(files), Tables(files, notes)
+    try:
+        found = coco.scan(files.annotations, notes, sink, tables.extra)
+    except DatasetError as error:
+        problem = str(error).removeprefix(f"{files.annotations}: ")
+        notes.note(error.code, Place(file_name=str(files.annotations)), problem=problem)
         return None
-
-    def one_of(self, field_name: str, kind: type, allowed: Collection[object] = ()) -> None:
-        """Note what is neither missing nor null nor of the type (and one of the values)."""
-        value = self.entry.get(field_name)
-        if value is not None and not (
-            isinstance(value, kind) and (not allowed or value in allowed)
-        ):
-            self._wrong(field_name)
-
-    def number(self, field_name: str) -> float | None:
-        """A finite number from 0, or None where the field is missing, null or (noted) wrong."""
-        value = self.entry.get(field_name)
-        if value is None or (is_number(value) and value >= 0):
-            return None if value is None else float(value)
-        self._wrong(field_name)
+    if found is None:
         return None
+    tables.images, tables.renumbered = sink.entries, found.renumbered
+    notes.name_images({image.id: image.file_name for image in reversed(sink.entries)})
+    for thing, row, label in zip(sink.things, found.rows, found.labels, strict=True):
+        thing.kept = bool(label >= 0)
+        thing.category_id = found.renumbered.get(thing.category_id, thing.category_id)
+        if row >= 0:
+            tables.images[row].things.append(thing)
+    for _, twins in repeated(tables.images, lambda image: image.id):
+        same = len({twin.file_name for twin in twins}) == 1
+        for twin in twins[1:] if same else twins:
+            twin.kept = False
+    tables.classes = {category.id: category.name for category, _ in found.classes}
+    tables.class_entries = {category.id: _said(entry) for category, entry in found.classes}
+    alike = repeated(tables.classes, lambda i: " ".join(tables.classes[i].lower().split()))
+    for _, ids in alike:
+        names = [f"'{tables.classes[number]}'" for number in ids]
+        notes.note("similar-class-names", Place(detail=", ".join(names)))
+    return tables
 
-    def flag(self, field_name: str) -> bool:
-        """0 or 1 (or false or true), by default 0; what else means yes or no is noted."""
-        value = self.entry.get(field_name, 0)
-        if isinstance(value, int) and value in (0, 1):
-            return bool(value)
-        self._wrong(field_name)
-        return value in ("1", "true", "True")
 
-    def _wrong(self, field_name: str) -> None:
-        given = self.entry.get(field_name)
-        text = f"is {reprlib.repr(given)}" if field_name in self.entry else "is missing"
-        self.texts.append(f"{field_name} {text}")
+def read_labels(files: SplitFiles, notes: Notebook) -> Tables | None:
+    """Read a YOLO split, noting whatever is wrong with its lines.
 
-    def __str__(self) -> str:
-        return "; ".join(self.texts)
+    Images are numbered in order, and so are the objects, as annotation ids. The polygons stay
+    fractions of the image until its size is known.
+
+    Returns:
+        Images with their annotations; None if the data.yaml names no classes.
+    """
+    tables = Tables(files, notes)
+    sink, problems = _Labels(tables), notes.of(files.name, but=_TOLD_BY_IMAGES)
+    found = yolo.scan(files.annotations, files.name, problems, sink)
+    if found is None:
+        return None
+    tables.classes = {i: n if n.strip() else f"class {i}" for i, n in found.classes.items()}
+    tables.class_entries = {number: {} for number in tables.classes}
+    tables.renumbered = found.renumbered
+    if len(found.boxes) < found.objects:
+        for _, place in found.boxes:
+            notes.note("yolo-box", place)
+    if len(found.unlabelled) < found.images:
+        for image, label_file, place in found.unlabelled:
+            if os.path.isfile(image):
+                detail = f"looked for {label_file}"
+                notes.note("missing-label-file", replace(place, detail=detail))
+    _note_strays(sink.labels, notes)
+    return tables
 
 
-def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a JSON value is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value)
+class _Labels:
+    """Images and objects of a split."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.labels: set[Path] = set()
+        self.objects = 0
+
+    def image(self, path: Path, label_file: Path) -> Place:
+        folder, images = self.tables.files.images, self.tables.images
+        name = path.relative_to(folder) if path.is_relative_to(folder) else path
+        images.append(ImageEntry(len(images) + 1, name.as_posix(), None, path, {}))
+        self.labels.add(label_file)
+        return images[-1].place()
+
+    def object(self, kind: int, polygon: list[float], where: str) -> None:
+        self.objects += 1
+        where = os.path.basename(where)
+        thing = Thing(self.objects, kind, [polygon], None, None, False, {}, where=where)
+        self.tables.images[-1].things.append(thing)
+
+
+def _note_strays(labels: set[Path], notes: Notebook) -> None:
+    """Label files without an image, in folders that are for labels only."""
+    for folder in sorted({path.parent for path in labels if "labels" in path.parts}):
+        for path in sorted(folder.glob("*.txt")):
+            if path not in labels and path.name != "classes.txt":  # which some tools add
+                place = Place(file_name=f"{folder.name}/{path.name}")
+                notes.note("label-without-image", place)
