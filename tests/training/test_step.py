@@ -114,7 +114,7 @@ def test_no_warning_where_every_object_has_a_proposal(
 def test_the_output_carries_what_was_computed(tiny: TrainingStep) -> None:
     output = tiny(images(2), TWO)
     assert output.start.shape == (2, 12, 4) and len(output.stages) == 2
-    assert output.encoded.features.mask_features.shape == (2, 8, 16, 16)
+    assert output.encoded.mask_features.shape == (2, 8, 16, 16)
     assert set(output.match.image.tolist()) == {0}  # the other image has no objects
     again = tiny(images(2), TWO, match=output.match)
     assert torch.equal(again.match.owner, output.match.owner)
