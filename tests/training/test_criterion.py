@@ -13,7 +13,8 @@ from diffinst.config import Config, CriterionConfig
 from diffinst.models.mask_head import MaskHead
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.structures import Encoded, StageOutput, Targets
-from diffinst.training.criterion import Criterion, Match, PackedTargets
+from diffinst.training.criterion import Criterion
+from diffinst.training.pairs import Match, PackedTargets
 
 LN2 = math.log(2)
 CLASSES = 2
