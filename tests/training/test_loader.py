@@ -20,7 +20,7 @@ from diffinst.datasets.segmentation import DatasetError
 from diffinst.datasets.split import Split
 from diffinst.datasets.synthetic import make_shapes
 from diffinst.training.loader import (
-    Share,
+    Process,
     StreamSampler,
     TrainBatch,
     TrainStream,
@@ -152,7 +152,7 @@ def test_sampler_positions() -> None:
 @pytest.mark.parametrize("world", [1, 2, 4])
 @pytest.mark.parametrize("start", [0, 4, 12, 16])
 def test_processes_share_every_batch(world: int, start: int) -> None:
-    samplers = [StreamSampler(16, start, 4, Share(rank, world)) for rank in range(world)]
+    samplers = [StreamSampler(16, start, 4, Process(rank, world)) for rank in range(world)]
     size = 4 // world
     shares = [list(sampler) for sampler in samplers]
     assert [len(share) for share in shares] == [(16 - start) // world] * world
@@ -163,14 +163,14 @@ def test_processes_share_every_batch(world: int, start: int) -> None:
 
 
 def test_shares_of_processes_by_hand() -> None:
-    assert list(StreamSampler(12, 4, 4, Share(0, 2))) == [4, 5, 8, 9]
-    assert list(StreamSampler(12, 4, 4, Share(1, 2))) == [6, 7, 10, 11]
+    assert list(StreamSampler(12, 4, 4, Process(0, 2))) == [4, 5, 8, 9]
+    assert list(StreamSampler(12, 4, 4, Process(1, 2))) == [6, 7, 10, 11]
 
 
 def test_processes_see_what_one_would_see(split: Split) -> None:
     config = CONFIG.updated(augment={"short_sides": [48]})
     whole = list(train_loader(split, config))
-    halves = [train_loader(split, config, share=Share(rank, 2)) for rank in range(2)]
+    halves = [train_loader(split, config, process=Process(rank, 2)) for rank in range(2)]
     for batch, *shared in zip(whole, *halves, strict=True):
         assert [len(share) for share in shared] == [1, 1]
         assert all(same(a, b) for a, b in zip(batch.split(2), shared, strict=True))
@@ -187,7 +187,7 @@ def test_a_batch_is_shared_evenly_or_refused() -> None:
 
 def test_a_share_that_is_not_even_is_refused(split: Split) -> None:
     with pytest.raises(ValueError, match="batch_size 2 cannot be split evenly over 4 processes"):
-        train_loader(split, CONFIG, share=Share(1, 4))
+        train_loader(split, CONFIG, process=Process(1, 4))
 
 
 def test_micro_batches_are_the_batch_cut_up(split: Split) -> None:

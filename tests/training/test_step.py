@@ -19,7 +19,7 @@ from diffinst.models.network import DiffusionInstNetwork
 from diffinst.structures import ImageBatch, Targets
 from diffinst.training.criterion import Criterion
 from diffinst.training.loader import collate, transform_targets
-from diffinst.training.step import TrainingStep, fixed_statistics, running_statistics
+from diffinst.training.step import TrainingStep
 
 CONFIG = Config.from_preset("tiny")
 SIDE = 96  # of the image that is learnt by heart
@@ -114,72 +114,10 @@ def test_no_warning_where_every_object_has_a_proposal(
 def test_the_output_carries_what_was_computed(tiny: TrainingStep) -> None:
     output = tiny(images(2), TWO)
     assert output.start.shape == (2, 12, 4) and len(output.stages) == 2
-    assert output.encoded.features.mask_features.shape == (2, 8, 16, 16)
+    assert output.encoded.mask_features.shape == (2, 8, 16, 16)
     assert set(output.match.image.tolist()) == {0}  # the other image has no objects
     again = tiny(images(2), TWO, match=output.match)
     assert torch.equal(again.match.owner, output.match.owner)
-
-
-def counting() -> TrainingStep:
-    """Counts in backbone and mask branch, and skips blocks at random, as training does."""
-    backbone = {"norm": "train", "drop_path": 0.3}
-    return training_step(config=CONFIG.updated(model={"backbone": backbone})).train()
-
-
-def test_matching_beforehand_is_the_match_of_the_step() -> None:
-    step = counting()
-    crowd = targets([[4.0 * i, 2, 4.0 * i + 8, 60] for i in range(14)])  # two are left out
-    batch = [TWO[0], TWO[1], crowd]
-    draws = step.draw(batch, torch.Generator().manual_seed(4))
-    before = {name: value.clone() for name, value in step.named_buffers()}
-
-    torch.manual_seed(5)
-    match = step.match(images(3), batch, draws)
-    after = dict(step.named_buffers())
-    assert before.keys() == after.keys()
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert all(p.grad is None for p in step.parameters())
-    assert not match.owner.requires_grad
-    assert all(module.training for module in step.modules())
-
-    torch.manual_seed(5)
-    predicted = step.predict(images(3), batch, draws)
-    assert torch.equal(match.owner, predicted.match.owner)
-    assert set(match.image.tolist()) == {0, 2}
-    # what was left alone beforehand does count in the step: in both parts
-    moved = {n for n, v in before.items() if not torch.equal(v, dict(step.named_buffers())[n])}
-    assert any("backbone" in n for n in moved) and any("mask_branch" in n for n in moved)
-
-
-def test_statistics_are_fixed_for_a_while_only() -> None:
-    network = counting().network
-    network.mask_branch.eval()
-    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    batch, learning = images(1), [norm.training for norm in norms]
-    assert {True, False} == set(learning)
-    before = [value.clone() for value in network.buffers()]
-
-    with fixed_statistics(network):
-        network.encode(batch)
-        assert [norm.training for norm in norms] == learning
-        # at test time, the counted statistics are what is used
-        assert all(n.track_running_stats != n.training for n in norms)
-    assert all(map(torch.equal, before, network.buffers()))
-    with pytest.raises(KeyError), fixed_statistics(network):
-        raise KeyError
-    assert all(norm.track_running_stats for norm in norms)
-    network.encode(batch)
-    assert not all(map(torch.equal, before, network.buffers()))
-
-
-def test_statistics_that_move_are_those_of_norms_that_learn() -> None:
-    network = counting().network
-    everywhere = running_statistics(network)
-    network.mask_branch.eval()
-    backbone = running_statistics(network)
-    own = {id(b) for b in network.backbone.buffers()}
-    assert {id(b) for b in backbone} == own and len(everywhere) > len(backbone)
-    assert running_statistics(network.eval()) == []
 
 
 def learn(split: Split, iterations: int) -> tuple[list[float], DiffusionInst]:

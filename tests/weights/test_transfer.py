@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,14 +12,11 @@ import torchvision
 from torch import Tensor
 
 from diffinst.config import Config
-from diffinst.datasets.synthetic import make_shapes
 from diffinst.models.network import DiffusionInstNetwork
-from diffinst.training.fit import fit
 from diffinst.weights import store
 from diffinst.weights.store import CheckpointError
 from diffinst.weights.transfer import Origin
 
-Settings = Callable[..., Config]
 OLD = ("disc", "box", "triangle")
 
 
@@ -117,7 +112,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 def official_copy(network: DiffusionInstNetwork) -> dict[str, Tensor]:
     """The network under official names; how is told where conversion itself is tested."""
-    path = Path(__file__).parents[1] / "test_convert.py"
+    path = Path(__file__).with_name("test_convert.py")
     spec = importlib.util.spec_from_file_location("official_names", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -152,38 +147,3 @@ def test_a_backbone_alone_is_no_model(tmp_path: Path) -> None:
     wrong = r"r18\.pth holds a backbone only; give it as --model\.backbone\.weights-file"
     with pytest.raises(ValueError, match=wrong):
         Origin.read(path)
-
-
-@pytest.fixture
-def renamed(tmp_path: Path) -> Path:
-    """Data whose classes are ring, box and disc: one new, one as before, one in another place."""
-    data = make_shapes(tmp_path / "data", train=2, val=1, size=(48, 64), objects=(1, 2))
-    for file in (data / "annotations").iterdir():
-        content = json.loads(file.read_text())
-        names = {"disc": "ring", "box": "box", "triangle": "disc"}
-        for category in content["categories"]:
-            category["name"] = names[category["name"]]
-        file.write_text(json.dumps(content))
-    return data
-
-
-def test_a_run_starts_from_the_weights(
-    old: DiffusionInstNetwork,
-    folder: Path,
-    renamed: Path,
-    quick: Settings,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    chosen = quick(iterations=1, lr=1e-12)  # nothing moves
-    with caplog.at_level(logging.INFO, logger="diffinst"):
-        out = fit(renamed, chosen, tmp_path / "out", origin=Origin.read(folder), progress=False)
-    assert "class layers kept for box, disc; re-initialised for ring" in caplog.text
-    assert "random weights" not in caplog.text
-    network, saved = store.load(out)
-    assert saved.model.class_names == ("ring", "box", "disc")
-    weights = {n: p for n, p in old.named_parameters() if "class_logits" not in n}
-    found = {n: p for n, p in network.named_parameters() if "class_logits" not in n}
-    torch.testing.assert_close(found, weights, rtol=0, atol=1e-9)
-    for name, rows in class_layers(network).items():
-        torch.testing.assert_close(rows[[1, 2]], class_layers(old)[name][[1, 0]], rtol=0, atol=1e-9)

@@ -81,7 +81,7 @@ class TrainStream(Dataset[tuple[Tensor, Targets, Corruption]]):
         threshold = config.train.repeat_threshold
         factors = repeat_factors(split, threshold) if threshold else np.ones(len(split.records))
         self.factors = factors
-        self.epoch_length = math.ceil(float(factors.sum()))  # up: no image is left out
+        self.epoch_length = math.ceil(float(factors.sum()))  # up: no image is omitted
         self._order: tuple[int, npt.NDArray[np.int64]] | None = None
 
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
@@ -149,7 +149,7 @@ def load_augmented(
 
 
 def transform_targets(record: ImageRecord, size: tuple[int, int], steps: Sequence[Step]) -> Targets:
-    """Objects of an image after the geometry; masks are made one at a time, crowds left out."""
+    """Objects of an image after the geometry; masks are made one at a time, crowds omitted."""
     annotations = [a for a in record.annotations if not a.crowd]
     boxes = torch.tensor([a.box for a in annotations], dtype=torch.float32).view(-1, 4)
     labels = torch.tensor([a.label for a in annotations], dtype=torch.int64)
@@ -169,7 +169,7 @@ def transform_targets(record: ImageRecord, size: tuple[int, int], steps: Sequenc
 
 
 @dataclass(frozen=True)
-class Share:
+class Process:
     """Which of several processes this is."""
 
     rank: int = 0
@@ -183,22 +183,22 @@ class StreamSampler(Sampler[int]):
         stop: End of the stream, a multiple of `batch`.
         start: Where to begin, a multiple of `batch`.
         batch: Images a step, over all processes.
-        share: Which process this is.
+        process: Which process this is.
     """
 
     def __init__(
-        self, stop: int, start: int = 0, batch: int = 1, share: Share | None = None
+        self, stop: int, start: int = 0, batch: int = 1, process: Process | None = None
     ) -> None:
         self.stop = stop
         self.start = start
         self.batch = batch
-        self.share = share or Share()
+        self.process = process or Process()
 
     def __iter__(self) -> Iterator[int]:
         """The positions."""
-        size = self.batch // self.share.world
+        size = self.batch // self.process.world
         for step in range(self.start, self.stop, self.batch):
-            first = step + self.share.rank * size
+            first = step + self.process.rank * size
             yield from range(first, first + size)
 
     def __len__(self) -> int:
@@ -207,7 +207,7 @@ class StreamSampler(Sampler[int]):
         A resumed trainer goes on counting where it stopped. Were it told how many are left, it
         would take the stream for finished too early and go through the same positions again.
         """
-        return self.stop // self.share.world
+        return self.stop // self.process.world
 
 
 def collate(items: Sequence[tuple[Tensor, Targets, Corruption]]) -> TrainBatch:
@@ -220,7 +220,7 @@ def images_each(train: TrainConfig, processes: int) -> int:
     """Images of a batch that each of several processes takes.
 
     Raises:
-        ValueError: The batch cannot be shared out evenly.
+        ValueError: The batch cannot be split evenly.
     """
     parts = processes * train.accumulate
     if train.batch_size % parts:
@@ -232,7 +232,7 @@ def images_each(train: TrainConfig, processes: int) -> int:
 
 
 def train_loader(
-    split: Split, config: Config, *, start: int = 0, share: Share | None = None
+    split: Split, config: Config, *, start: int = 0, process: Process | None = None
 ) -> DataLoader[TrainBatch]:
     """The training stream in batches.
 
@@ -240,16 +240,17 @@ def train_loader(
         split: Annotated images.
         config: Batch size, workers, iterations.
         start: Images already seen (iterations done times batch size).
-        share: Which of several processes this is; a batch is its slice of the step's batch.
+        process: Which of several processes this is; a batch is its slice of the step's batch.
 
     Raises:
-        ValueError: The batch cannot be shared out evenly.
+        ValueError: The batch cannot be split evenly.
     """
-    train, share = config.train, share or Share()
+    train, process = config.train, process or Process()
+    end = train.iterations * train.batch_size
     loader: DataLoader[TrainBatch] = DataLoader(
         TrainStream(split, config),  # type: ignore[arg-type]
-        batch_size=images_each(train, share.world),
-        sampler=StreamSampler(train.iterations * train.batch_size, start, train.batch_size, share),
+        batch_size=images_each(train, process.world),
+        sampler=StreamSampler(end, start, train.batch_size, process),
         num_workers=train.workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),

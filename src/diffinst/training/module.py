@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -25,11 +23,13 @@ from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.images import ImageReadError
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.results.render.sheet import contact_sheet
-from diffinst.training.criterion import Criterion, Match
-from diffinst.training.loader import TrainBatch
+from diffinst.training.batch_norm import running_statistics
+from diffinst.training.criterion import Criterion
+from diffinst.training.loader import Process, TrainBatch
+from diffinst.training.micro_batches import MicroBatches
 from diffinst.training.optimizer import freeze, lr_factor, parameter_groups
 from diffinst.training.recompute import recompute_activations
-from diffinst.training.step import TrainingStep, running_statistics
+from diffinst.training.step import TrainingStep
 from diffinst.weights import store
 
 SHEET_IMAGES = 6
@@ -113,20 +113,21 @@ class DiffusionInstModule(pl.LightningModule):
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         assert isinstance(optimizer, LightningOptimizer)
         assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+        process = Process(self.global_rank, self.trainer.world_size)
+        micro_batches = MicroBatches(self.step, self.config, self.iteration, process)
         parts = batch.split(self.config.train.accumulate)
-        matches = self._matches(parts)
-        federated = self._federated(parts, matches)
+        matches = micro_batches.matches(parts)
+        common = None if matches is None else micro_batches.common(parts, matches)
         statistics = [(value, value.clone()) for value in running_statistics(self.network)]
         optimizer.zero_grad()
         total: dict[str, Tensor] = {}
-        for i, (part, match) in enumerate(zip(parts, matches, strict=True)):
-            self._seed(i)
+        for i, part in enumerate(parts):
+            micro_batches.seed(i)
+            match = None if matches is None else matches[i]
             with self._gradients_stay_here(i + 1 < len(parts)):
                 predicted = self.step.predict(part.images, part.targets, part.draws, match=match)
-                pairs = self._pairs([predicted.match] if match is None else matches)
-                if match is None:
-                    federated = self._federated([part], [predicted.match])
-                losses = self.step.losses(predicted, pairs=pairs, federated=federated)
+                shared = common or micro_batches.common([part], [predicted.match])
+                losses = self.step.losses(predicted, pairs=shared.pairs, federated=shared.federated)
                 with torch.autocast(self.device.type, enabled=False):
                     self.manual_backward(losses["loss"] / len(parts))
             for name, value in losses.items():
@@ -137,49 +138,6 @@ class DiffusionInstModule(pl.LightningModule):
         schedule.step()
         self.iteration += 1
         self._log_losses(total, len(batch))
-
-    def _seed(self, part: int) -> None:
-        """Stochastic depth of a micro-batch follows from its number and process."""
-        seed = [self.config.train.seed, 2, self.iteration, part, self.global_rank]
-        torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
-
-    def _federated(
-        self, parts: Sequence[TrainBatch], matches: Sequence[Match | None]
-    ) -> list[Tensor] | None:
-        """Classes that take part in the federated losses, the same on all processes and parts."""
-        if not self.step.criterion.federated or None in matches:
-            return None
-        present = torch.stack(
-            [
-                self.step.present(part.targets, part.draws, match)
-                for part, match in zip(parts, matches, strict=True)
-                if match is not None
-            ]
-        ).sum(0)
-        if self.trainer.world_size > 1 and self.config.criterion.pairs == "step":
-            torch.distributed.all_reduce(present)
-        seed = np.random.default_rng([self.config.train.seed, 3, self.iteration]).integers(2**62)
-        generator = torch.Generator().manual_seed(int(seed))
-        return self.step.criterion.draw_classes(present > 0, generator)
-
-    def _matches(self, parts: Sequence[TrainBatch]) -> list[Match | None]:
-        """Matches of all micro-batches beforehand, where the losses need them all."""
-        if len(parts) == 1 or self.config.criterion.pairs == "local":
-            return [None] * len(parts)
-        matches: list[Match | None] = []
-        for i, part in enumerate(parts):
-            self._seed(i)
-            matches.append(self.step.match(part.images, part.targets, part.draws))
-        return matches
-
-    def _pairs(self, matches: Sequence[Match | None]) -> Tensor | None:
-        """(S,) matched pairs of the whole step, averaged over processes and micro-batches."""
-        if self.config.criterion.pairs == "local":
-            return None
-        pairs = torch.stack([m.pairs() for m in matches if m is not None]).sum(0)
-        if self.trainer.world_size > 1:
-            torch.distributed.all_reduce(pairs)
-        return pairs.clamp(min=1) / (self.trainer.world_size * len(matches))
 
     def _gradients_stay_here(self, wait: bool) -> AbstractContextManager[None]:
         """Processes exchange gradients once a step, in its last backward pass."""

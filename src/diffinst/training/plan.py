@@ -13,6 +13,7 @@ import torch
 from diffinst.config import Config
 from diffinst.datasets.split import Split, class_counts
 from diffinst.training.loader import TrainBatch, TrainStream, collate
+from diffinst.training.micro_batches import match_alone
 from diffinst.training.module import DiffusionInstModule
 
 TRIAL_IMAGES = 2
@@ -26,12 +27,12 @@ class Cost:
 
     Attributes:
         seconds: Of one iteration, without waiting for data.
-        memory: Bytes at the peak, on the GPU if there is one, else of the process.
+        peak_bytes: Of memory, on the GPU if there is one, else of the process.
         device: What was measured.
     """
 
     seconds: float
-    memory: float
+    peak_bytes: float
     device: str
 
 
@@ -42,7 +43,7 @@ def rehearse(module: DiffusionInstModule, data: Split, config: Config, processes
         module: To be trained.
         data: Training images.
         config: The run's.
-        processes: That share a batch.
+        processes: That split a batch.
     """
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
@@ -55,21 +56,21 @@ def rehearse(module: DiffusionInstModule, data: Split, config: Config, processes
     everything = sum(p.numel() * p.element_size() for p in module.parameters())
     with torch.random.fork_rng(devices=[0] if on_gpu else []):
         module.to(device).train()
-        before = _memory(device) + learning  # gradients stay, however large the batch
+        before = _peak_bytes(device) + learning  # gradients stay, however large the batch
         seconds = _pass(module, batch, device)
         if seconds < PATIENCE:
             seconds = min(seconds, _pass(module, batch, device))
-    activations = max(_memory(device) - before, 0.0)
+    activations = max(_peak_bytes(device) - before, 0.0)
     module.zero_grad(set_to_none=True)
     with torch.no_grad():
         for name, value in module.named_buffers():
             value.copy_(buffers[name])
     module.to("cpu")
-    share = micro / count
+    parts = micro / count
     kept = 2 * learning + everything * bool(config.train.ema)  # AdamW keeps two numbers a weight
     return Cost(
-        seconds * share * config.train.accumulate,
-        before + activations * share + kept,
+        seconds * parts * config.train.accumulate,
+        before + activations * parts + kept,
         torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} CPU threads",
     )
 
@@ -80,7 +81,7 @@ def _pass(module: DiffusionInstModule, batch: TrainBatch, device: torch.device) 
     train = module.config.train
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         if train.accumulate > 1 and module.config.criterion.pairs == "step":
-            module.step.match(batch.images, batch.targets, batch.draws)  # all parts, beforehand
+            match_alone(module.step, batch)  # as of all parts, beforehand
         loss = module.step(batch.images, batch.targets, batch.draws).losses["loss"]
     loss.backward()
     if device.type == "cuda":
@@ -88,7 +89,7 @@ def _pass(module: DiffusionInstModule, batch: TrainBatch, device: torch.device) 
     return time.perf_counter() - begin
 
 
-def _memory(device: torch.device) -> float:
+def _peak_bytes(device: torch.device) -> float:
     """Peak bytes so far."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated())
@@ -167,8 +168,8 @@ def describe(
             f"about {_duration(total)} on {cost.device} "
             f"({cost.seconds:.2f} s an iteration, without evaluation)"
         )
-    if cost is not None and not math.isnan(cost.memory):
-        lines["memory"] = f"about {cost.memory / GIB:.1f} GiB a process"
+    if cost is not None and not math.isnan(cost.peak_bytes):
+        lines["memory"] = f"about {cost.peak_bytes / GIB:.1f} GiB a process"
     return lines
 
 

@@ -1,10 +1,9 @@
-"""One training step: corrupt the objects' boxes, denoise them, compare (Eq. 4, 5)."""
+"""One training step: corrupt the objects' boxes, denoise them (Eq. 4), compare (Eq. 5)."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,8 @@ from diffinst.diffusion.schedule import cosine_schedule
 from diffinst.diffusion.signal import Corruption, corrupt, from_signal, kept_objects, to_unit
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.structures import Encoded, ImageBatch, StageOutput, Targets
-from diffinst.training.criterion import Criterion, Match, PackedTargets
+from diffinst.training.criterion import Criterion
+from diffinst.training.pairs import Match, PackedTargets
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class StepOutput(Predicted):
 
 
 class TrainingStep(nn.Module):
-    """Network and criterion, joined by the forward process; usable without any trainer.
+    """Network and criterion, joined by the forward process.
 
     Args:
         network: What learns.
@@ -62,13 +62,6 @@ class TrainingStep(nn.Module):
         self.criterion = criterion
         self.proposals = proposals
         self.schedule = cosine_schedule(network.config.diffusion.timesteps)
-
-    def draw(
-        self, targets: Sequence[Targets], generator: torch.Generator | None = None
-    ) -> list[Corruption]:
-        """Random draws of a batch, one image after the other."""
-        config = self.network.config.diffusion
-        return [Corruption.draw(self.proposals, len(t), config, generator) for t in targets]
 
     def forward(
         self,
@@ -105,14 +98,54 @@ class TrainingStep(nn.Module):
     ) -> Predicted:
         """The first half of a step: corrupt, denoise, match; arguments as in `forward`."""
         draws = self.draw(targets, generator) if draws is None else draws
-        targets = [self._limited(t, d) for t, d in zip(targets, draws, strict=True)]
+        targets = self.limited(targets, draws)
         start, t = self.noisy_boxes(images, targets, draws)
         encoded = self.network.encode(images)
         stages = self.network.denoise(encoded, start, t)
         if match is None:
             packed = PackedTargets.of(targets, start.device)
-            match = self.criterion.match(stages, packed, images.scale())
+            match = self.criterion.match(stages, packed, encoded.scale)
         return Predicted(start, stages, encoded, targets, match)
+
+    def draw(
+        self, targets: Sequence[Targets], generator: torch.Generator | None = None
+    ) -> list[Corruption]:
+        """Random draws of a batch, one image after the other: time, noise, placeholder boxes."""
+        config = self.network.config.diffusion
+        return [Corruption.draw(self.proposals, len(t), config, generator) for t in targets]
+
+    def limited(self, targets: Sequence[Targets], draws: Sequence[Corruption]) -> list[Targets]:
+        """At most N objects of each image: the same ones for the noise and for the matcher."""
+        return [self._limited(target, draw) for target, draw in zip(targets, draws, strict=True)]
+
+    def _limited(self, target: Targets, draw: Corruption) -> Targets:
+        proposals = len(draw.noise)
+        if len(target) <= proposals:
+            return target
+        logger.warning(
+            "image %d has %d objects but only %d proposals: %d drawn at random take part in this "
+            "step; raise train.proposals",
+            target.image_id,
+            len(target),
+            proposals,
+            proposals,
+        )
+        keep = kept_objects(len(target), proposals, draw.order)
+        return target[keep.to(target.labels)]
+
+    def noisy_boxes(
+        self, images: ImageBatch, targets: Sequence[Targets], draws: Sequence[Corruption]
+    ) -> tuple[Tensor, Tensor]:
+        """b_t of a batch (Eq. 4, first line): (B, N, 4) xyxy pixels, and (B,) times."""
+        config = self.network.config.diffusion
+        scale = images.scale()
+        starts = []
+        for i, (target, draw) in enumerate(zip(targets, draws, strict=True)):
+            boxes_unit = to_unit(target.boxes, scale[i], config)
+            _, x_t = corrupt(boxes_unit, draw, self.schedule, config)
+            starts.append(from_signal(x_t, scale[i], config))
+        times = scale.new_tensor([d.t for d in draws], dtype=torch.int64)
+        return torch.stack(starts), times
 
     def losses(
         self,
@@ -122,12 +155,12 @@ class TrainingStep(nn.Module):
         federated: Sequence[Tensor] | None = None,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """The second half: all loss terms.
+        """The second half (Eq. 5): all loss terms.
 
         Args:
             predicted: From `predict`.
             pairs: (S,) what each stage's terms are divided by, where a batch is one of several that
-                make an optimiser step; its own matched pairs where None.
+                count together; its own matched pairs where None.
             federated: Classes per stage for the federated losses, instead of drawing them.
             generator: For that draw.
         """
@@ -142,75 +175,3 @@ class TrainingStep(nn.Module):
             generator=generator,
         )
         return losses
-
-    @torch.no_grad()
-    def match(
-        self, images: ImageBatch, targets: Sequence[Targets], draws: Sequence[Corruption]
-    ) -> Match:
-        """The matched pairs of a batch alone: no masks, no gradient, no running statistics."""
-        targets = [self._limited(t, d) for t, d in zip(targets, draws, strict=True)]
-        start, t = self.noisy_boxes(images, targets, draws)
-        with fixed_statistics(self.network):
-            stages = self.network.decoder(self.network.pyramid(images), start, t)
-        return self.criterion.match(stages, PackedTargets.of(targets, start.device), images.scale())
-
-    def present(
-        self, targets: Sequence[Targets], draws: Sequence[Corruption], match: Match
-    ) -> Tensor:
-        """(S, K + 1) int64 matched pairs of each class, and queries without any, in each stage."""
-        limited = [self._limited(t, d) for t, d in zip(targets, draws, strict=True)]
-        packed = PackedTargets.of(limited, match.owner.device)
-        return self.criterion.present(match, packed, self.network.config.num_classes)
-
-    def noisy_boxes(
-        self, images: ImageBatch, targets: Sequence[Targets], draws: Sequence[Corruption]
-    ) -> tuple[Tensor, Tensor]:
-        """b_t of a batch: (B, N, 4) xyxy pixels, and (B,) times."""
-        config = self.network.config.diffusion
-        scale = images.scale()
-        starts = []
-        for i, (target, draw) in enumerate(zip(targets, draws, strict=True)):
-            boxes_unit = to_unit(target.boxes, scale[i], config)
-            _, x_t = corrupt(boxes_unit, draw, self.schedule, config)
-            starts.append(from_signal(x_t, scale[i], config))
-        times = torch.tensor([d.t for d in draws], device=scale.device)
-        return torch.stack(starts), times
-
-    def _limited(self, target: Targets, draw: Corruption) -> Targets:
-        """At most N objects: the same ones for the noise and for the matcher."""
-        proposals = len(draw.noise)
-        if len(target) <= proposals:
-            return target
-        logger.warning(
-            "image %d has %d objects but only %d proposals: %d drawn at random take part in this "
-            "step; raise train.proposals",
-            target.image_id,
-            len(target),
-            proposals,
-            proposals,
-        )
-        keep = kept_objects(len(target), proposals, draw.order)
-        return target[keep.to(target.labels.device)]
-
-
-def running_statistics(network: nn.Module) -> list[Tensor]:
-    """What BatchNorm layers in training mode count as images go through them."""
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    return [
-        b for norm in norms if norm.training and norm.track_running_stats for b in norm.buffers()
-    ]
-
-
-@contextmanager
-def fixed_statistics(network: nn.Module) -> Iterator[None]:
-    """BatchNorm layers normalise as in training but leave their running statistics alone."""
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    tracked = [m.track_running_stats for m in norms]
-    learning = [m.training for m in norms]
-    try:
-        for norm, learns in zip(norms, learning, strict=True):
-            norm.track_running_stats = norm.track_running_stats and not learns
-        yield
-    finally:
-        for norm, track in zip(norms, tracked, strict=True):
-            norm.track_running_stats = track

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from diffinst.config import Config
 from diffinst.datasets.split import ImageRecord, Split
-from diffinst.training.loader import Share, TrainBatch, train_loader
+from diffinst.training.loader import Process, TrainBatch, train_loader
 from diffinst.training.module import DiffusionInstModule
 
 
@@ -24,8 +24,8 @@ class StreamData(pl.LightningDataModule):
         module = self.trainer.lightning_module
         assert isinstance(module, DiffusionInstModule)
         seen = module.iteration * self.config.train.batch_size
-        share = Share(self.trainer.global_rank, self.trainer.world_size)
-        return train_loader(self.train, self.config, start=seen, share=share)
+        process = Process(self.trainer.global_rank, self.trainer.world_size)
+        return train_loader(self.train, self.config, start=seen, process=process)
 
     def val_dataloader(self) -> DataLoader[list[ImageRecord]] | list[object]:
         """One image at a time; a process for which none is left still takes part in scoring."""
