@@ -41,7 +41,7 @@ lint: setup  ## check style and formatting
 	$(BIN)/ruff format --check .
 
 type: setup  ## check types
-	$(BIN)/mypy --strict src
+	$(BIN)/mypy
 
 bench: setup  ## compare speed and memory with Mask R-CNN (some minutes, on an idle machine)
 	$(BIN)/python benchmarks/speed.py

@@ -60,7 +60,7 @@ def main() -> None:
     )
     print(
         f"{summary.instances} objects on {summary.images} images, "
-        f"{summary.seconds_per_image:.2f} s an image at {STEPS} steps; "
+        f"{summary.seconds / summary.images:.2f} s an image at {STEPS} steps; "
         f"{time.perf_counter() - begin:.0f} s in all\n"
         f"overlays           {OUT / 'overlays'}\n"
         f"masks              {OUT / 'masks'}\n"

@@ -15,6 +15,7 @@ from diffinst.datasets.load import load_split
 from diffinst.datasets.segmentation import rasterize
 from diffinst.datasets.split import ImageRecord, Split
 from diffinst.datasets.synthetic import make_shapes
+from diffinst.evaluation.average_precision import CocoMetrics
 from diffinst.evaluation.evaluator import Evaluator, evaluate, finite
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.results.crops import CroppedMasks
@@ -44,6 +45,7 @@ def test_the_ground_truth_itself_scores_one(split: Split) -> None:
     for record in split.records:
         evaluator.add(record, truth(record, split))
     mask, box = evaluator.compute()
+    assert isinstance(mask, CocoMetrics) and isinstance(box, CocoMetrics)
     assert (mask.ap, mask.ap50, box.ap, box.ap75) == pytest.approx((1, 1, 1, 1))
 
 

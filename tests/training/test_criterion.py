@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from diffinst.config import Config, CriterionConfig
+from diffinst.models.mask_head import MaskHead
 from diffinst.models.network import DiffusionInstNetwork
-from diffinst.structures import Features, StageOutput, Targets
+from diffinst.structures import Encoded, StageOutput, Targets
 from diffinst.training.criterion import Criterion, Match, PackedTargets
 
 LN2 = math.log(2)
@@ -20,16 +21,16 @@ FIELDS = ("logits", "boxes", "filters")
 
 
 @pytest.fixture(scope="module")
-def on_map() -> DiffusionInstNetwork:
-    return one_weight_network("map")
+def on_map() -> MaskHead:
+    return one_weight_head("map")
 
 
 @pytest.fixture(scope="module")
-def on_grid() -> DiffusionInstNetwork:
-    return one_weight_network("grid")
+def on_grid() -> MaskHead:
+    return one_weight_head("grid")
 
 
-def one_weight_network(evaluate: str) -> DiffusionInstNetwork:
+def one_weight_head(evaluate: str) -> MaskHead:
     """F_mask has one channel and a filter two numbers: logit = weight * F_mask + bias."""
     config = Config.from_preset("tiny").updated(
         model={
@@ -37,14 +38,14 @@ def one_weight_network(evaluate: str) -> DiffusionInstNetwork:
             "filters": {"layers": 1, "evaluate": evaluate, "grid_train": 2, "grid_margin": 0.0},
         }
     )
-    network = DiffusionInstNetwork(config.model)
-    assert network.mask_head.layout.size == 2
-    return network
+    head = DiffusionInstNetwork(config.model).mask_head
+    assert head.layout.size == 2
+    return head
 
 
-def features() -> Features:
+def features() -> Encoded:
     """An image of 8 x 8: F_mask has 2 x 2 cells, which lie at pixels 2 and 6."""
-    return Features((), torch.ones(1, 1, 2, 2, requires_grad=True), ((8, 8),))
+    return Encoded.for_masks(torch.ones(1, 1, 2, 2, requires_grad=True), ((8, 8),))
 
 
 def left_half() -> Targets:
@@ -75,7 +76,7 @@ def stage(
 
 
 def loss_of(
-    network: DiffusionInstNetwork,
+    head: MaskHead,
     stages: Sequence[StageOutput],
     owner: Sequence[Sequence[int]],
     config: CriterionConfig | None = None,
@@ -84,10 +85,12 @@ def loss_of(
     """Losses with given pairs; `owner` has a row of objects of the queries for each stage."""
     criterion = Criterion(config or CriterionConfig(), torch.ones(CLASSES))
     match = Match.of(torch.tensor(owner)[:, None])
-    return criterion(stages, features(), [target or left_half()], network, match=match)
+    losses = criterion(stages, features(), [target or left_half()], head, match=match)
+    assert isinstance(losses, dict)
+    return losses
 
 
-def test_every_term_by_hand(on_map: DiffusionInstNetwork) -> None:
+def test_every_term_by_hand(on_map: MaskHead) -> None:
     losses = loss_of(on_map, [stage([[0, 0]])], [[0]])
     # p = 1/2 for both classes: 1/4 (1/2)^2 ln 2 for the right one, 3/4 (1/2)^2 ln 2 for the other
     assert losses["loss/class"].item() == pytest.approx(2 * LN2 / 4)
@@ -101,21 +104,21 @@ def test_every_term_by_hand(on_map: DiffusionInstNetwork) -> None:
     assert len(terms) == 4 and losses["loss"].item() == pytest.approx(sum(v.item() for v in terms))
 
 
-def test_weights_are_applied_once(on_map: DiffusionInstNetwork) -> None:
+def test_weights_are_applied_once(on_map: MaskHead) -> None:
     config = CriterionConfig(class_weight=1, l1_weight=1, giou_weight=1, mask_weight=1)
     losses = loss_of(on_map, [stage([[0, 0]])], [[0]], config)
     expected = {"class": LN2 / 4, "l1": 0.25, "giou": 0.5, "dice": 1 / 3}
     assert {k: losses[f"loss/{k}"].item() for k in expected} == pytest.approx(expected, rel=1e-5)
 
 
-def test_unmatched_queries_learn_background_only(on_map: DiffusionInstNetwork) -> None:
+def test_unmatched_queries_learn_background_only(on_map: MaskHead) -> None:
     losses = loss_of(on_map, [stage([[0, 0], [0, 0]])], [[0, -1]])
     # two more classes at 3/4 (1/2)^2 ln 2
     assert losses["loss/class"].item() == pytest.approx(2 * (LN2 / 4 + 2 * 3 / 16 * LN2))
     assert losses["loss/l1"].item() == pytest.approx(5 * 2 / 8)
 
 
-def test_each_stage_is_divided_by_its_own_pairs(on_map: DiffusionInstNetwork) -> None:
+def test_each_stage_is_divided_by_its_own_pairs(on_map: MaskHead) -> None:
     stages = [stage([[0, 0], [0, 0]]) for _ in range(2)]
     losses = loss_of(on_map, stages, [[0, 0], [0, -1]])
     # two pairs with the same loss, then one
@@ -124,32 +127,32 @@ def test_each_stage_is_divided_by_its_own_pairs(on_map: DiffusionInstNetwork) ->
     assert losses["loss/class_stage0"].item() == pytest.approx(2 * LN2 / 4)
 
 
-def test_l1_in_shares_of_the_object(on_map: DiffusionInstNetwork) -> None:
+def test_l1_in_shares_of_the_object(on_map: MaskHead) -> None:
     config = CriterionConfig.model_validate({"matcher": {"l1_unit": "object"}})
     losses = loss_of(on_map, [stage([[0, 0]])], [[0]], config)
     assert losses["loss/l1"].item() == pytest.approx(5 * 2 / 4)  # the object is 4 wide
 
 
-def test_class_target_can_be_the_iou(on_map: DiffusionInstNetwork) -> None:
+def test_class_target_can_be_the_iou(on_map: MaskHead) -> None:
     losses = loss_of(on_map, [stage([[0, 0]])], [[0]], CriterionConfig(class_target="iou"))
     # the IoU is 1/2, which is what p says: only the other class is left
     assert losses["loss/class"].item() == pytest.approx(2 * 3 / 16 * LN2)
 
 
-def test_dice_on_a_grid_in_the_object(on_grid: DiffusionInstNetwork) -> None:
+def test_dice_on_a_grid_in_the_object(on_grid: MaskHead) -> None:
     losses = loss_of(on_grid, [stage([[0, 0]])], [[0]])
     # four points of 1/2, all on the object: 1 - 2 * 2 / (4 / 4 + 4)
     assert losses["loss/dice"].item() == pytest.approx(5 / 5, rel=1e-4)
 
 
-def test_federated_bce_by_hand(on_map: DiffusionInstNetwork) -> None:
+def test_federated_bce_by_hand(on_map: MaskHead) -> None:
     losses = loss_of(on_map, [stage([[0, 0]])], [[0]], CriterionConfig(class_loss="federated_bce"))
     assert losses["loss/class"].item() == pytest.approx(2 * 2 * LN2)
 
 
 def gradients(stages: Sequence[StageOutput], losses: dict[str, Tensor]) -> list[dict[str, bool]]:
     """Per stage, whether logits, boxes and filters got a gradient that is not zero."""
-    losses["loss"].backward()  # type: ignore[no-untyped-call]
+    losses["loss"].backward()
     found = []
     for s in stages:
         grads = {f: getattr(s, f).grad for f in FIELDS}
@@ -160,15 +163,15 @@ def gradients(stages: Sequence[StageOutput], losses: dict[str, Tensor]) -> list[
 
 @pytest.mark.parametrize("evaluate", ["map", "grid"])
 def test_all_stages_learn_everything(evaluate: str, request: pytest.FixtureRequest) -> None:
-    network = request.getfixturevalue(f"on_{evaluate}")
+    head = request.getfixturevalue(f"on_{evaluate}")
     stages = [stage([[0, 0]]) for _ in range(6)]
-    losses = loss_of(network, stages, [[0]] * 6)
+    losses = loss_of(head, stages, [[0]] * 6)
     names = {f"loss/{t}{s}" for t in ("class", "l1", "giou", "dice") for s in ("", "_stage4")}
     assert names < losses.keys() and len(losses) == 4 * 6 + 1
     assert gradients(stages, losses) == [{"logits": True, "boxes": True, "filters": True}] * 6
 
 
-def test_masks_of_the_last_stage_only(on_map: DiffusionInstNetwork) -> None:
+def test_masks_of_the_last_stage_only(on_map: MaskHead) -> None:
     stages = [stage([[0, 0]]) for _ in range(3)]
     losses = loss_of(on_map, stages, [[0]] * 3, CriterionConfig(mask_stages="last"))
     assert {k for k in losses if "dice" in k} == {"loss/dice"}
@@ -178,12 +181,12 @@ def test_masks_of_the_last_stage_only(on_map: DiffusionInstNetwork) -> None:
 @pytest.mark.parametrize("evaluate", ["map", "grid"])
 @pytest.mark.parametrize("class_loss", ["focal", "federated_focal", "federated_bce"])
 def test_no_objects_at_all(evaluate: str, class_loss: str, request: pytest.FixtureRequest) -> None:
-    network = request.getfixturevalue(f"on_{evaluate}")
+    head = request.getfixturevalue(f"on_{evaluate}")
     criterion = Criterion(
         CriterionConfig.model_validate({"class_loss": class_loss}), torch.ones(CLASSES)
     )
     stages, encoded = [stage([[0, 0], [0, 0]]) for _ in range(2)], features()
-    losses = criterion(stages, encoded, [nothing()], network)
+    losses = criterion(stages, encoded, [nothing()], head)
     # four negatives; not divided, for there is no pair
     expected = 4 * LN2 if class_loss == "federated_bce" else 4 * 3 / 16 * LN2
     assert losses["loss/class"].item() == pytest.approx(2 * expected)
@@ -195,10 +198,10 @@ def test_no_objects_at_all(evaluate: str, class_loss: str, request: pytest.Fixtu
     assert grad is not None and not grad.any()
 
 
-def test_images_with_and_without_objects_in_one_batch(on_map: DiffusionInstNetwork) -> None:
+def test_images_with_and_without_objects_in_one_batch(on_map: MaskHead) -> None:
     one = stage([[0, 0]])
     both = StageOutput(*(t.detach().repeat(2, 1, 1) for t in vars(one).values()))
-    batch = Features((), torch.ones(2, 1, 2, 2), ((8, 8), (8, 8)))
+    batch = Encoded.for_masks(torch.ones(2, 1, 2, 2), ((8, 8), (8, 8)))
     criterion = Criterion(CriterionConfig())
     losses = criterion([both], batch, [nothing(), left_half()], on_map)
     alone = criterion([one], features(), [left_half()], on_map)
@@ -206,12 +209,12 @@ def test_images_with_and_without_objects_in_one_batch(on_map: DiffusionInstNetwo
         assert losses[f"loss/{term}"].item() == pytest.approx(alone[f"loss/{term}"].item())
 
 
-def test_matching_is_used_where_no_pairs_are_given(on_map: DiffusionInstNetwork) -> None:
+def test_matching_is_used_where_no_pairs_are_given(on_map: MaskHead) -> None:
     boxes = [[0.0, 0, 4, 8], [4.0, 0, 8, 8], [0.0, 0, 2, 8]]
     criterion = Criterion(CriterionConfig())
     stages = [stage([[0, 0]] * 3, boxes), stage([[0, 0]] * 3, boxes[::-1])]
     packed = PackedTargets.of([left_half()], torch.device("cpu"))
-    match = criterion.match(stages, packed, features().scale())
+    match = criterion.match(stages, packed, features().scale)
     assert match.owner.tolist() == [[[0, -1, -1]], [[-1, -1, 0]]]  # k = whole part of 1.5
     assert match.stage.tolist() == [0, 1] and match.query.tolist() == [0, 2]
     free = criterion(stages, features(), [left_half()], on_map)
@@ -227,9 +230,7 @@ def test_packing_pads_to_the_fullest_image() -> None:
     assert PackedTargets.of([nothing()], torch.device("cpu")).boxes.shape == (1, 0, 4)
 
 
-def taking_part(
-    network: DiffusionInstNetwork, seed: int, owner: list[int], total: int
-) -> list[int]:
+def taking_part(head: MaskHead, seed: int, owner: list[int], total: int) -> list[int]:
     """Classes of five whose logits learn, with a federated loss over `total` classes."""
     config = CriterionConfig(class_loss="federated_focal", federated_classes=total)
     criterion = Criterion(config, torch.tensor([4.0, 1, 1, 1, 0]))
@@ -238,16 +239,16 @@ def taking_part(
         [one],
         features(),
         [left_half()],
-        network,
+        head,
         match=Match.of(torch.tensor([[owner]])),
         generator=torch.Generator().manual_seed(seed),
     )
-    losses["loss/class"].backward()  # type: ignore[no-untyped-call]
+    losses["loss/class"].backward()
     assert one.logits.grad is not None
     return [int(c) for c in torch.nonzero(one.logits.grad.abs().sum((0, 1)))[:, 0]]
 
 
-def test_federated_draws_fill_up_what_is_present(on_map: DiffusionInstNetwork) -> None:
+def test_federated_draws_fill_up_what_is_present(on_map: MaskHead) -> None:
     # class 0 and the background of the free query are two of three, so one more is drawn
     drawn = [taking_part(on_map, seed, [0, -1], 3) for seed in range(20)]
     assert all(len(classes) == 2 and classes[0] == 0 for classes in drawn)
@@ -260,7 +261,7 @@ def test_federated_draws_fill_up_what_is_present(on_map: DiffusionInstNetwork) -
     assert taking_part(on_map, 0, [0, -1], 1) == [0]
 
 
-def test_classes_that_take_part_can_be_given(on_map: DiffusionInstNetwork) -> None:
+def test_classes_that_take_part_can_be_given(on_map: MaskHead) -> None:
     criterion = Criterion(CriterionConfig(class_loss="federated_focal"), torch.ones(CLASSES))
     one = stage([[0, 0]])
     match = Match.of(torch.tensor([[[0]]]))
@@ -276,7 +277,7 @@ def test_federated_losses_need_counts(class_loss: str) -> None:
         Criterion(CriterionConfig.model_validate({"class_loss": class_loss}))
 
 
-def test_autocast_leaves_the_losses_in_float32(on_map: DiffusionInstNetwork) -> None:
+def test_autocast_leaves_the_losses_in_float32(on_map: MaskHead) -> None:
     exact = loss_of(on_map, [stage([[0, 0]])], [[0]])
     with torch.autocast("cpu", torch.bfloat16):
         losses = loss_of(on_map, [stage([[0, 0]])], [[0]])
@@ -285,8 +286,8 @@ def test_autocast_leaves_the_losses_in_float32(on_map: DiffusionInstNetwork) -> 
 
 
 def two_images(
-    network: DiffusionInstNetwork,
-) -> tuple[list[StageOutput], Features, list[Targets]]:
+    head: MaskHead,
+) -> tuple[list[StageOutput], Encoded, list[Targets]]:
     """Two stages of five queries on two images of 16 x 16, with two objects and one."""
     rng = torch.Generator().manual_seed(0)
 
@@ -296,18 +297,18 @@ def two_images(
     def outputs() -> StageOutput:
         corners = random(2, 5, 2) * 8
         boxes = torch.cat([corners, corners + 2 + random(2, 5, 2) * 6], dim=-1)
-        filters = random(2, 5, network.mask_head.layout.size) - 0.5
+        filters = random(2, 5, head.layout.size) - 0.5
         return StageOutput(
             *(t.requires_grad_() for t in (random(2, 5, CLASSES), boxes, filters, random(2, 5, 4)))
         )
 
-    channels = network.config.mask_branch.channels
+    channels = head.layout.inputs - 2  # without the coordinates
     maps = (random(2, channels, 4, 4) - 0.5).requires_grad_()
     masks = random(3, 16, 16) < 0.4
     boxes = torch.tensor([[1.0, 2, 9, 12], [4, 4, 16, 15], [0, 3, 8, 8]])
     labels = torch.tensor([0, 1, 1])
     targets = [Targets(boxes[i], labels[i], masks[i]) for i in (slice(0, 2), slice(2, 3))]
-    return [outputs(), outputs()], Features((), maps, ((16, 16),) * 2), targets
+    return [outputs(), outputs()], Encoded.for_masks(maps, ((16, 16),) * 2), targets
 
 
 PAIRS = Match.of(  # seven pairs: three and two of the first stage, two and none of the last
@@ -317,23 +318,23 @@ PAIRS = Match.of(  # seven pairs: three and two of the first stage, two and none
 )
 
 
-def network_with_coordinates(evaluate: str) -> DiffusionInstNetwork:
+def head_with_coordinates(evaluate: str) -> MaskHead:
     """Filters of two layers that see where they are, so that all inputs of a mask count."""
     filters = {"layers": 2, "channels": 2, "coordinates": True, "evaluate": evaluate}
     config = Config.from_preset("tiny").updated(
         model={"mask_branch": {"channels": 2}, "filters": {**filters, "grid_train": 3}}
     )
-    return DiffusionInstNetwork(config.model)
+    return DiffusionInstNetwork(config.model).mask_head
 
 
 def loss_and_gradients(
-    network: DiffusionInstNetwork, **criterion: object
+    head: MaskHead, **criterion: object
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
     """All terms, and the gradients of everything that went in."""
-    stages, encoded, targets = two_images(network)
+    stages, encoded, targets = two_images(head)
     objective = Criterion(CriterionConfig.model_validate(criterion))
-    losses = objective(stages, encoded, targets, network, match=PAIRS)
-    losses["loss"].backward()  # type: ignore[no-untyped-call]
+    losses = objective(stages, encoded, targets, head, match=PAIRS)
+    losses["loss"].backward()
     inputs = [encoded.mask_features, *(getattr(s, f) for s in stages for f in FIELDS)]
     return losses, [t.grad for t in inputs if t.grad is not None]
 
@@ -341,11 +342,11 @@ def loss_and_gradients(
 @pytest.mark.parametrize("mask_stages", ["all", "last"])
 @pytest.mark.parametrize("evaluate", ["map", "grid"])
 def test_masks_in_chunks_are_the_same_loss(evaluate: str, mask_stages: str) -> None:
-    network = network_with_coordinates(evaluate)
-    plain, expected = loss_and_gradients(network, mask_stages=mask_stages)
+    head = head_with_coordinates(evaluate)
+    plain, expected = loss_and_gradients(head, mask_stages=mask_stages)
     assert len(expected) == 1 + 2 * 3 and expected[0].any()
     for chunk in (1, 2, 100):
-        losses, found = loss_and_gradients(network, mask_stages=mask_stages, mask_chunk=chunk)
+        losses, found = loss_and_gradients(head, mask_stages=mask_stages, mask_chunk=chunk)
         assert losses.keys() == plain.keys()
         torch.testing.assert_close(losses, plain, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
@@ -363,17 +364,17 @@ def test_masks_in_chunks_are_the_same_loss(evaluate: str, mask_stages: str) -> N
 def test_a_chunk_is_how_many_masks_are_held(
     evaluate: str, chunk: int | None, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = network_with_coordinates(evaluate)
-    name = "map_logits" if evaluate == "map" else "point_logits"
-    original, held = getattr(network, name), []
+    head = head_with_coordinates(evaluate)
+    name = "on_map" if evaluate == "map" else "at_points"
+    original, held = getattr(head, name), []
 
-    def counted(features: Features, filters: Tensor, *arguments: object) -> Tensor:
+    def counted(mask_features: Tensor, filters: Tensor, *arguments: object) -> Tensor:
         held.append(len(filters))
-        logits: Tensor = original(features, filters, *arguments)
+        logits: Tensor = original(mask_features, filters, *arguments)
         return logits
 
-    monkeypatch.setattr(network, name, counted)
-    loss_and_gradients(network, mask_chunk=chunk)
+    monkeypatch.setattr(head, name, counted)
+    loss_and_gradients(head, mask_chunk=chunk)
     assert held[: len(sizes)] == sizes
     again = held[len(sizes) :]  # in the backward pass, where they are not kept
     assert sorted(again) == (sorted(sizes) if chunk else [])
@@ -381,17 +382,17 @@ def test_a_chunk_is_how_many_masks_are_held(
 
 @pytest.mark.parametrize("evaluate", ["map", "grid"])
 def test_chunks_of_nothing(evaluate: str, request: pytest.FixtureRequest) -> None:
-    network = request.getfixturevalue(f"on_{evaluate}")
+    head = request.getfixturevalue(f"on_{evaluate}")
     criterion = Criterion(CriterionConfig(mask_chunk=1))
     stages, encoded = [stage([[0, 0]])], features()
-    losses = criterion(stages, encoded, [nothing()], network)
+    losses = criterion(stages, encoded, [nothing()], head)
     assert losses["loss/dice"].item() == 0
     assert losses["loss/class"].item() == pytest.approx(2 * 2 * 3 / 16 * LN2)
     assert gradients(stages, losses) == [{"logits": True, "boxes": False, "filters": False}]
     assert encoded.mask_features.grad is not None and not encoded.mask_features.grad.any()
 
 
-def test_what_a_stage_is_divided_by_can_be_given(on_map: DiffusionInstNetwork) -> None:
+def test_what_a_stage_is_divided_by_can_be_given(on_map: MaskHead) -> None:
     stages = [stage([[0, 0]]), stage([[0, 0]])]
     match = Match.of(torch.tensor([[[0]], [[0]]]))
     losses = Criterion(CriterionConfig())(
