@@ -16,7 +16,7 @@ setup: $(INSTALLED)  ## create .venv and install the package with its tools (onc
 # The stamp is written last: an interrupted install has none and is tried again.
 $(INSTALLED): pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,demo]'
+	@$(BIN)/python .ci/install.py '.[dev,demo]'
 	@touch $@
 
 .PHONY: $(VENV)
@@ -41,7 +41,7 @@ lint: setup  ## check style and formatting
 	$(BIN)/ruff format --check .
 
 type: setup  ## check types
-	$(BIN)/mypy --strict src
+	$(BIN)/mypy
 
 bench: setup  ## compare speed and memory with Mask R-CNN (some minutes, on an idle machine)
 	$(BIN)/python benchmarks/speed.py

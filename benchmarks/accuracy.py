@@ -156,7 +156,7 @@ class Run:
         self, contest: Contest, data: Path, folder: Path, weights: Path, seed: int
     ) -> None:
         self.contest, self.data, self.folder = contest, data, folder
-        shared = {
+        shared: dict[str, dict[str, object]] = {
             "model": {"backbone": {"weights_file": str(weights.resolve())}},
             "train": {"workers": 1, "seed": seed},
         }

@@ -100,7 +100,7 @@ def decoder_pass(model: DiffusionInst) -> Run:
     """One pass through all stages with the base number of proposals."""
     network = model.network
     with torch.inference_mode():
-        encoded = network.encode(model.prepare([noise_image(BASE.size)]))
+        encoded = model.encode(noise_image(BASE.size)).encoded
     generator = torch.Generator().manual_seed(0)
     limit = torch.tensor([BASE.size[1], BASE.size[0]])
     low = torch.rand(1, BASE.proposals, 2, generator=generator) * limit * 0.7
@@ -151,7 +151,7 @@ def large() -> dict[str, dict[str, float]]:
 def huge(*, long_side: int, painted: bool = False) -> None:
     """Predict an image of 4000 x 6000 pixels in 4 steps; print seconds and peak GiB as JSON."""
     model = DiffusionInst.from_preset("r50-coco")
-    sides = {"short_side": None, "zoom": 1.0, "long_side": long_side}
+    sides: dict[str, object] = {"short_side": None, "zoom": 1.0, "long_side": long_side}
     model = DiffusionInst(model.network, model.config.updated(preprocess=sides)).optimize("fp32")
     image = noise_image(LARGE)
     begin = time.perf_counter()

@@ -69,8 +69,8 @@ def loading(
 
 def rate(split: Split, preset: str, workers: int, batches: int) -> float:
     """Images a second of the training stream."""
-    train = {"batch_size": BATCH, "iterations": batches + 1, "workers": workers}
-    train |= {"scaling": "none", "milestones": ()}
+    train: dict[str, object] = {"batch_size": BATCH, "iterations": batches + 1}
+    train |= {"workers": workers, "scaling": "none", "milestones": ()}
     config = Config.from_preset(preset).updated(
         train=train, model={"num_classes": len(split.classes), "class_names": ()}
     )

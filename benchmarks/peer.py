@@ -179,7 +179,7 @@ def train(
         total = sum(losses.values())
         assert isinstance(total, Tensor)
         optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), peer.clip_norm)
         optimizer.step()
         schedule.step()

@@ -70,8 +70,8 @@ def runtimes(
     """
     loaded = DiffusionInst.from_pretrained(model)
     threshold = loaded.config.postprocess.threshold or 0.5
-    sampler = {"steps": 1, "proposals": proposals}
-    shown = {"threshold": 0.0, "max_detections": max_detections}
+    sampler: dict[str, object] = {"steps": 1, "proposals": proposals}
+    shown: dict[str, object] = {"threshold": 0.0, "max_detections": max_detections}
     config = loaded.config.updated(sampler=sampler, postprocess=shown)
     loaded = DiffusionInst(loaded.network, config)
     split = load_split(data, "val")

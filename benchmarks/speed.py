@@ -13,6 +13,7 @@ process is left as it is; a second race tells both. `others` adds peers whose pa
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 import subprocess
@@ -203,7 +204,7 @@ def race_training(
         command = [sys.executable, __file__, "train", f"--name={name}", f"--device={device}"]
         command += ["--keep-memory"] * (all_keep_memory or name != RIVAL)
         servers[name] = Server(command)
-    runs = {name: (lambda s=server: s.ask("go")) for name, server in servers.items()}  # type: ignore[misc]
+    runs: dict[str, Run] = {n: functools.partial(s.ask, "go") for n, s in servers.items()}
     for run in runs.values():
         run()
     seconds = race(runs, rounds, torch.device("cpu"))  # each waits for its own device
@@ -315,7 +316,7 @@ def train_rival(device: torch.device) -> Run:
     def run() -> None:
         optimizer.zero_grad()
         losses: dict[str, Tensor] = model([image] * count, [target] * count)
-        sum(losses.values(), torch.zeros((), device=device)).backward()  # type: ignore[no-untyped-call]
+        sum(losses.values(), torch.zeros((), device=device)).backward()
         optimizer.step()
 
     return run

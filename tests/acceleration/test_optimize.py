@@ -72,10 +72,10 @@ def test_float32_is_the_same_to_rounding(backbone: dict[str, object], norm: str)
     ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
     t = torch.tensor([500])
-    for a, b in zip(plain.denoise(one, boxes(), t), fast.denoise(two, boxes(), t), strict=True):
-        torch.testing.assert_close(a.logits, b.logits, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(a.boxes, b.boxes, rtol=1e-4, atol=1e-3)
-        torch.testing.assert_close(a.filters, b.filters, rtol=1e-4, atol=1e-4)
+    for c, d in zip(plain.denoise(one, boxes(), t), fast.denoise(two, boxes(), t), strict=True):
+        torch.testing.assert_close(c.logits, d.logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(c.boxes, d.boxes, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(c.filters, d.filters, rtol=1e-4, atol=1e-4)
     after = plain.state_dict()
     assert before.keys() == after.keys() and all(
         torch.equal(v, after[k]) for k, v in before.items()

@@ -15,6 +15,7 @@ from diffinst.models.decoder import sinusoidal_embedding
 from diffinst.ops.boxes import apply_deltas, iou
 from diffinst.ops.masks import sample_targets
 from diffinst.ops.roi_align import pool
+from diffinst.structures import Pyramid
 from diffinst.training.matcher import dynamic_k_match
 
 checked = pytest.mark.skipif(

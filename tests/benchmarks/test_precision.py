@@ -37,7 +37,9 @@ def test_a_model_agrees_with_itself_and_not_with_another(
     split = load_split(make_shapes(tmp_path, train=1, val=2), "val")
     model, other = (DiffusionInst.from_preset("tiny", seed=seed) for seed in (0, 1))
     for one in (model, other):  # fresh weights have no opinion: give them one
-        torch.nn.init.constant_(one.network.decoder.stages[-1].class_logits.bias, 2.0)
+        torch.nn.init.constant_(
+            one.network.decoder.stages[-1].get_parameter("class_logits.bias"), 2.0
+        )
     same, apart = (precision.compare(model, m, split, split.records, 1, 0) for m in (model, other))
     assert same["confident"] == same["same"] == apart["confident"] > 0
     assert apart["same"] < apart["confident"]

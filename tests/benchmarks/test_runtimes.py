@@ -59,8 +59,9 @@ def test_an_exported_model_is_scored_like_the_original(
     )
     generator = torch.Generator().manual_seed(0)
     for stage in plain.network.decoder.stages:  # scores that differ
-        torch.nn.init.normal_(stage.class_logits.weight, std=0.5, generator=generator)
-        torch.nn.init.zeros_(stage.class_logits.bias)
+        weight = stage.get_parameter("class_logits.weight")
+        torch.nn.init.normal_(weight, std=0.5, generator=generator)
+        torch.nn.init.zeros_(stage.get_parameter("class_logits.bias"))
     model = DiffusionInst(plain.network, config)
     records = runtimes.of_size(split, (48, 64))
     assert len(records) == 2 and runtimes.of_size(split, (64, 48)) == []

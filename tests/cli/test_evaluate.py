@@ -106,8 +106,8 @@ def test_eval_of_test_images_writes_what_a_server_takes(
     entries = json.loads((tmp_path / "sub" / f"{name}.json").read_text())
     assert {entry["image_id"] for entry in entries} == {1, 2}
     assert set(entries[0]) == {"image_id", "category_id", "segmentation", "score"}
-    flags = (*flags, "--submission", tmp_path / "x.zip", "--sweep-steps", 1)
-    code, _, err = diffinst("eval", *flags)
+    both = (*flags, "--submission", tmp_path / "x.zip", "--sweep-steps", 1)
+    code, _, err = diffinst("eval", *both)
     assert code == 1 and "omit --sweep-steps" in err
 
 

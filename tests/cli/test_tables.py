@@ -13,7 +13,9 @@ from diffinst.evaluation.report import ClassRow
 def test_eval_shows_the_best_and_the_worst_of_many_classes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    undefined = [ClassRow(f"[none {i}]", *[math.nan] * 4, objects=0) for i in range(5)]
+    undefined = [
+        ClassRow(f"[none {i}]", math.nan, math.nan, math.nan, math.nan, 0) for i in range(5)
+    ]
     scored = [ClassRow(f"[class {i}]", 1 - i / 100, 1, 1, 1, objects=i) for i in range(50)]
     print_classes([*scored, *undefined], "in per_class.csv")
     lines = capsys.readouterr().out.splitlines()

@@ -114,7 +114,7 @@ def test_from_trained_weights(train: Run, model: Path, tmp_path: Path) -> None:
     old = store.load(model)[0]
     for name, value in old.fpn.named_parameters():
         torch.testing.assert_close(network.fpn.get_parameter(name), value, rtol=0, atol=1e-6)
-    rows = (n.decoder.stages[0].class_logits.weight for n in (network, old))
+    rows = (n.get_parameter("decoder.stages.0.class_logits.weight") for n in (network, old))
     new, kept = rows
     torch.testing.assert_close(new[1], kept[0], rtol=0, atol=1e-6)  # box
 

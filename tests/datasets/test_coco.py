@@ -52,8 +52,8 @@ def dataset(root: Path, content: Content | None, files: tuple[str, ...] = ("cat.
         (root / "train" / file).touch()
     (root / "annotations").mkdir(exist_ok=True)
     if content is not None:
-        file = root / "annotations" / "instances_train.json"
-        file.write_text(json.dumps(content), encoding="utf-8")
+        annotations = root / "annotations" / "instances_train.json"
+        annotations.write_text(json.dumps(content), encoding="utf-8")
     return root
 
 

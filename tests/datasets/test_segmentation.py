@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as mask_utils
 
-from diffinst.datasets.segmentation import DatasetError, rasterize
+from diffinst.datasets.segmentation import RLE, DatasetError, rasterize
 
 # 4 rows, 6 columns; the 2x2 square whose first pixel is row 1, column 2. Down the columns: 9
 # background pixels (two columns and one pixel), then 2 set, 2 not, 2 set, and 9 to the end of 24.
@@ -17,7 +17,7 @@ SQUARE_RUNS = [9, 2, 2, 2, 9]
 SQUARE_MASK = np.array([[0] * 6, [0, 0, 1, 1, 0, 0], [0, 0, 1, 1, 0, 0], [0] * 6], bool)
 
 
-def compressed(mask: np.ndarray) -> dict[str, Any]:
+def compressed(mask: np.ndarray) -> RLE:
     rle = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": list(mask.shape), "counts": rle["counts"].decode()}
 

@@ -151,9 +151,9 @@ def test_roboflow(tmp_path: Path) -> None:
         "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 1\nnames: ['cat']"
     )
     assert set(data_yaml.sources(tmp_path / "data.yaml")) == {"train", "val"}
-    split = load_split(tmp_path, "valid")
-    assert split.records[0].path == tmp_path / "valid" / "images" / "a.jpg"
-    assert len(split.records[0].annotations) == 1
+    valid = load_split(tmp_path, "valid")
+    assert valid.records[0].path == tmp_path / "valid" / "images" / "a.jpg"
+    assert len(valid.records[0].annotations) == 1
 
 
 @pytest.mark.parametrize("path", [".", "data", "/of/another/machine"])

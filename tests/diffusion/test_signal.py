@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffinst.config import DiffusionConfig
+from diffinst.diffusion.noise import draw_noise
 from diffinst.diffusion.schedule import cosine_schedule
 from diffinst.diffusion.signal import (
     MIN_SIZE,
     Corruption,
     corrupt,
-    draw_noise,
     from_signal,
     kept_objects,
     pad_start,

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from diffinst.download import archive as module
 from diffinst.download.archive import ArchiveError, unpack
 
 CONTENT = {
@@ -238,7 +237,7 @@ def test_a_disk_that_fills_up(file: Path, target: Path, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module.shutil, "copyfileobj", full)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
     message = r"cannot write .*: the disk .* is full; what is unpacked stays in .*unpacking; free s"
     with pytest.raises(OSError, match=message) as raised:
         unpack(file, target)

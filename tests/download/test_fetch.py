@@ -11,8 +11,10 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TypedDict
 
 import pytest
 
@@ -23,6 +25,13 @@ SIZE, HALF = len(CONTENT), len(CONTENT) // 2
 SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 OTHER = CONTENT[::-1]
+
+
+class Known(TypedDict, total=False):
+    """What is known of a file before it comes."""
+
+    checksum: str
+    size: int
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -192,11 +201,11 @@ def test_a_file_arrives_and_is_not_fetched_again(
     server: Server, path: Path, checksum: str | None, size: int | None
 ) -> None:
     seen: list[tuple[int, int | None]] = []
-    kinds = {"checksum": checksum, "size": size}
-    assert fetch(server.url, path, **kinds, progress=lambda *at: seen.append(at)) == path
+    known = partial(fetch, checksum=checksum, size=size)
+    assert known(server.url, path, progress=lambda *at: seen.append(at)) == path
     assert_complete(path)
     assert seen[-1] == (SIZE, SIZE) and seen == sorted(seen)
-    assert fetch(server.url, path, **kinds) == path
+    assert known(server.url, path) == path
     assert len(server.asked) == 1
 
 
@@ -228,7 +237,7 @@ def test_a_stall_counts_as_a_break_and_loses_nothing(server: Server, path: Path)
 
 @pytest.mark.parametrize("known", [{"checksum": MD5}, {"size": SIZE}])
 def test_an_early_end_is_noticed_without_a_content_length(
-    server: Server, path: Path, known: dict[str, str | int]
+    server: Server, path: Path, known: Known
 ) -> None:
     server.script = [cut_without_length]
     fetch(server.url, path, **known, sleep=Waits())
@@ -237,9 +246,7 @@ def test_an_early_end_is_noticed_without_a_content_length(
 
 
 @pytest.mark.parametrize("known", [{"checksum": MD5}, {"size": SIZE}, {}])
-def test_a_whole_file_without_a_content_length(
-    server: Server, path: Path, known: dict[str, str | int]
-) -> None:
+def test_a_whole_file_without_a_content_length(server: Server, path: Path, known: Known) -> None:
     server.script = [all_without_length]
     fetch(server.url, path, **known)
     assert_complete(path)
@@ -323,7 +330,7 @@ def test_pieces_that_do_not_fit_together_are_fetched_anew_once(server: Server, p
     ("known", "ranges"), [({"checksum": SHA256}, [None]), ({}, [None, f"bytes={SIZE}-"])]
 )
 def test_a_content_length_beyond_the_end(
-    server: Server, path: Path, known: dict[str, str | int], ranges: list[str | None]
+    server: Server, path: Path, known: Known, ranges: list[str | None]
 ) -> None:
     server.script = [length(SIZE + 10)]
     fetch(server.url, path, **known, sleep=Waits())
@@ -542,7 +549,7 @@ def test_a_damaged_note_costs_the_part_but_not_the_file(
     ],
 )
 def test_a_wrong_file_of_that_name_is_set_aside(
-    server: Server, path: Path, known: dict[str, str | int], problem: str
+    server: Server, path: Path, known: Known, problem: str
 ) -> None:
     path.parent.mkdir()
     path.write_bytes(b"old")

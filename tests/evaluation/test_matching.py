@@ -133,7 +133,8 @@ def test_nothing_there(things: int, results: int, f1: float) -> None:
 def test_counts_are_those_of_cocos_evaluation(seed: int) -> None:
     # Recall at each threshold is the fraction of objects found, class by class.
     rng = np.random.default_rng(seed)
-    boxes = [tuple(map(int, (*rng.integers(0, 60, 2), *rng.integers(8, 40, 2)))) for _ in range(20)]
+    draws = [(*rng.integers(0, 60, 2), *rng.integers(8, 40, 2)) for _ in range(20)]
+    boxes = [(int(x), int(y), int(w), int(h)) for x, y, w, h in draws]
     record = image(*(thing(box, int(rng.integers(2)), bool(rng.random() < 0.1)) for box in boxes))
     results = [
         found((x, y, max(1, w + int(rng.integers(-4, 5))), h), round(float(rng.random()), 1), c)

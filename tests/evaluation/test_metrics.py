@@ -40,7 +40,8 @@ PUBLISHED = {  # (bbox, segm)
 def rectangle(x: float, y: float, width: float, height: float) -> Record:
     """The RLE of a filled box in a SIDE x SIDE image."""
     corners = [x, y, x + width, y, x + width, y + height, x, y + height]
-    return coco_mask.frPyObjects([corners], SIDE, SIDE)[0]
+    rle: Record = coco_mask.frPyObjects([corners], SIDE, SIDE)[0]
+    return rle
 
 
 def thing(box: tuple[float, ...], category_id: int = 1, image_id: int = 1, **more: Any) -> Record:

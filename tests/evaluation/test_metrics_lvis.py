@@ -38,7 +38,8 @@ BOX, ELSEWHERE = (10.0, 10.0, 40.0, 40.0), (120.0, 120.0, 40.0, 40.0)
 def rectangle(box: tuple[float, ...], height: int = SIDE, width: int = SIDE) -> Record:
     x, y, w, h = box
     corners = [x, y, x + w, y, x + w, y + h, x, y + h]
-    return coco_mask.frPyObjects([corners], height, width)[0]
+    rle: Record = coco_mask.frPyObjects([corners], height, width)[0]
+    return rle
 
 
 def thing(box: tuple[float, ...] = BOX, category_id: int = 1, image_id: int = 1) -> Record:
@@ -173,7 +174,7 @@ class TestHandWorked:
     def test_no_objects_give_nan(self, iou_type: Any) -> None:
         metrics = lvis_metrics(scene(negative=(1,)), [found()], iou_type=iou_type)
         assert all(math.isnan(value) for value in metrics.as_dict("mask").values())
-        nothing = {"images": [], "annotations": [], "categories": []}
+        nothing: Record = {"images": [], "annotations": [], "categories": []}
         assert math.isnan(lvis_metrics(nothing, [], iou_type=iou_type).ap)
 
 

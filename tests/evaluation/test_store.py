@@ -173,7 +173,15 @@ def test_settings_know_model_images_and_options(
         settings(replace(moved, records=deeper)),
         settings(replace(shapes, category_ids=(2, 3, 4))),
     ]
-    keys = ("model", "config", "device", "steps", "proposals", "max_detections", "seed")
+    keys: tuple[str, ...] = (
+        "model",
+        "config",
+        "device",
+        "steps",
+        "proposals",
+        "max_detections",
+        "seed",
+    )
     keys += ("images", "images", "categories")
     for other, key in zip(different, keys, strict=True):
         assert {k for k in same if same[k] != other[k]} == {key}

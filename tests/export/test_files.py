@@ -44,8 +44,8 @@ def random_model(evaluate: str) -> DiffusionInst:
     torch.manual_seed(1)
     network = DiffusionInstNetwork(config.model).eval()
     for stage in network.decoder.stages:
-        torch.nn.init.normal_(stage.class_logits.weight, std=0.5)  # type: ignore[arg-type]
-        torch.nn.init.zeros_(stage.class_logits.bias)  # type: ignore[arg-type]
+        torch.nn.init.normal_(stage.get_parameter("class_logits.weight"), std=0.5)
+        torch.nn.init.zeros_(stage.get_parameter("class_logits.bias"))
     return DiffusionInst(network, config)
 
 

@@ -48,7 +48,7 @@ class Reference:
         spec.loader.exec_module(self.recipe)
         self._kept: tuple[tuple[str, int], Filled, dict[str, Tensor]] | None = None
 
-    def arrays(self, name: str) -> dict[str, NDArray]:
+    def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         with np.load(self.folder / name) as archive:
             return {key: archive[key] for key in archive.files}
 

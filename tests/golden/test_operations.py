@@ -32,6 +32,7 @@ from diffinst.diffusion.signal import Corruption, corrupt, from_signal, kept_obj
 from diffinst.diffusion.solvers.ddim import Ddim
 from diffinst.inference.pipeline import Pipeline
 from diffinst.models.decoder import Decoder, sinusoidal_embedding
+from diffinst.models.decoder_stage import DecoderStage
 from diffinst.models.mask_branch import LEVELS, MaskBranch
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.filters import FilterLayout, apply_filters
@@ -87,8 +88,13 @@ class Arrays:
 
 
 def check(
-    what: str, actual: Tensor, wanted: Tensor, relative: float = 1e-5, absolute: float = 0.0
+    what: str,
+    actual: Tensor | None,
+    wanted: Tensor,
+    relative: float = 1e-5,
+    absolute: float = 0.0,
 ) -> None:
+    assert actual is not None, what
     assert actual.shape == wanted.shape, f"{what}: {tuple(actual.shape)}, {tuple(wanted.shape)}"
     if not wanted.numel():
         return
@@ -274,7 +280,14 @@ class TinyHead:
     def stage(self, index: int, boxes: Tensor, queries: Tensor | None) -> StageOutput:
         if queries is not None:
             queries = queries.view(self.queries_shape)
-        return self.decoder.stages[index](self.pyramid, boxes, queries, self.file["time_emb"])
+        output = self.part(index)(self.pyramid, boxes, queries, self.file["time_emb"])
+        assert isinstance(output, StageOutput)
+        return output
+
+    def part(self, index: int) -> DecoderStage:
+        stage = self.decoder.stages[index]
+        assert isinstance(stage, DecoderStage)
+        return stage
 
 
 @pytest.fixture(scope="module")
@@ -292,10 +305,10 @@ def test_time_embedding(tiny_head: TinyHead) -> None:
 def test_dynamic_convolution(tiny_head: TinyHead) -> None:
     file = tiny_head.file
     wanted = file["roi_features"].flatten(2).transpose(1, 2)  # (B * N, cells, D)
-    config = tiny_head.decoder.stages[0].config
+    config = tiny_head.part(0).config
     rois = pool(tiny_head.pyramid, file["boxes"], config.roi_size, config.roi_sampling)
     check("RoI features", rois.flatten(0, 1), wanted)
-    mixed = tiny_head.decoder.stages[0].interaction(file["dc_pro_features"][0], wanted)
+    mixed = tiny_head.part(0).interaction(file["dc_pro_features"][0], wanted)
     check("DynamicConv", mixed, file["dc_out"])
 
 
@@ -353,9 +366,9 @@ def test_mask_branch(tiny_head: TinyHead) -> None:
         check(f"level {i}", measured, file[f"mask_refine{i}_mean_std"])
     before = {k: v.clone() for k, v in branch.state_dict().items()}
     check("F_mask, train mode", branch.train()(pyramid), file["mask_feat_train_mode"])
-    norm = branch.refine[0][1]
-    check("running mean", norm.running_mean, file["bn0_running_mean_after"])
-    check("running var", norm.running_var, file["bn0_running_var_after"])
+    mean, var = (branch.get_buffer(f"refine.0.1.running_{name}") for name in ("mean", "var"))
+    check("running mean", mean, file["bn0_running_mean_after"])
+    check("running var", var, file["bn0_running_var_after"])
     branch.load_state_dict(before)
     branch.eval()
 
@@ -486,7 +499,7 @@ class CriterionCase:
         return torch.stack([owners(f["selected"], f["gt_indices"]) for f in found])
 
     def losses(self) -> dict[str, Tensor]:
-        return self.criterion(
+        losses: dict[str, Tensor] = self.criterion(
             self.stages,
             self.encoded,
             self.targets,
@@ -494,6 +507,7 @@ class CriterionCase:
             match=Match.of(self.owner),
             federated=self.federated,
         )
+        return losses
 
 
 @functools.cache
@@ -529,11 +543,11 @@ def test_criterion_terms_and_gradients(reference_dir: Path) -> None:
         check(case.prefix + "loss", losses["loss"], case["loss_total"])
         losses["loss"].backward()
         check(f"{case.prefix} F_mask", item.encoded.mask_features.grad, case["grad_mask_feat"])
-        for s, stage in enumerate(item.stages):
+        for s, output in enumerate(item.stages):
             where = f"{case.prefix} stage {s}"
-            check(f"{where} logits", stage.logits.grad, case[f"s{s}_grad_logits"])
-            check(f"{where} boxes", stage.boxes.grad, case[f"s{s}_grad_boxes"])
-            check(f"{where} filters", stage.filters.grad, case[f"s{s}_grad_kernels"])
+            check(f"{where} logits", output.logits.grad, case[f"s{s}_grad_logits"])
+            check(f"{where} boxes", output.boxes.grad, case[f"s{s}_grad_boxes"])
+            check(f"{where} filters", output.filters.grad, case[f"s{s}_grad_kernels"])
 
 
 def test_criterion_finds_the_same_pairs(reference_dir: Path) -> None:

@@ -27,7 +27,7 @@ class Transfers(TorchDispatchMode):
     """Notes each operation whose tensors, numbers aside, lie on more than one device."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[str] = []
 
     def __torch_dispatch__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_results_and_index_belong_together(model: DiffusionInst, tmp_path: Path)
             assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-3)
             assert one["score"] == pytest.approx(other["score"], abs=1e-6)
     label_map = np.asarray(Image.open(tmp_path / "out" / "masks" / "p.png"))
-    assert (label_map.dtype, label_map.shape) == (np.uint16, (24, 32))
+    assert label_map.dtype == np.uint16 and label_map.shape == (24, 32)
 
 
 def test_broken_images_are_reported_and_the_others_done(
@@ -104,7 +105,7 @@ def test_what_is_done_stays_when_the_run_is_stopped(
         write_image(tmp_path / "in" / f"{name}.png", 0)
     each = model.predict_each
 
-    def stopped_at_b(files: list[Path], **options: object) -> object:
+    def stopped_at_b(files: list[Path], **options: Any) -> object:
         for path, found in each(files, **options):
             if path.stem == "b":
                 raise KeyboardInterrupt

@@ -18,6 +18,7 @@ from diffinst.inference.pipeline import Pipeline, Step
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.sampler import candidates_of
 from diffinst.io.images import read_image
+from diffinst.models.decoder_stage import DecoderStage
 from diffinst.structures import Encoded
 
 N = 12
@@ -150,6 +151,7 @@ def steady() -> DiffusionInst:
     """A model that moves no box and always says class 0, so that steps resemble each other."""
     model = DiffusionInst.from_preset("tiny")
     for stage in model.network.decoder.stages:
+        assert isinstance(stage, DecoderStage)
         for layer in (stage.deltas, stage.class_logits):
             torch.nn.init.zeros_(layer.weight)
             torch.nn.init.zeros_(layer.bias)

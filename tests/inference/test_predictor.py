@@ -147,7 +147,8 @@ def test_fresh_weights_follow_their_seed_alone() -> None:
     state = torch.get_rng_state()
     first, same, other = (DiffusionInst.from_preset("tiny", seed=s) for s in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
-    weights = [m.network.decoder.time.layers[0].weight for m in (first, same, other)]
+    models = (first, same, other)
+    weights = [m.network.get_parameter("decoder.time.layers.0.weight") for m in models]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
     assert not first.network.training
     assert (first.device.type, first.class_names) == ("cpu", ("class 0", "class 1", "class 2"))
@@ -159,7 +160,8 @@ def test_every_preset_is_a_network(name: str) -> None:
     with torch.device("meta"):  # no memory, no time
         network = DiffusionInstNetwork(config.model)
     assert len(network.decoder.stages) == config.model.decoder.stages
-    assert network.decoder.stages[0].class_logits.out_features == config.model.num_classes
+    logits = network.get_parameter("decoder.stages.0.class_logits.weight")
+    assert len(logits) == config.model.num_classes
 
 
 @pytest.mark.parametrize("evaluate", ["map", "grid"])

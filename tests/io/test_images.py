@@ -399,7 +399,7 @@ def test_folders_are_searched_in_sorted_order(folder: Path) -> None:
 
 
 def test_files_stay_as_given_and_in_place(folder: Path) -> None:
-    given = [folder / "sub", str(folder / "notes.txt"), folder / "a.jpg"]
+    given: list[str | Path] = [folder / "sub", str(folder / "notes.txt"), folder / "a.jpg"]
     assert list_images(given) == [folder / "sub/c.tiff", folder / "notes.txt", folder / "a.jpg"]
 
 

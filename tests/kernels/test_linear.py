@@ -52,7 +52,7 @@ def test_values_and_gradients(
 ) -> None:
     given = inputs(*shape, out=out, bias=bias)
     with torch.no_grad():
-        close(linear(*given[:2], given[2] if bias else None), F.linear(*given))
+        close(linear(given[0], given[1], given[2] if bias else None), F.linear(*given))
     mine, theirs = ([x.clone().requires_grad_() for x in given] for _ in range(2))
     made = linear(mine[0], mine[1], mine[2] if bias else None)
     wanted = F.linear(*theirs)

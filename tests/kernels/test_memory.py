@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from diffinst.kernels import memory
 from diffinst.kernels.memory import keep_freed_memory
 
 FAULTS = """
@@ -45,5 +44,5 @@ def test_freed_blocks_are_used_again() -> None:
 
 
 def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     assert not keep_freed_memory()

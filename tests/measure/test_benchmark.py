@@ -25,7 +25,7 @@ def tiny() -> DiffusionInst:
 def test_the_workload_is_what_runs(tiny: DiffusionInst) -> None:
     fast = ready(tiny, WORKLOAD)
     found = predict(fast, [noise_image((64, 96))])
-    assert fast.prepare([noise_image((64, 96))]).sizes == ((64, 96),)
+    assert fast.encode(noise_image((64, 96))).encoded.sizes == ((64, 96),)
     assert [len(f) for f in found] == [5] and found[0].masks.shape == (5, 64, 96)
     sampler = fast.config.sampler
     assert (sampler.steps, sampler.proposals, fast.precision) == (2, 12, "fp32")

@@ -46,6 +46,7 @@ def test_extreme_logits_have_finite_loss_and_gradient() -> None:
     logits = torch.tensor([-1e4, 1e4, 0.0], requires_grad=True)
     loss = sigmoid_focal(logits, torch.tensor([1.0, 0.0, 1.0]))
     loss.sum().backward()
+    assert logits.grad is not None
     assert torch.isfinite(loss).all() and torch.isfinite(logits.grad).all()
 
 

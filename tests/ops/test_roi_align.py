@@ -33,7 +33,8 @@ def torchvision_pool(pyramid: list[Tensor], boxes: Tensor, size: int, sampling: 
             rows.append(roi_align(maps, [box[None]], size, scale, sampling, aligned=True))
     if not rows:
         return boxes.new_zeros(*boxes.shape[:2], size * size, pyramid[0].shape[1])
-    return torch.cat(rows).flatten(2).transpose(1, 2).unflatten(0, boxes.shape[:2])
+    pooled = torch.cat(rows).flatten(2).transpose(1, 2)
+    return pooled.view(*boxes.shape[:2], *pooled.shape[1:])
 
 
 def test_levels_by_hand() -> None:

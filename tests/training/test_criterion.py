@@ -86,7 +86,9 @@ def loss_of(
     """Losses with given pairs; `owner` has a row of objects of the queries for each stage."""
     criterion = Criterion(config or CriterionConfig(), torch.ones(CLASSES))
     match = Match.of(torch.tensor(owner)[:, None])
-    return criterion(stages, features(), [target or left_half()], head, match=match)
+    losses = criterion(stages, features(), [target or left_half()], head, match=match)
+    assert isinstance(losses, dict)
+    return losses
 
 
 def test_every_term_by_hand(on_map: MaskHead) -> None:
@@ -151,7 +153,7 @@ def test_federated_bce_by_hand(on_map: MaskHead) -> None:
 
 def gradients(stages: Sequence[StageOutput], losses: dict[str, Tensor]) -> list[dict[str, bool]]:
     """Per stage, whether logits, boxes and filters got a gradient that is not zero."""
-    losses["loss"].backward()  # type: ignore[no-untyped-call]
+    losses["loss"].backward()
     found = []
     for s in stages:
         grads = {f: getattr(s, f).grad for f in FIELDS}
@@ -242,7 +244,7 @@ def taking_part(head: MaskHead, seed: int, owner: list[int], total: int) -> list
         match=Match.of(torch.tensor([[owner]])),
         generator=torch.Generator().manual_seed(seed),
     )
-    losses["loss/class"].backward()  # type: ignore[no-untyped-call]
+    losses["loss/class"].backward()
     assert one.logits.grad is not None
     return [int(c) for c in torch.nonzero(one.logits.grad.abs().sum((0, 1)))[:, 0]]
 
@@ -333,7 +335,7 @@ def loss_and_gradients(
     stages, encoded, targets = two_images(head)
     objective = Criterion(CriterionConfig.model_validate(criterion))
     losses = objective(stages, encoded, targets, head, match=PAIRS)
-    losses["loss"].backward()  # type: ignore[no-untyped-call]
+    losses["loss"].backward()
     inputs = [encoded.mask_features, *(getattr(s, f) for s in stages for f in FIELDS)]
     return losses, [t.grad for t in inputs if t.grad is not None]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 
 from diffinst.config import Config, ConfigError
 from diffinst.datasets.load import load_split
@@ -444,7 +445,9 @@ def test_a_process_without_a_val_image_still_scores(data: Path) -> None:
     for rank in range(3):
         stream = StreamData(val, val, config())
         stream.trainer = Process(rank)  # type: ignore[assignment]
-        shares.append([[r.id for r in batch] for batch in stream.val_dataloader()])
+        batches = stream.val_dataloader()
+        assert isinstance(batches, DataLoader)
+        shares.append([[r.id for r in batch] for batch in batches])
     assert shares == [[[val.records[0].id]], [[val.records[1].id]], [[]]]
 
 

@@ -31,7 +31,7 @@ from diffinst.training.loader import (
     transform_targets,
 )
 from diffinst.training.repeat import repeat_factors
-from diffinst.training.transforms import Crop, Flip, Resize
+from diffinst.training.transforms import Crop, Flip, Resize, Step
 
 IMAGES = 5
 CONFIG = Config.from_preset("tiny").updated(
@@ -212,7 +212,7 @@ def counts(factors: np.ndarray, length: int, seed: int) -> list[int]:
     """How often each index appears."""
     indices = shuffled_repeats(factors, length, np.random.default_rng(seed))
     assert len(indices) == length
-    return np.bincount(indices, minlength=len(factors)).tolist()
+    return [int(n) for n in np.bincount(indices, minlength=len(factors))]
 
 
 def test_repeats_by_hand() -> None:
@@ -305,7 +305,7 @@ def test_crowds_are_left_out(squares: Split) -> None:
 
 
 def test_objects_follow_the_geometry_by_hand(squares: Split) -> None:
-    steps = [Flip(-1), Crop(0, 0, 20, 30), Resize((40, 60))]
+    steps: list[Step] = [Flip(-1), Crop(0, 0, 20, 30), Resize((40, 60))]
     targets = transform_targets(squares.records[0], (20, 60), steps)
     # after the flip at x 50..60 (cut off) and 10..20; then twice as large
     assert targets.boxes.tolist() == [[20, 10, 40, 30]] and targets.labels.tolist() == [0]

@@ -84,7 +84,7 @@ def test_trackio_gets_rows_with_their_steps(trackio: FakeTrackio) -> None:
     assert trackio.rows == [(0, {"loss": 2.0}), (7, {"loss": 1.0, "lr": 0.5})]
     logger.finalize("success")
     logger.finalize("success")
-    assert trackio.finished == 1
+    assert [trackio.finished] == [1]
     logger.log_metrics({"AP": 0.5}, 9)  # evaluated after training: the same run goes on
     assert trackio.started == [start, start]
 

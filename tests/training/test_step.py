@@ -94,7 +94,7 @@ def test_more_objects_than_proposals(tiny: TrainingStep, caplog: pytest.LogCaptu
     assert "train.proposals" in caplog.text
     assert output.start.shape == (1, 3, 4)
     assert sorted(output.match.target[output.match.stage == 1].tolist()) == [0, 1, 2]
-    output.losses["loss"].backward()  # type: ignore[no-untyped-call]
+    output.losses["loss"].backward()
     assert output.losses["loss"].isfinite()
     # the same objects for noise and matcher: at time 0 the boxes are those that were kept
     zero = torch.zeros(3, 4)
@@ -142,7 +142,7 @@ def learn(split: Split, iterations: int) -> tuple[list[float], DiffusionInst]:
         batch = collate([(pixels, goal, draw) for draw in step.draw([goal, goal], generator)])
         loss: Tensor = step(batch.images, batch.targets, batch.draws).losses["loss"]
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(step.parameters(), 1.0)
         optimizer.step()
         schedule.step()

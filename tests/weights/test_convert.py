@@ -226,6 +226,7 @@ def test_resnet_files_give_the_original_features(name: str, tmp_path: Path) -> N
     original = getattr(torchvision.models, name)(weights=None).eval()
     for norm in original.modules():  # statistics that matter
         if isinstance(norm, torch.nn.BatchNorm2d):
+            assert norm.running_mean is not None and norm.running_var is not None
             norm.running_mean.normal_(std=0.1)
             norm.running_var.uniform_(0.5, 1.5)
     with torch.inference_mode():

@@ -52,7 +52,7 @@ def fed(
 @lru_cache
 def _aside(device: torch.device) -> torch.cuda.Stream:
     """One for all calls: free memory is kept for each stream apart."""
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(device)
 
 
 def ahead(items: Iterable[Item], make: Callable[[Item], Made]) -> Iterator[Made]:

@@ -135,7 +135,7 @@ class GpuRecorder:
         with QUIET, torch.cuda.device(device):
             here = torch.cuda.current_stream(device)
             if self._aside is None:
-                self._aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+                self._aside = torch.cuda.Stream(device)
             aside = self._aside
             aside.wait_stream(here)
             with torch.cuda.stream(aside):

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffinst.cli.terminal import progress_bar, say
+from diffinst.cli.terminal import say
 
 if TYPE_CHECKING:  # they bring numpy and Pillow along, which other commands need not wait for
     from diffinst.datasets.doctor.findings import Finding

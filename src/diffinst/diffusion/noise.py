@@ -60,7 +60,7 @@ def draw_noise(
     if config.noise == "normal":
         return torch.randn(count, 4, generator=generator)
     seed = int(torch.randint(2**31, (), generator=generator))
-    engine = torch.quasirandom.SobolEngine(4, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+    engine = torch.quasirandom.SobolEngine(4, scramble=True, seed=seed)
     uniform = engine.draw(count)
     centres = (uniform[:, :2] * 2 - 1) * config.scale
     sizes = torch.special.ndtri(uniform[:, 2:].clamp(1e-6, 1 - 1e-6))

@@ -133,7 +133,7 @@ def onednn_is_quicker(dtype: torch.dtype) -> bool:
 
 @lru_cache
 def _available() -> bool:
-    built = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    built = bool(torch.backends.mkldnn.is_available())
     names = ("_linear_pointwise", "_is_mkldnn_bf16_supported")
     return built and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
@@ -142,7 +142,7 @@ def _available() -> bool:
 def _mkl_holds_back() -> bool:
     wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     maker = processor_maker()
-    mkl = bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
+    mkl = bool(torch.backends.mkl.is_available())
     return mkl and wide and maker not in ("", "GenuineIntel")
 
 

@@ -109,7 +109,7 @@ def pool(
     pooled = table.new_empty(*boxes.shape[:2], size * size, channels)
     if pooled.numel():
         bins = pooled.shape[0] * pooled.shape[1] * pooled.shape[2]
-        with torch.cuda.device_of(table):  # type: ignore[no-untyped-call]  # where Triton starts it
+        with torch.cuda.device_of(table):  # where Triton starts it
             _pool[(bins,)](
                 table,
                 boxes.contiguous(),

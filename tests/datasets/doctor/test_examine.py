@@ -507,7 +507,7 @@ def _nan(data: Data, objects: list[Entry]) -> None:
 
 @plant("not-a-number", (1, 2))
 def _text_among_numbers(data: Data, objects: list[Entry]) -> None:
-    data.polygon(1)[3] = "60"  # type: ignore[call-overload]
+    data.polygon(1)[3] = "60"
 
 
 @plant("wild-coordinates", (1, 2))

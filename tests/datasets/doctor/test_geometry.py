@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 
-from diffinst.datasets.doctor.geometry import beyond, extent, has_area_inside, iou, mask_box
+from diffinst.datasets.doctor.geometry import Box, beyond, extent, has_area_inside, iou, mask_box
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from diffinst.datasets.doctor.geometry import beyond, extent, has_area_inside, i
         pytest.param((5, 5, 1, 1), (0, 0, 6, 6), 0, id="turned inside out"),
     ],
 )
-def test_iou(a: tuple[float, ...], b: tuple[float, ...], expected: float) -> None:
+def test_iou(a: Box, b: Box, expected: float) -> None:
     assert iou(a, b) == iou(b, a) == pytest.approx(expected)
 
 
@@ -44,8 +44,6 @@ def test_box_of_a_mask_ends_behind_its_last_pixel() -> None:
         pytest.param((5, 5, 5, 9), False, "", id="no width"),
     ],
 )
-def test_box_on_an_image_of_height_10_and_width_20(
-    box: tuple[float, ...], inside: bool, words: str
-) -> None:
+def test_box_on_an_image_of_height_10_and_width_20(box: Box, inside: bool, words: str) -> None:
     assert has_area_inside(box, (10, 20)) is inside
     assert beyond(box, (10, 20)) == words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -42,11 +43,10 @@ def test_every_step_is_finite_and_keeps_the_variance(
     now = data.draw(st.integers(1, timesteps - 1))
     following = data.draw(st.integers(0, now - 1))
     zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
-    where = {"now": now, "following": following, "schedule": schedule}
     # x_0 = 0 and x_t = sqrt(1 - abar): eps is 1; its share and the noise's make up 1 - abar'
     x_t = torch.full((1,), math.sqrt(1 - schedule.alpha_bar(now)), dtype=torch.float64)
-    eps_share = float(Ddim(eta).step(x_t, zero, zero, **where))
-    noise_share = float(Ddim(eta).step(zero, zero, one, **where))
+    step = partial(Ddim(eta).step, now=now, following=following, schedule=schedule)
+    eps_share, noise_share = float(step(x_t, zero, zero)), float(step(zero, zero, one))
     variance = eps_share**2 + noise_share**2
     assert variance == pytest.approx(1 - schedule.alpha_bar(following), rel=1e-6)
 

@@ -61,7 +61,7 @@ def test_only_the_image_of_the_result_is_taken() -> None:
     check_image(np.zeros((4, 6, 3), dtype=np.uint8), (4, 6))
     for other in (np.zeros((6, 4, 3), dtype=np.uint8), np.zeros((4, 6, 3))):
         with pytest.raises(ValueError, match=r"uint8 \(4, 6, 3\)"):
-            check_image(other, (4, 6))
+            check_image(other, (4, 6))  # type: ignore[arg-type]  # one is no uint8
 
 
 def test_drawing_knows_nothing_of_results() -> None:

@@ -18,8 +18,8 @@ SIZE = (80, 120)  # of `scene`
 REACH = 2  # at this size lines are 1 pixel wide: half of it plus a pixel of smoothing
 
 
-def drawn(scene: np.ndarray, instances: Instances, **options: float) -> np.ndarray:
-    return np.asarray(overlay(scene, instances, labels=False, **options))
+def drawn(scene: np.ndarray, instances: Instances, alpha: float = 0.5) -> np.ndarray:
+    return np.asarray(overlay(scene, instances, labels=False, alpha=alpha))
 
 
 def test_pixels_change_inside_masks_and_nowhere_beyond_the_contour(
