@@ -97,7 +97,7 @@ def compare(
         if len(sure) and len(near):
             same += int((iou(sure[:, None], near[None]).amax(1) >= SAME_IOU).sum())
         confident += len(sure)
-    points = {way: score(split, predictions[way], limit).mask.ap for way in WAYS}
+    points: dict[str, float] = {way: score(split, predictions[way], limit).mask.ap for way in WAYS}
     return {**points, "confident": confident, "same": same}
 
 

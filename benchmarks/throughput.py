@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -95,10 +96,9 @@ def main() -> None:
         model.predict(files[0], proposals=PROPOSALS)  # warms up
         rounds = []
         for i in range(arguments.rounds):
-            alone = seconds(lambda i=i: one_at_a_time(model, files, root / f"a{i}"))
-            together = seconds(
-                lambda i=i: predict_folder(model, files, root / f"b{i}", proposals=PROPOSALS)
-            )
+            alone = seconds(partial(one_at_a_time, model, files, root / f"a{i}"))
+            folder_run = partial(predict_folder, model, files, proposals=PROPOSALS)
+            together = seconds(partial(folder_run, root / f"b{i}"))
             rounds.append({"one at a time": alone, "folder": together, "ratio": alone / together})
             print(f"round {i + 1}: {alone:.1f} s one at a time, {together:.1f} s as a folder")
         apart = parts(model, files[:50], root / "parts")

@@ -212,6 +212,7 @@ def test_a_name_and_a_folder_are_enough(
     source: Source, shapes: Split, shapes_dir: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    assert source.folder is not None
     calls: list[tuple[int, int]] = []
     report = evaluate(
         source.folder,

@@ -134,7 +134,8 @@ def test_federated_splits_are_scored_by_lviss_rules(split: Split) -> None:
 def test_the_usual_limit_is_the_benchmarks(split: Split, federated: bool, limit: int) -> None:
     lvis = replace(split, federated=federated)
     first = predicted(split.records[0], truth(split.records[0], split), split)
-    false = {**first.results[0], "score": 1.0, "bbox": [0.0, 0.0, 1.0, 1.0]}
+    false = first.results[0].copy()
+    false.update({"score": 1.0, "bbox": [0.0, 0.0, 1.0, 1.0]})
     for count, ap in ((limit - 1, True), (limit, False)):
         found = score(lvis, [replace(first, results=[false] * count + first.results[:1])])
         assert (found.box.ap > 0) == ap

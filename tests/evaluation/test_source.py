@@ -14,6 +14,7 @@ from diffinst.evaluation.source import Source
 
 
 def test_another_precision_is_another_model(source: Source) -> None:
+    assert source.folder is not None
     exact, plain = (Source.load(source.folder, precision=p) for p in ("fp32", None))
     half = Source.load(source.folder, precision="bf16")
     assert exact.digest == plain.digest == half.digest
@@ -25,6 +26,7 @@ def test_a_compiled_model_is_the_same_model(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its results differ by rounding alone."""
+    assert source.folder is not None
     monkeypatch.setattr("diffinst.acceleration.compile.what_prevents", lambda device: None)
     fast = Source.load(source.folder, compile_network=True)
     assert fast.compile_network and fast.model.precision == "fp32"
@@ -52,7 +54,7 @@ def test_a_loaded_model_is_told_by_its_weights(source: Source, tmp_path: Path) -
     first, second, other = (DiffusionInst.from_preset("tiny", seed=seed) for seed in (0, 0, 1))
     assert Source.of(first).digest == Source.of(second).digest != Source.of(other).digest
     assert Source.of(first).folder is None and Source.of(first).name == "model"
-    assert Source.of(source) is source
+    assert Source.of(source) is source and source.folder is not None
     named = Source.of(source.folder, "cpu")
     assert named.digest == source.digest and named.model.precision == "fp32"
     assert source.origin[0] == source.folder

@@ -155,6 +155,7 @@ def test_settings_know_model_images_and_options(
     assert same == settings(moved)
     deeper = tuple(replace(r, path=away / "deeper" / r.path.name) for r in moved.records)
     copied = tmp_path / "copy"
+    assert source.folder is not None
     shutil.copytree(source.folder, copied)
     assert same == settings(model=Source.load(copied))
     (copied / "config.json").write_text((copied / "config.json").read_text() + " ")

@@ -32,7 +32,9 @@ def test_pairs_files_and_going_on(source: Source, shapes: Split, tmp_path: Path)
     assert calls[0] == (0, 8) and calls[-1] == (8, 8) and sorted(calls) == calls
     for cell in cells:
         chosen = {"steps": cell.steps, "proposals": cell.proposals}
-        alone = evaluate(source, shapes, **chosen, max_detections=5, limit=2)
+        alone = evaluate(
+            source, shapes, steps=cell.steps, proposals=cell.proposals, max_detections=5, limit=2
+        )
         assert list(cell.classes) == alone.class_rows() and cell.failed == ()
         row, expected = cell.as_row(), alone.as_dict()
         different = {key for key in expected if row[key] != expected[key]}

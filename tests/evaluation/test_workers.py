@@ -11,6 +11,7 @@ from collections import Counter
 from ctypes import c_bool
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -22,7 +23,7 @@ from diffinst.evaluation.store import Store, describe
 from diffinst.evaluation.workers import devices, predict_in_processes, worker
 from diffinst.weights.store import CheckpointError
 
-OPTIONS = {"steps": 1, "proposals": 8, "max_detections": 5}
+OPTIONS: dict[str, Any] = {"steps": 1, "proposals": 8, "max_detections": 5}
 
 
 @pytest.fixture
@@ -90,10 +91,10 @@ def test_a_process_answers_every_image_until_it_is_to_stop(
 def test_another_model_is_refused(
     source: Source, asked: Request, tmp_path: Path, wrong: int
 ) -> None:
-    origin = list(source.origin)
+    origin: list[Any] = list(source.origin)
     origin[wrong] = "0" * 64  # the digest of its weights, of its configuration
     with pytest.raises(CheckpointError, match="not the model that the evaluation began with"):
-        worker(tuple(origin), "cpu", asked, tmp_path, c_bool(False))
+        worker(cast("Any", tuple(origin)), "cpu", asked, tmp_path, c_bool(False))
 
 
 def test_why_a_process_could_not_start_is_said(

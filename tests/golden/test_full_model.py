@@ -308,7 +308,7 @@ def test_nms_sees_and_keeps_the_same(sampled: Sampled, record_property: Record) 
     matched(entered, (boxes, scores, labels), "into NMS", record_property)
     keep = torch.from_numpy(arrays["nms_keep"])
     kept = class_nms(*entered, sampled.pipeline.options.nms_iou)
-    left = tuple(value[kept] for value in entered)
+    left = (entered[0][kept], entered[1][kept], entered[2][kept])
     matched(left, (boxes[keep], scores[keep], labels[keep]), "out of NMS", record_property)
 
 

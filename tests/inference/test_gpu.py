@@ -20,8 +20,9 @@ from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.boxes import iou
 from diffinst.ops.roi_align import pool
 from diffinst.structures import Pyramid
-from diffinst.training.criterion import Criterion, Match
+from diffinst.training.criterion import Criterion
 from diffinst.training.loader import TrainStream, collate
+from diffinst.training.pairs import Match
 from diffinst.training.step import TrainingStep
 
 pytestmark = pytest.mark.gpu

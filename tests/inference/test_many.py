@@ -14,7 +14,7 @@ from PIL import Image
 
 from diffinst.inference import many, runner
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.io.images import ImageReadError
+from diffinst.io.images import ImageReadError, read_image
 from diffinst.results.instances import Instances
 
 SIZES = [(24, 32), (40, 20), (24, 32), (30, 30), (33, 20), (40, 20), (24, 31)]
@@ -149,7 +149,7 @@ def test_images_are_read_while_the_network_works(
     model: DiffusionInst, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readers = set()
-    read = many.read_image
+    read = read_image
 
     def remembered(source: object) -> NDArray[np.uint8]:
         readers.add(threading.current_thread().name.rpartition("_")[0])

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffinst.cli.terminal import say
+from diffinst.cli.terminal import progress_bar, say
 
 if TYPE_CHECKING:  # they bring numpy and Pillow along, which other commands need not wait for
     from diffinst.datasets.doctor.findings import Finding
@@ -63,7 +63,6 @@ def doctor(
     from diffinst.datasets.doctor import repair
     from diffinst.datasets.doctor.examine import examine
     from diffinst.io.atomic import write_json
-    from diffinst.io.progress import progress_bar
 
     if samples < 0:
         raise ValueError(f"--samples {samples}; allowed are numbers from 0")
