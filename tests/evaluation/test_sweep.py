@@ -31,7 +31,6 @@ def test_pairs_files_and_going_on(source: Source, shapes: Split, tmp_path: Path)
     assert [(cell.steps, cell.proposals) for cell in cells] == pairs
     assert calls[0] == (0, 8) and calls[-1] == (8, 8) and sorted(calls) == calls
     for cell in cells:
-        chosen = {"steps": cell.steps, "proposals": cell.proposals}
         alone = evaluate(
             source, shapes, steps=cell.steps, proposals=cell.proposals, max_detections=5, limit=2
         )
