@@ -16,13 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from diffinst.config import Config
 from diffinst.datasets.split import ImageRecord, Split
-from diffinst.evaluation.evaluator import Evaluator, finite
-from diffinst.evaluation.prediction import check_size
-from diffinst.inference.predictor import DiffusionInst
-from diffinst.io.atomic import atomic_path, write_json
-from diffinst.io.images import ImageReadError
+from diffinst.evaluation.evaluator import finite
+from diffinst.io.atomic import write_json
 from diffinst.models.network import DiffusionInstNetwork
-from diffinst.results.render.sheet import contact_sheet
 from diffinst.training.batch_norm import running_statistics
 from diffinst.training.criterion import Criterion
 from diffinst.training.loader import Process, TrainBatch
@@ -30,12 +26,13 @@ from diffinst.training.micro_batches import MicroBatches
 from diffinst.training.optimizer import freeze, lr_factor, parameter_groups
 from diffinst.training.recompute import recompute_activations
 from diffinst.training.step import TrainingStep
+from diffinst.training.validation import Validation
 from diffinst.weights import store
 
-SHEET_IMAGES = 6
-SHEET_SCORE = 0.3
 BAR_TERMS = ("class", "l1", "giou", "dice")
 BEST = "best"
+SHEETS = "val_predictions"
+METRICS_FILE = "metrics.json"
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -81,9 +78,7 @@ class DiffusionInstModule(pl.LightningModule):
         self.evaluated_at = -1
         self._bad = 0
         self._stopped = False
-        self._failed: list[str] = []
-        self._evaluator: Evaluator | None = None
-        self._sheet: list[tuple[Any, str]] = []
+        self._validation: Validation | None = None
 
     def train(self, mode: bool = True) -> DiffusionInstModule:
         """Frozen parts stay as at test time, so that their running statistics do not move."""
@@ -193,63 +188,33 @@ class DiffusionInstModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start a fresh evaluation."""
         assert self.val is not None
-        limit = None if self.val.federated else self.config.postprocess.max_detections
-        self._evaluator = Evaluator(self.val, limit, self.config.model.class_names)
-        self._sheet, self._failed = [], []
+        self._validation = Validation(self.network, self.config, self.val)
 
     def validation_step(self, batch: list[ImageRecord], batch_index: int) -> None:
-        """Predict one image."""
-        assert self._evaluator is not None
-        model = DiffusionInst(self.network, self.config)
-        limit = self._evaluator.max_detections
+        """Predict some images."""
+        assert self._validation is not None
         with torch.autocast(self.device.type, enabled=False):
-            for record in batch:
-                try:
-                    found = model.predict(record.path, threshold=0.0, max_detections=limit)
-                    check_size(found, record)
-                except ImageReadError as error:  # the others are scored all the same
-                    self._failed.append(str(error))
-                    continue
-                self._evaluator.add(record, found)
-                if len(self._sheet) < SHEET_IMAGES:
-                    drawn = found.above(SHEET_SCORE).plot(record.path)
-                    self._sheet.append((drawn, record.path.name))
+            self._validation.predict(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Score the images of all processes; keep the best model and a sheet of predictions."""
-        assert self._evaluator is not None
-        if self.trainer.world_size > 1:
-            self._gather(self._evaluator)
-        for message in self._failed:
+        done, self._validation = self._validation, None
+        assert done is not None
+        for message in done.failed:
             logger.warning("not evaluated: %s", message)
-        mask, box = self._evaluator.compute()
+        mask, box = done.metrics(self.trainer.world_size)
         values = {**mask.as_dict("mask"), **box.as_dict("box")}
         self.log_dict({f"val/{k}": v for k, v in values.items()})
         self.log("AP", mask.ap, prog_bar=True, logger=False)
         if self.out is not None and self.trainer.is_global_zero:
-            self._save_sheet(self.out / "val_predictions" / f"iteration_{self.iteration:07d}.png")
+            done.save_sheet(self.out / SHEETS / f"iteration_{self.iteration:07d}.png")
             if mask.ap > self.best:
                 folder = self.out / BEST
                 store.save(self.network, self.config, folder)
                 scores = {"iteration": self.iteration, **finite(values)}
-                write_json(folder / "metrics.json", scores)
+                write_json(folder / METRICS_FILE, scores)
         self.best = max(self.best, mask.ap)
-        self._evaluator, self._sheet = None, []
         self.evaluated_at = self.iteration
-
-    @staticmethod
-    def _gather(evaluator: Evaluator) -> None:
-        """Every process gets the results of all."""
-        shares: list[Any] = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(shares, (evaluator.results, evaluator.image_ids))
-        evaluator.results = [result for results, _ in shares for result in results]
-        evaluator.image_ids = [image_id for _, ids in shares for image_id in ids]
-
-    def _save_sheet(self, path: Path) -> None:
-        if self._sheet:
-            sheet = contact_sheet(self._sheet, columns=3)
-            with atomic_path(path) as temporary:
-                sheet.save(temporary, format="PNG")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over everything that learns; warm-up, then steps or a cosine."""
