@@ -435,17 +435,18 @@ def test_a_batch_that_processes_cannot_share(data: Path, tmp_path: Path) -> None
 
 def test_a_process_without_a_val_image_still_scores(data: Path) -> None:
     val = load_split(data, "val")
+    module = DiffusionInstModule(config(), class_counts=torch.ones(3), pretrained=False)
 
-    class Process:
+    class Trainer:
         def __init__(self, rank: int) -> None:
-            self.global_rank, self.world_size = rank, 3
+            self.global_rank, self.world_size, self.lightning_module = rank, 3, module
 
-    shares = []
+    seen = []
     for rank in range(3):
         stream = StreamData(val, val, config())
-        stream.trainer = Process(rank)  # type: ignore[assignment]
-        shares.append([[r.id for r in batch] for batch in stream.val_dataloader()])
-    assert shares == [[[val.records[0].id]], [[val.records[1].id]], [[]]]
+        stream.trainer = Trainer(rank)  # type: ignore[assignment]
+        seen.append([[r.id for r in batch] for batch in stream.val_dataloader()])
+    assert seen == [[[val.records[0].id]], [[val.records[1].id]], [[]]]
 
 
 def test_a_full_disk_is_named_and_the_run_goes_on(

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from diffinst.config import Config
 from diffinst.datasets.split import ImageRecord, Split
 from diffinst.evaluation.evaluator import finite
+from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import write_json
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.training.batch_norm import running_statistics
@@ -184,6 +185,11 @@ class DiffusionInstModule(pl.LightningModule):
     ) -> T | TrainBatch:
         """Our batches know how to move."""
         return batch.to(device) if isinstance(batch, TrainBatch) else batch
+
+    @property
+    def images_at_once(self) -> int:
+        """Val images that go through the network together on the present device."""
+        return DiffusionInst(self.network, self.config)._runner().at_once
 
     def on_validation_epoch_start(self) -> None:
         """Start a fresh evaluation."""
