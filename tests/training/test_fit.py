@@ -22,8 +22,10 @@ from diffinst.datasets.split import class_counts
 from diffinst.datasets.synthetic import make_shapes
 from diffinst.structures import ImageBatch, Targets
 from diffinst.training.criterion import Criterion
-from diffinst.training.fit import best_model, fit, without_augmentation
+from diffinst.training.fit import fit
 from diffinst.training.module import DiffusionInstModule
+from diffinst.training.run_folder import best_model
+from diffinst.training.splits import without_augmentation
 from diffinst.training.step import TrainingStep
 from diffinst.training.stream import StreamData
 from diffinst.weights import store
@@ -59,7 +61,7 @@ def config(**train: object) -> Config:
 
 
 def run(data: Path, out: Path, chosen: Config, **more: object) -> Path:
-    return fit(data, chosen, out, pretrained=False, progress=False, **more)  # type: ignore[arg-type]
+    return fit(data, chosen, out, pretrained=False, progress=False, **more).folder  # type: ignore[arg-type]
 
 
 def rows(out: Path) -> list[dict[str, str]]:

@@ -26,14 +26,12 @@ from diffinst.training.loader import Process, TrainBatch
 from diffinst.training.micro_batches import MicroBatches
 from diffinst.training.optimizer import freeze, lr_factor, parameter_groups
 from diffinst.training.recompute import recompute_activations
+from diffinst.training.run_folder import BEST, METRICS_FILE, SHEETS
 from diffinst.training.step import TrainingStep
 from diffinst.training.validation import Validation
 from diffinst.weights import store
 
 BAR_TERMS = ("class", "l1", "giou", "dice")
-BEST = "best"
-SHEETS = "val_predictions"
-METRICS_FILE = "metrics.json"
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -121,8 +119,8 @@ class DiffusionInstModule(pl.LightningModule):
             match = None if matches is None else matches[i]
             with self._gradients_stay_here(i + 1 < len(parts)):
                 predicted = self.step.predict(part.images, part.targets, part.draws, match=match)
-                shared = common or micro_batches.common([part], [predicted.match])
-                losses = self.step.losses(predicted, pairs=shared.pairs, federated=shared.federated)
+                whole = common or micro_batches.common([part], [predicted.match])
+                losses = self.step.losses(predicted, pairs=whole.pairs, federated=whole.federated)
                 with torch.autocast(self.device.type, enabled=False):
                     self.manual_backward(losses["loss"] / len(parts))
             for name, value in losses.items():
