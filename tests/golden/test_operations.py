@@ -38,9 +38,10 @@ from diffinst.ops.filters import FilterLayout, apply_filters
 from diffinst.ops.masks import aligned_bilinear
 from diffinst.ops.roi_align import assign_levels, pool
 from diffinst.structures import Candidates, Encoded, Pyramid, StageOutput, Targets
-from diffinst.training.criterion import Criterion, Match, PackedTargets
+from diffinst.training.criterion import Criterion
 from diffinst.training.matcher import FREE, dynamic_k_match, matching_cost
-from diffinst.weights.convert import STAGE_RENAMES
+from diffinst.training.pairs import Match, PackedTargets
+from diffinst.weights.names import STAGE_RENAMES
 
 pytestmark = pytest.mark.golden
 
