@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytorch_lightning as pl
 import torch
@@ -88,38 +89,31 @@ def fit(
     progress: bool = True,
     announce: Callable[[Mapping[str, str]], None] | None = None,
 ) -> Trained:
-    """Train on an annotated folder and write a model folder.
+    """Train with a configuration that is decided; the rest as in `training.train.train`.
 
     Args:
-        data: A folder with a split "train", and "val" if possible; see
-            `datasets.layouts.find_splits`.
+        data: A folder with a split "train", and "val" if possible.
         config: Everything; the number and names of classes are taken from the data.
-        out: Run folder: config.json and model.safetensors (loadable by name), best/ (the model with
-            the best mask AP on val), checkpoints/, logs/, val_predictions/, metrics.json, run.json
-            (the configuration), plan.json.
+        out: Run folder.
         resume: Go on from the last checkpoint in `out`, to the same losses as without a break.
-        pretrained: Start the backbone from ImageNet weights (`weights_file`, or the hub).
+        pretrained: Start the backbone from ImageNet weights.
         origin: Start from these weights instead; `config.model` has their architecture.
-        devices: GPUs a machine, or processes where there is no GPU.
-        nodes: Machines; each runs the same command (torchrun, SLURM, or MASTER_ADDR and NODE_RANK).
-        overfit: Train and evaluate on the first so many images, without augmentation: a working
-            set-up reaches a high AP soon.
-        fast_dev_run: Two iterations, two images evaluated, nothing kept: does everything run?
-        progress: Show a bar with losses and remaining time.
-        announce: Gets the plan before training starts; the plan tries one pass to tell the cost.
+        devices: As in `train`, like all that follow.
+        nodes: Machines.
+        overfit: So many images.
+        fast_dev_run: A trial run.
+        progress: Show a bar.
+        announce: Gets the plan.
 
     Raises:
-        DatasetError: The data cannot be used.
-        BlockingIOError: Another program is at work in `out`.
-        FileExistsError: `out` holds a run and `resume` is False.
-        FileNotFoundError: Nothing to resume.
-        FloatingPointError: The loss stayed without a finite value.
-        MemoryError: Says which field to lower.
+        ConfigError: A resumed run was started with other settings; the others as in `train`.
     """
     if overfit < 0:
         raise ValueError(f"--overfit {overfit}: give a number of images, from 1")
     fresh = not resume and origin is None
-    with run_folder.kept_or_not(out, keep=not fast_dev_run) as out:
+    place = TemporaryDirectory(prefix="diffinst-dev-run-") if fast_dev_run else nullcontext(out)
+    with place as folder:
+        out = Path(folder)
         if fast_dev_run:
             config = config.updated(train=DEV_RUN)
         run_folder.check(out, resume=resume)
@@ -165,13 +159,7 @@ def fit(
                 if announce is not None:
                     cost = plan.rehearse(module, train_split, config, processes)
                 lines = plan.describe(
-                    config,
-                    train_split,
-                    val_split,
-                    devices=devices,
-                    nodes=nodes,
-                    cost=cost,
-                    given=given,
+                    config, train_split, val_split, processes=processes, cost=cost, given=given
                 )
                 if announce is not None:
                     announce(lines)
@@ -180,6 +168,8 @@ def fit(
                     write_json(out / PLAN_FILE, lines)
             _train(trainer, module, StreamData(train_split, val_split, config), out, resume)
             trainer.strategy.barrier()  # the first process has written everything
+        if fast_dev_run and first:
+            store.load(out)  # the last model, too, has to be whole
         trained = _trained(out, module)
     return Trained(trained.model, trained.metrics, out, None) if fast_dev_run else trained
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,16 +33,6 @@ FREE_ON_RESUME = {  # what may change without another course of training
     "train.loggers",
     "train.workers",
 }
-
-
-@contextmanager
-def kept_or_not(out: str | Path, *, keep: bool) -> Iterator[Path]:
-    """The run folder; one that goes away, however the run ends, where nothing is to be kept."""
-    if keep:
-        yield Path(out)
-        return
-    with tempfile.TemporaryDirectory(prefix="diffinst-dev-run-") as folder:
-        yield Path(folder)
 
 
 def check(out: Path, *, resume: bool) -> None:

@@ -42,14 +42,18 @@ def train(
         config: YAML or JSON file to start from instead of a preset.
         origin: Start from trained weights (a name, folder, hub id or official file), also of other
             classes; `--from` on the command line.
-        out: Run folder; becomes a model folder when training ends.
+        out: Run folder, a model folder when training ends: config.json and model.safetensors, best/
+            (the model with the best mask AP on val), checkpoints/, logs/, val_predictions/,
+            metrics.json, run.json (the configuration), plan.json.
         resume: Go on from the last checkpoint in `out`.
         pretrained: Start the backbone from ImageNet weights (`model.backbone.weights_file`, or the
             hub).
         single_class: Take all classes as one, named "object".
         devices: GPUs a machine, or processes where there is no GPU.
-        nodes: Machines; run the same program on each, under torchrun or SLURM.
-        overfit: Train and evaluate on the first so many images, without augmentation.
+        nodes: Machines; run the same program on each (torchrun, SLURM, or MASTER_ADDR and
+            NODE_RANK).
+        overfit: Train and evaluate on the first so many images, without augmentation: a working
+            set-up reaches a high AP soon.
         fast_dev_run: Two iterations of everything, nothing kept: does it run at all?
         progress: Show a bar with losses and remaining time.
         announce: Gets the plan before training starts; the plan tries one pass to tell the cost.

@@ -24,6 +24,7 @@ from diffinst.weights.names import (
     renamed,
 )
 from diffinst.weights.sizes import official_config, timm_name
+from diffinst.weights.store import differences
 
 __all__ = [
     "ConvertError",
@@ -181,17 +182,9 @@ def _fitted(
 ) -> dict[str, Tensor]:
     """The tensors in the order, shapes and types expected; counters that lack are zero."""
     present = {**{k: torch.zeros(()) for k in expected if k.endswith(COUNTER)}, **tensors}
-    missing = [k for k in expected if k not in present]
-    unknown = [k for k in present if k not in expected]
-    wrong = [
-        f"{k} is {tuple(present[k].shape)}, expected {tuple(expected[k].shape)}"
-        for k in expected
-        if k in present and present[k].shape != expected[k].shape
-    ]
     problems = [
-        f"{len(names)} {label}: {', '.join(names[:3])}" + (", ..." if len(names) > 3 else "")
-        for label, names in (("missing", missing), ("unknown", unknown), ("of wrong shape", wrong))
-        if names
+        f"{len(lines)} {label}: {', '.join(lines[:3])}" + (", ..." if len(lines) > 3 else "")
+        for label, lines in differences(present, expected).items()
     ]
     if problems:
         raise ConvertError(
