@@ -42,7 +42,7 @@ from diffinst.structures import Candidates, Encoded, Pyramid, StageOutput, Targe
 from diffinst.training.criterion import Criterion
 from diffinst.training.matcher import FREE, dynamic_k_match, matching_cost
 from diffinst.training.pairs import Match, PackedTargets
-from diffinst.weights.convert import STAGE_RENAMES
+from diffinst.weights.names import STAGE_RENAMES
 
 pytestmark = pytest.mark.golden
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,33 @@ def test_what_is_done_stays_when_the_run_is_stopped(
     index = json.loads((tmp_path / "out" / "index.json").read_text())
     assert [Path(image["file_name"]).name for image in index["images"]] == ["a.png"]
     assert json.loads((tmp_path / "out" / "results.json").read_text())
+
+
+def test_a_second_program_is_kept_out_of_the_folder(model: DiffusionInst, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 0)
+    out = tmp_path / "out"
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from diffinst.io.lock import alone_in\n"
+        "with alone_in(Path(sys.argv[1])):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, out], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    with child.stdout:
+        assert child.stdout.readline() == b"held\n"
+        with pytest.raises(BlockingIOError, match=f"another program is at work on {out}; wait"):
+            predict_folder(model, [tmp_path / "a.png"], out, threshold=0.0)
+        assert not (out / "results.json").exists()
+        child.kill()
+        child.wait(timeout=30)
+    unfinished = out / "masks" / ".a.0123abcd.tmp.png"
+    unfinished.parent.mkdir()
+    unfinished.write_bytes(b"half of it")
+    assert predict_folder(model, [tmp_path / "a.png"], out, threshold=0.0).images == 1
+    assert not unfinished.exists() and (out / "results.json").is_file()
 
 
 def test_an_image_that_cannot_be_saved_ends_the_run_and_what_is_whole_stays(

@@ -50,6 +50,7 @@ def trained(shapes: Path) -> Runner:
     """Trains on the small images: `trained(config, out)`, with the other arguments of `fit`."""
 
     def run(config: Config, out: Path, **more: object) -> Path:
-        return fit(shapes, config, out, pretrained=False, progress=False, **more)  # type: ignore[arg-type]
+        done = fit(shapes, config, out, pretrained=False, progress=False, **more)  # type: ignore[arg-type]
+        return done.folder
 
     return run

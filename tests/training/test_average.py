@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diffinst.config import Config
-from diffinst.training.module import BEST, DiffusionInstModule
+from diffinst.training.module import DiffusionInstModule
+from diffinst.training.run_folder import BEST
 from diffinst.weights import store
 
 Settings = Callable[..., Config]

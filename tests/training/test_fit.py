@@ -23,8 +23,10 @@ from diffinst.datasets.split import class_counts
 from diffinst.datasets.synthetic import make_shapes
 from diffinst.structures import ImageBatch, Targets
 from diffinst.training.criterion import Criterion
-from diffinst.training.fit import best_model, fit, without_augmentation
+from diffinst.training.fit import fit
 from diffinst.training.module import DiffusionInstModule
+from diffinst.training.run_folder import best_model
+from diffinst.training.splits import without_augmentation
 from diffinst.training.step import TrainingStep
 from diffinst.training.stream import StreamData
 from diffinst.weights import store
@@ -60,7 +62,7 @@ def config(**train: object) -> Config:
 
 
 def run(data: Path, out: Path, chosen: Config, **more: object) -> Path:
-    return fit(data, chosen, out, pretrained=False, progress=False, **more)  # type: ignore[arg-type]
+    return fit(data, chosen, out, pretrained=False, progress=False, **more).folder  # type: ignore[arg-type]
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -436,19 +438,20 @@ def test_a_batch_that_processes_cannot_share(data: Path, tmp_path: Path) -> None
 
 def test_a_process_without_a_val_image_still_scores(data: Path) -> None:
     val = load_split(data, "val")
+    module = DiffusionInstModule(config(), class_counts=torch.ones(3), pretrained=False)
 
-    class Process:
+    class Trainer:
         def __init__(self, rank: int) -> None:
-            self.global_rank, self.world_size = rank, 3
+            self.global_rank, self.world_size, self.lightning_module = rank, 3, module
 
-    shares = []
+    seen = []
     for rank in range(3):
         stream = StreamData(val, val, config())
-        stream.trainer = Process(rank)  # type: ignore[assignment]
+        stream.trainer = Trainer(rank)  # type: ignore[assignment]
         batches = stream.val_dataloader()
         assert isinstance(batches, DataLoader)
-        shares.append([[r.id for r in batch] for batch in batches])
-    assert shares == [[[val.records[0].id]], [[val.records[1].id]], [[]]]
+        seen.append([[r.id for r in batch] for batch in batches])
+    assert seen == [[[val.records[0].id]], [[val.records[1].id]], [[]]]
 
 
 def test_a_full_disk_is_named_and_the_run_goes_on(

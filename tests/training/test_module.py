@@ -19,7 +19,7 @@ from diffinst.datasets.load import load_split
 from diffinst.training.loader import TrainBatch, TrainStream
 from diffinst.training.module import DiffusionInstModule
 from diffinst.training.optimizer import freeze, lr_factor, parameter_groups
-from diffinst.training.trainer import CHECKPOINTS
+from diffinst.training.run_folder import CHECKPOINT
 from diffinst.weights import store
 
 Settings = Callable[..., Config]
@@ -237,5 +237,5 @@ def test_many_bad_steps_in_a_row_are_an_error_that_says_what_to_do(
     with pytest.raises(FloatingPointError, match=wrong) as caught:
         watched(trained, chosen, tmp_path, broken=[0, 2, 3])  # a good step starts anew
     assert "train.precision 32" in str(caught.value) and "diffinst doctor" in str(caught.value)
-    assert (tmp_path / CHECKPOINTS / "last.ckpt").is_file()
+    assert (tmp_path / CHECKPOINT).is_file()
     assert not (tmp_path / store.WEIGHTS_FILE).exists()

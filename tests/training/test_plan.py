@@ -58,7 +58,7 @@ def test_every_line_by_hand() -> None:
 
 def test_processes_and_micro_batches() -> None:
     config = TINY.updated(train={"batch_size": 24, "accumulate": 2, "precision": "bf16"})
-    lines = describe(config, PETS, None, devices=3, nodes=2)
+    lines = describe(config, PETS, None, processes=6)
     assert lines["batch"] == "24 = 6 processes x 2 micro-batches x 2"
     assert lines["val"] == "none" and lines["model"].endswith("bf16")
     assert "(180.0 epochs)" in lines["steps"]

@@ -31,7 +31,7 @@ APART = 2e-5  # weights move by up to STEPS * lr = 4e-4
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images of one size, so that every share of a batch is padded alike; some are empty."""
+    """Images of one size, so that every part of a batch is padded alike; some are empty."""
     folder = tmp_path_factory.mktemp("shapes")
     return make_shapes(folder, train=7, val=3, size=(64, 64), objects=(0, 3))
 
@@ -91,7 +91,7 @@ def assert_same_on_a_seed(run: Callable[[int], Path], whole: Callable[[int], Pat
     """Sums in another order differ by 1e-7, and on some seed that decides a near tie in a matching.
 
     Processors round differently, so no seed is free of that on all of them; a fault in how a batch
-    is shared out parts the curves on every seed.
+    is split parts the curves on every seed.
     """
     for seed in SEEDS:
         one, other = whole(seed), run(seed)
@@ -119,7 +119,8 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int
     def run(seed: int) -> Path:
         if seed not in done:
             out = tmp_path_factory.mktemp("whole")
-            done[seed] = fit(data, config(seed=seed), out, pretrained=False, progress=False)
+            fit(data, config(seed=seed), out, pretrained=False, progress=False)
+            done[seed] = out
         return done[seed]
 
     return run
@@ -147,7 +148,7 @@ def test_micro_batches_learn_like_the_whole_batch(
 ) -> None:
     def run(seed: int) -> Path:
         chosen = config(accumulate=parts, seed=seed)
-        return fit(data, chosen, tmp_path / str(seed), pretrained=False, progress=False)
+        return fit(data, chosen, tmp_path / str(seed), pretrained=False, progress=False).folder
 
     assert_same_on_a_seed(run, whole)
 
@@ -157,7 +158,8 @@ def test_federated_classes_are_drawn_for_the_whole_step(data: Path, tmp_path: Pa
     outs = []
     for parts in (1, 2):
         chosen = config(accumulate=parts, iterations=3).updated(criterion=federated)
-        outs.append(fit(data, chosen, tmp_path / str(parts), pretrained=False, progress=False))
+        done = fit(data, chosen, tmp_path / str(parts), pretrained=False, progress=False)
+        outs.append(done.folder)
     one, two = (losses(out) for out in outs)
     for step in range(3):
         assert two[step] == pytest.approx(one[step], rel=1e-4, abs=1e-4)

@@ -1,21 +1,20 @@
-"""Options that several commands share: fields of the configuration, the device."""
+"""Options of several commands: fields of the configuration, the device."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast
 
 from cyclopts import Parameter
 
-from diffinst.config import Config
+from diffinst.config import Config, ConfigParts
 
 Overrides = Annotated[Config | None, Parameter(name="*", negative_none="no-")]
 
 
-def with_fields(config: Config, fields: Config | None) -> Config:
-    """The config with the fields given as flags, and only those, replaced."""
-    if fields is None:
-        return config
-    return config.updated(**fields.model_dump(mode="json", exclude_unset=True))
+def given(fields: Config | None) -> ConfigParts:
+    """The fields given as flags, and only those."""
+    values = {} if fields is None else fields.model_dump(mode="json", exclude_unset=True)
+    return cast("ConfigParts", values)
 
 
 def usable_device(name: str | None) -> str:

@@ -8,11 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from diffinst.cli.options import Overrides, with_fields
+from diffinst.cli.options import Overrides, given
 from diffinst.cli.terminal import say
-from diffinst.config import Config
-
-DEFAULT_PRESET = "nano"
 
 
 def train(
@@ -66,50 +63,31 @@ def train(
     """
     from pytorch_lightning.utilities import rank_zero_only
 
-    from diffinst.training.fit import RUN_FILE, best_model, fit
-    from diffinst.weights.transfer import Origin
+    from diffinst.training.train import train as run
 
-    if preset and config:
-        raise ValueError("--preset and --config both say where to start; give one of them")
-    if resume and (preset or config or from_):
-        raise ValueError(
-            "--resume goes on with the settings of the run; leave --preset, --config, --from away"
-        )
-    origin = Origin.read(from_) if from_ else None
-    if resume and (out / RUN_FILE).is_file():
-        chosen = Config.from_file(out / RUN_FILE)
-    elif config:
-        chosen = Config.from_file(config)
-    elif preset or origin is None:
-        chosen = Config.from_preset(preset or DEFAULT_PRESET)
-    else:
-        chosen = origin.config.updated(train={"single_class": False, "freeze": []})
-    if origin is not None:  # its architecture, whatever the rest comes from
-        chosen = chosen.updated(model=origin.config.model.model_dump(mode="json"))
-    if single_class:
-        chosen = chosen.updated(train={"single_class": True})
-    settings = with_fields(chosen, fields)
-    folder = fit(
+    done = run(
         data,
-        settings,
-        out,
+        preset=preset,
+        config=config,
+        origin=from_,
+        out=out,
         resume=resume,
         pretrained=pretrained,
-        origin=origin,
+        single_class=single_class,
         devices=devices,
         nodes=nodes,
         overfit=overfit,
         fast_dev_run=fast_dev_run,
         announce=_announce,
+        **given(fields),
     )
     speak = rank_zero_only(say)  # of several processes, the first
     if fast_dev_run:
         speak("everything ran: start the real run without --fast-dev-run")
         return
-    best = best_model(folder)
-    speak(f"model folder: {folder}" + (f"\nbest on val:  {best}" if best else ""))
-    one = " --single-class" if settings.train.single_class else ""
-    speak(f"next: diffinst eval --data {data} --model {best or folder}{one}")
+    speak(f"model folder: {done.folder}" + (f"\nbest on val:  {done.best}" if done.best else ""))
+    one = " --single-class" if done.model.config.train.single_class else ""
+    speak(f"next: diffinst eval --data {data} --model {done.best or done.folder}{one}")
 
 
 def _announce(plan: Mapping[str, str]) -> None:

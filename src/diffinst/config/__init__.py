@@ -21,7 +21,7 @@ from diffinst.config.model import (
 from diffinst.config.options import OptionFields, Options
 from diffinst.config.part import ConfigError
 from diffinst.config.training import AugmentConfig, CriterionConfig, MatcherConfig, TrainConfig
-from diffinst.config.whole import Config, preset_names
+from diffinst.config.whole import Config, ConfigParts, preset_names
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -30,6 +30,7 @@ __all__ = [
     "BackboneConfig",
     "Config",
     "ConfigError",
+    "ConfigParts",
     "CriterionConfig",
     "DecoderConfig",
     "DiffusionConfig",

@@ -53,7 +53,7 @@ class FilterConfig(Part):
     grid_train: PositiveInt = 20
     grid_test: PositiveInt = 28
     grid_margin: Annotated[float, Field(ge=0)] = 0.2
-    """The grid covers the box enlarged by this share of its size."""
+    """The grid covers the box enlarged by this fraction of its size."""
 
 
 class DecoderConfig(Part):
@@ -93,8 +93,8 @@ class DiffusionConfig(Part):
     scale: PositiveFloat = 2.0
     """Signal scale s: boxes live in [-s, s]."""
     size_pixels: PositiveFloat | None = None
-    """Widths and heights in the signal are shares of so many pixels of the network input; None: of
-    the image (the paper). For small objects, whose boxes would otherwise start far too large."""
+    """Widths and heights in the signal are fractions of so many pixels of the network input; None:
+    of the image (the paper). For small objects, whose boxes would start far too large."""
     noise: Literal["normal", "sobol"] = "normal"
     """`normal`: independent draws (the paper); `sobol`: low-discrepancy, centres uniform."""
     time_power: PositiveFloat = 1.0

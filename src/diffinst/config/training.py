@@ -10,7 +10,7 @@ from diffinst.config.part import Part, PositiveFloat, PositiveInt, Probability
 
 
 class MatcherConfig(Part):
-    """Dynamic-k matching cost (DiffusionDet's; reference/MODEL.md, Matching cost)."""
+    """Dynamic-k matching cost (DiffusionDet's)."""
 
     class_weight: float = 2.0
     l1_weight: float = 5.0
@@ -72,7 +72,7 @@ class AugmentConfig(Part):
 
 
 class TrainConfig(Part):
-    """Optimisation (paper, 4.1; reference/MODEL.md, Training)."""
+    """Optimisation (paper, 4.1)."""
 
     iterations: PositiveInt = 225_000
     milestones: tuple[PositiveInt, ...] = (175_000, 210_000)
@@ -83,7 +83,7 @@ class TrainConfig(Part):
     batch_size: PositiveInt = 32
     """Images an optimiser step, over all processes and micro-batches."""
     accumulate: PositiveInt = 1
-    """Micro-batches that a process splits its share of a batch into, one in memory at a time."""
+    """Micro-batches that a process splits its part of a batch into, one in memory at a time."""
     scaling: Literal["none", "linear"] = "none"
     """`linear`: lr times batch_size / reference_batch_size; iterations, milestones and warm-up
     divided by it, so that as many images are seen."""
@@ -99,7 +99,7 @@ class TrainConfig(Part):
     freeze: tuple[Literal["backbone", "fpn", "mask_branch", "decoder"], ...] = ()
     """Parts that keep their weights (the backbone's first levels: backbone.freeze_levels)."""
     repeat_threshold: Probability = 0.0
-    """Images with classes on a smaller share of images than this are repeated (LVIS: 0.001)."""
+    """Images with classes on a smaller fraction of images than this are repeated (LVIS: 0.001)."""
     single_class: bool = False
     """Take all classes of the data as one, named "object"."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -131,13 +131,13 @@ class TrainConfig(Part):
         """
         if self.scaling == "none":
             return self
-        share = self.batch_size / self.reference_batch_size
+        times = self.batch_size / self.reference_batch_size
         return self.model_copy(
             update={
-                "lr": self.lr * share,
-                "iterations": max(1, round(self.iterations / share)),
-                "milestones": tuple(max(1, round(m / share)) for m in self.milestones),
-                "warmup": round(self.warmup / share),
+                "lr": self.lr * times,
+                "iterations": max(1, round(self.iterations / times)),
+                "milestones": tuple(max(1, round(m / times)) for m in self.milestones),
+                "warmup": round(self.warmup / times),
                 "scaling": "none",
                 "reference_batch_size": self.batch_size,
             }

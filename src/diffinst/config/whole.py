@@ -8,12 +8,25 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError, model_validator
+from typing_extensions import TypedDict, Unpack
 
 from diffinst.config.explain import explain
 from diffinst.config.inference import PostprocessConfig, PreprocessConfig, SamplerConfig
 from diffinst.config.model import ModelConfig
 from diffinst.config.part import ConfigError, Part
 from diffinst.config.training import AugmentConfig, CriterionConfig, TrainConfig
+
+
+class ConfigParts(TypedDict, total=False):
+    """Fields of a configuration by part, as plain values; parts within parts are dicts again."""
+
+    model: dict[str, object]
+    preprocess: dict[str, object]
+    sampler: dict[str, object]
+    postprocess: dict[str, object]
+    criterion: dict[str, object]
+    augment: dict[str, object]
+    train: dict[str, object]
 
 
 class Config(Part):
@@ -158,14 +171,14 @@ class Config(Part):
         """Plain JSON values; `Config.from_dict(c.to_dict()) == c`."""
         return self.model_dump(mode="json")
 
-    def updated(self, **parts: dict[str, object]) -> Config:
+    def updated(self, **parts: Unpack[ConfigParts]) -> Config:
         """A copy with fields of named parts replaced, validated anew.
 
         Example:
             >>> Config().updated(sampler={"steps": 4}).sampler.steps
             4
         """
-        return Config.from_dict(_merged(self.to_dict(), parts))
+        return Config.from_dict(_merged(self.to_dict(), dict(parts)))
 
 
 def preset_names() -> tuple[str, ...]:

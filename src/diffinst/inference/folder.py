@@ -13,8 +13,9 @@ from typing_extensions import Unpack
 
 from diffinst.config import OptionFields
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.io.atomic import write_json
+from diffinst.io.atomic import remove_unfinished, write_json
 from diffinst.io.images import ImageReadError, list_images
+from diffinst.io.lock import alone_in
 from diffinst.results.instances import CocoResult, Instances
 
 SAVERS = 2  # threads
@@ -57,13 +58,18 @@ def predict_folder(
             (image files by id, classes by id).
         progress: Called with (done, total) after each image.
         **options: As in `DiffusionInst.predict`.
+
+    Raises:
+        BlockingIOError: Another program is at work in `out`.
     """
     out = Path(out)
     files = [path for path in list_images(images) if not _is_own(path, out)]
     names = _unique_names(files)
     run = _Run(model, out)
     begin = time.perf_counter()
-    with ThreadPoolExecutor(SAVERS, "save") as threads:
+    with alone_in(out), ThreadPoolExecutor(SAVERS, "save") as threads:
+        for folder in (out, out / "overlays", out / "masks"):
+            remove_unfinished(folder)
         try:
             found = model.predict_each(files, keep_images=True, **options)
             for i, (path, instances) in enumerate(found, start=1):

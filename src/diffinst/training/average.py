@@ -19,8 +19,8 @@ class WarmAverage(WeightAveraging):
                 torch._foreach_copy_(list(means), list(new))
                 return
             i = float(count)
-            share = min(decay, (1 + i) / (10 + i))
-            torch._foreach_lerp_(list(means), list(new), 1 - share)
+            kept = min(decay, (1 + i) / (10 + i))
+            torch._foreach_lerp_(list(means), list(new), 1 - kept)
 
         super().__init__(multi_avg_fn=average)
 

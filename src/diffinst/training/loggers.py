@@ -39,7 +39,7 @@ def _check_installed(name: str) -> None:
         except ImportError as error:
             raise ValueError(
                 f"train.loggers names {name}, which is not installed ({error}): "
-                f"pip install {PACKAGES[name]}, or leave it away"
+                f"pip install {PACKAGES[name]}, or omit it"
             ) from error
 
 

@@ -1,8 +1,7 @@
 """Which query learns which object: dynamic-k matching, for all stages and images at once.
 
 Each object takes its k cheapest queries, k from how well it is covered; no query serves two
-objects; every object keeps a query whenever there are enough of them (reference/MODEL.md, Matching
-cost).
+objects; every object keeps a query whenever there are enough of them.
 """
 
 from __future__ import annotations

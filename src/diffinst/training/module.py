@@ -16,26 +16,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 from diffinst.config import Config
 from diffinst.datasets.split import ImageRecord, Split
-from diffinst.evaluation.prediction import Prediction, Request, as_instances, predictions, request
-from diffinst.evaluation.report import finite, score
+from diffinst.evaluation.report import finite
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.io.atomic import atomic_path, write_json
-from diffinst.io.images import ImageReadError
+from diffinst.io.atomic import write_json
 from diffinst.models.network import DiffusionInstNetwork
-from diffinst.results.render.sheet import contact_sheet
 from diffinst.training.batch_norm import running_statistics
 from diffinst.training.criterion import Criterion
 from diffinst.training.loader import Process, TrainBatch
 from diffinst.training.micro_batches import MicroBatches
 from diffinst.training.optimizer import freeze, lr_factor, parameter_groups
 from diffinst.training.recompute import recompute_activations
+from diffinst.training.run_folder import BEST, METRICS_FILE, SHEETS
 from diffinst.training.step import TrainingStep
+from diffinst.training.validation import Validation
 from diffinst.weights import store
 
-SHEET_IMAGES = 6
-SHEET_SCORE = 0.3
 BAR_TERMS = ("class", "l1", "giou", "dice")
-BEST = "best"
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -81,10 +77,7 @@ class DiffusionInstModule(pl.LightningModule):
         self.evaluated_at = -1
         self._bad = 0
         self._stopped = False
-        self._failed: list[str] = []
-        self._asked: Request | None = None
-        self._predictions: list[Prediction] = []
-        self._sheet: list[tuple[Any, str]] = []
+        self._validation: Validation | None = None
 
     def train(self, mode: bool = True) -> DiffusionInstModule:
         """Frozen parts stay as at test time, so that their running statistics do not move."""
@@ -126,8 +119,8 @@ class DiffusionInstModule(pl.LightningModule):
             match = None if matches is None else matches[i]
             with self._gradients_stay_here(i + 1 < len(parts)):
                 predicted = self.step.predict(part.images, part.targets, part.draws, match=match)
-                shared = common or micro_batches.common([part], [predicted.match])
-                losses = self.step.losses(predicted, pairs=shared.pairs, federated=shared.federated)
+                whole = common or micro_batches.common([part], [predicted.match])
+                losses = self.step.losses(predicted, pairs=whole.pairs, federated=whole.federated)
                 with torch.autocast(self.device.type, enabled=False):
                     self.manual_backward(losses["loss"] / len(parts))
             for name, value in losses.items():
@@ -191,60 +184,42 @@ class DiffusionInstModule(pl.LightningModule):
         """Our batches know how to move."""
         return batch.to(device) if isinstance(batch, TrainBatch) else batch
 
+    @property
+    def images_at_once(self) -> int:
+        """Val images that go through the network together on the present device."""
+        return DiffusionInst(self.network, self.config)._runner().at_once
+
     def on_validation_epoch_start(self) -> None:
         """Start a fresh evaluation."""
         assert self.val is not None
-        self._asked = request(self.config, self.val)
-        self._predictions, self._sheet, self._failed = [], [], []
+        self._validation = Validation(self.network, self.config, self.val)
 
     def validation_step(self, batch: list[ImageRecord], batch_index: int) -> None:
-        """Predict this process's next image."""
-        assert self._asked is not None and self.val is not None
-        model = DiffusionInst(self.network, self.config)
+        """Predict some images."""
+        assert self._validation is not None
         with torch.autocast(self.device.type, enabled=False):
-            for record, outcome in predictions(model, batch, self._asked):
-                if isinstance(outcome, ImageReadError):  # the others are scored all the same
-                    self._failed.append(str(outcome))
-                    continue
-                self._predictions.append(outcome)
-                if len(self._sheet) < SHEET_IMAGES:
-                    sure = [r for r in outcome.results if r["score"] >= SHEET_SCORE]
-                    drawn = as_instances(sure, record, self.val).plot(record.path)
-                    self._sheet.append((drawn, record.path.name))
+            self._validation.predict(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Score the images of all processes; keep the best model and a sheet of predictions."""
-        assert self._asked is not None and self.val is not None
-        for message in self._failed:
+        done, self._validation = self._validation, None
+        assert done is not None
+        for message in done.failed:
             logger.warning("not evaluated: %s", message)
-        report = score(self.val, self._of_all_processes(), self._asked.max_detections)
-        values = {**report.mask.as_dict("mask"), **report.box.as_dict("box")}
+        report = done.report(self.trainer.world_size)
+        mask, box = report.mask, report.box
+        values = {**mask.as_dict("mask"), **box.as_dict("box")}
         self.log_dict({f"val/{k}": v for k, v in values.items()})
         self.log("AP", report.mask.ap, prog_bar=True, logger=False)
         if self.out is not None and self.trainer.is_global_zero:
-            self._save_sheet(self.out / "val_predictions" / f"iteration_{self.iteration:07d}.png")
-            if report.mask.ap > self.best:
+            done.save_sheet(self.out / SHEETS / f"iteration_{self.iteration:07d}.png")
+            if mask.ap > self.best:
                 folder = self.out / BEST
                 store.save(self.network, self.config, folder)
                 scores = {"iteration": self.iteration, **finite(values)}
-                write_json(folder / "metrics.json", scores)
-        self.best = max(self.best, report.mask.ap)
-        self._predictions, self._sheet = [], []
+                write_json(folder / METRICS_FILE, scores)
+        self.best = max(self.best, mask.ap)
         self.evaluated_at = self.iteration
-
-    def _of_all_processes(self) -> list[Prediction]:
-        """Predictions of the whole split."""
-        if self.trainer.world_size == 1:
-            return self._predictions
-        parts: list[list[Prediction]] = [[] for _ in range(self.trainer.world_size)]
-        torch.distributed.all_gather_object(parts, self._predictions)
-        return [prediction for part in parts for prediction in part]
-
-    def _save_sheet(self, path: Path) -> None:
-        if self._sheet:
-            sheet = contact_sheet(self._sheet, columns=3)
-            with atomic_path(path) as temporary:
-                sheet.save(temporary, format="PNG")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over everything that learns; warm-up, then steps or a cosine."""

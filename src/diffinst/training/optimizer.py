@@ -43,8 +43,8 @@ def lr_factor(iteration: int, train: TrainConfig) -> float:
     """
     warm = 1.0
     if iteration < train.warmup:
-        share = iteration / train.warmup
-        warm = train.warmup_factor * (1 - share) + share
+        progress = iteration / train.warmup
+        warm = train.warmup_factor * (1 - progress) + progress
     if train.schedule == "cosine":
         return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, iteration / train.iterations)))
     passed = sum(iteration >= milestone for milestone in train.milestones)

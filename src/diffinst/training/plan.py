@@ -106,8 +106,7 @@ def describe(
     train: Split,
     val: Split | None,
     *,
-    devices: int = 1,
-    nodes: int = 1,
+    processes: int = 1,
     cost: Cost | None = None,
     given: Config | None = None,
 ) -> dict[str, str]:
@@ -117,8 +116,7 @@ def describe(
         config: With the scaling rule applied.
         train: Training images.
         val: Images for evaluation.
-        devices: Processes a machine.
-        nodes: Machines.
+        processes: That split a batch.
         cost: From `rehearse`.
         given: Before the scaling rule.
     """
@@ -129,7 +127,6 @@ def describe(
         f"{train.classes[k]} ({counts[k]})" for k in np.argsort(-counts, kind="stable")[:8]
     )
     more = f", and {len(train.classes) - 8} more" if len(train.classes) > 8 else ""
-    processes = devices * nodes
     micro = settings.batch_size // (processes * settings.accumulate)
     epochs = settings.iterations * settings.batch_size / max(images, 1)
     val_text = f"{len(val.records)} images, {val.annotation_file}" if val else "none"

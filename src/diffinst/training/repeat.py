@@ -1,4 +1,4 @@
-"""How often is an image to be shown so that rare classes are seen?"""
+"""How often images are shown, so that rare classes are seen."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from diffinst.datasets.split import Split, labels_by_image
 def repeat_factors(split: Split, threshold: float) -> npt.NDArray[np.float64]:
     """How many times as often as usual each image is to be shown.
 
-    LVIS paper, Appendix B: f_c is the share of images that hold class c,
+    LVIS paper, Appendix B: f_c is the fraction of images that hold class c,
     r_c = max(1, sqrt(threshold / f_c)) its factor, and r_i = max over the classes of image i the
     factor of that image (1 without objects).
 
     Args:
         split: Annotated images.
-        threshold: Share below which a class is rare; the paper's is 0.001. 0: every factor is 1.
+        threshold: Fraction below which a class is rare; the paper's is 0.001. 0: every factor is 1.
 
     Returns:
         (n,), at least 1 each.
 
     Raises:
-        ValueError: The threshold is no share of the images.
+        ValueError: The threshold is no fraction of the images.
 
     Example:
         >>> from diffinst.datasets.load import load_split
@@ -32,12 +32,12 @@ def repeat_factors(split: Split, threshold: float) -> npt.NDArray[np.float64]:
         [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
     if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is {threshold}, allowed is 0 to 1, a share of the images")
+        raise ValueError(f"threshold is {threshold}, allowed is 0 to 1, a fraction of the images")
     images, labels = labels_by_image(split)
-    share = np.bincount(labels, minlength=len(split.classes)) / max(len(split.records), 1)
-    present = share > 0
-    factors = np.ones(len(share))
-    factors[present] = np.maximum(1, np.sqrt(threshold / share[present]))
+    fraction = np.bincount(labels, minlength=len(split.classes)) / max(len(split.records), 1)
+    present = fraction > 0
+    factors = np.ones(len(fraction))
+    factors[present] = np.maximum(1, np.sqrt(threshold / fraction[present]))
     of_images = np.ones(len(split.records))
     np.maximum.at(of_images, images, factors[labels])
     return of_images

@@ -18,9 +18,8 @@ from diffinst.config import Config
 from diffinst.training.average import WarmAverage
 from diffinst.training.checkpoints import AtomicCheckpoints, RegularCheckpoints
 from diffinst.training.loggers import make_loggers
+from diffinst.training.run_folder import CHECKPOINT
 
-CHECKPOINTS = "checkpoints"
-LAST = "last"
 SCORE = "val/mask/AP"
 
 
@@ -55,7 +54,7 @@ def make_trainer(
     every = train.eval_every or train.iterations
     callbacks: list[Callback] = [
         RegularCheckpoints(
-            out / CHECKPOINTS / f"{LAST}.ckpt",
+            out / CHECKPOINT,
             min(train.checkpoint_every, train.iterations),
             every if validate else 0,
         )

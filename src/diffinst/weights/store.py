@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -110,30 +111,41 @@ def fill(network: DiffusionInstNetwork, tensors: dict[str, Tensor], *, source: s
         CheckpointError: Names the first keys that differ, and the class count where that is it.
     """
     expected = network.state_dict()
-    missing = [k for k in expected if k not in tensors]
-    unknown = [k for k in tensors if k not in expected]
-    wrong = [
-        f"{k} is {tuple(v.shape)}, expected {tuple(expected[k].shape)}"
-        for k, v in tensors.items()
-        if k in expected and v.shape != expected[k].shape
-    ]
-    if missing or unknown or wrong:
-        parts = []
-        heads = [w for w in wrong if "class_logits" in w]
-        if heads and len(heads) == len(wrong) and not missing and not unknown:
+    problems = differences(tensors, expected)
+    if problems:
+        if list(problems) == ["wrong shape"] and all(
+            "class_logits" in line for line in problems["wrong shape"]
+        ):
             saved = tensors["decoder.stages.0.class_logits.bias"].shape[0]
             raise CheckpointError(
                 f"{source} was trained for {saved} classes, the config says "
                 f"{network.config.num_classes}; set model.num_classes to {saved}"
             )
-        for label, names in (("missing", missing), ("unknown", unknown), ("wrong shape", wrong)):
-            if names:
-                parts.append(f"{len(names)} {label} ({', '.join(names[:3])}, ...)")
+        listed = "; ".join(
+            f"{len(lines)} {label} ({', '.join(lines[:3])}, ...)"
+            for label, lines in problems.items()
+        )
         raise CheckpointError(
-            f"{source} does not fit this architecture: {'; '.join(parts)}. Use the config.json "
+            f"{source} does not fit this architecture: {listed}. Use the config.json "
             "saved with the weights; for official DiffusionInst files run `diffinst convert`"
         )
     network.load_state_dict({k: v.to(expected[k].dtype) for k, v in tensors.items()})
+
+
+def differences(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> dict[str, list[str]]:
+    """Keys by what is wrong with them, `missing`, `unknown`, `wrong shape`; empty where all fit."""
+    problems = {
+        "missing": [key for key in expected if key not in tensors],
+        "unknown": [key for key in tensors if key not in expected],
+        "wrong shape": [
+            f"{key} is {tuple(value.shape)}, expected {tuple(expected[key].shape)}"
+            for key, value in tensors.items()
+            if key in expected and value.shape != expected[key].shape
+        ],
+    }
+    return {label: lines for label, lines in problems.items() if lines}
 
 
 def locate(source: str | Path) -> Path:
