@@ -27,7 +27,7 @@ def test_info_knows_presets(diffinst: Run, name: str) -> None:
 
 def official_copy(network: DiffusionInstNetwork) -> dict[str, Tensor]:
     """The network under official names; how is told where conversion itself is tested."""
-    path = Path(__file__).parents[1] / "test_convert.py"
+    path = Path(__file__).parents[1] / "weights" / "test_convert.py"
     spec = importlib.util.spec_from_file_location("official_names", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,6 @@ from diffinst.weights import store
 from diffinst.weights.store import CheckpointError
 from diffinst.weights.transfer import Origin
 
-Settings = Callable[..., Config]
 OLD = ("disc", "box", "triangle")
 
 
@@ -117,7 +116,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 def official_copy(network: DiffusionInstNetwork) -> dict[str, Tensor]:
     """The network under official names; how is told where conversion itself is tested."""
-    path = Path(__file__).parents[1] / "test_convert.py"
+    path = Path(__file__).with_name("test_convert.py")
     spec = importlib.util.spec_from_file_location("official_names", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -171,11 +170,16 @@ def test_a_run_starts_from_the_weights(
     old: DiffusionInstNetwork,
     folder: Path,
     renamed: Path,
-    quick: Settings,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    chosen = quick(iterations=1, lr=1e-12)  # nothing moves
+    small = {"iterations": 1, "warmup": 0, "milestones": [], "proposals": 8, "loggers": ["csv"]}
+    chosen = Config.from_preset("tiny").updated(
+        augment={"short_sides": [48]},
+        preprocess={"short_side": 48},
+        sampler={"proposals": 8},
+        train={**small, "lr": 1e-12},  # nothing moves
+    )
     with caplog.at_level(logging.INFO, logger="diffinst"):
         out = fit(renamed, chosen, tmp_path / "out", origin=Origin.read(folder), progress=False)
     assert "class layers kept for box, disc; re-initialised for ring" in caplog.text
