@@ -88,7 +88,7 @@ class Corruption:
         config: DiffusionConfig,
         generator: torch.Generator | None = None,
     ) -> Corruption:
-        """Fresh draws on the CPU, in the order t, noise, placeholder, order."""
+        """Fresh draws, in the order t, noise, placeholder, order."""
         fraction = float(torch.rand((), generator=generator)) ** (1 / config.time_power)
         return cls(
             t=min(int(fraction * config.timesteps), config.timesteps - 1),

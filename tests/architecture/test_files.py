@@ -1,0 +1,114 @@
+"""Is each file of the package short, tested, and free of hardware where the paper is told?"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE, TESTS = ROOT / "src" / "diffinst", ROOT / "tests"
+FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
+
+LINES = 300
+LONGER = {  # why one file says it better than two
+    "datasets/yolo.py": "finding the files and reading the labels share what a data.yaml may be",
+    "inference/pipeline.py": "the sentence of the whole model, with what it may vary",
+    "inference/predictor.py": "the public class: more docstrings and overloads than code",
+    "results/instances.py": "the public result: every way out of it stands in one place",
+    "training/criterion.py": "all terms of the loss, weighted and named in one place",
+    "training/fit.py": "a run from its arguments to its last file, in order",
+    "training/module.py": "Lightning's hooks, which are methods of one class",
+    "weights/convert.py": "tables of names, one for each part of the network",
+}
+
+PAPER_LINES = 230
+PAPER = {  # the reading order of a newcomer; more lines than PAPER_LINES where a number says so
+    "diffusion/schedule.py": None,
+    "diffusion/signal.py": None,
+    "models/decoder_stage.py": None,
+    "models/network.py": None,
+    "inference/pipeline.py": 310,  # holds choosing and painting masks beside the sampler
+    "training/step.py": None,
+}
+HARDWARE = re.compile(
+    r"\b(cuda|gpus?|cpus?|onnx|openvino|export\w*|compil\w*|triton|mkl(dnn)?|onednn)\b",
+    re.IGNORECASE,
+)
+SPOKEN = {"inference/pipeline.py": {"cpu"}}  # results are handed over in main memory
+
+MIRRORS = {  # what is tested in another file than its own, by file or folder, and where
+    "__main__.py": "training/test_processes.py",  # `python -m diffinst` starts the processes
+    "cli/contact_sheet.py": "cli/test_doctor.py",
+    "config/": "test_config.py",  # parts mean something in a whole configuration only
+    "datasets/coco_entries.py": "datasets/test_coco.py",
+    "datasets/contents.py": "datasets/test_cache.py",
+    "datasets/naming.py": "datasets/test_split.py",
+    "datasets/packer.py": "datasets/test_packed.py",
+    "datasets/records.py": "datasets/test_packed.py",
+    "datasets/doctor/": "datasets/doctor/test_examine.py",  # findings, planted one by one
+    "diffusion/start.py": "inference/test_pipeline.py",
+    "evaluation/tables.py": "evaluation/test_accumulate.py",
+    "export/": "export/test_files.py",  # what is written predicts as the model does
+    "inference/image.py": "inference/test_predictor.py",
+    "inference/many.py": "inference/test_predictor.py",
+    "inference/runner.py": "inference/test_predictor.py",
+    "inference/sampler.py": "inference/test_pipeline.py",
+    "inference/select.py": "inference/test_masks.py",
+    "inference/trace.py": "inference/test_film.py",
+    "kernels/blocks.py": "inference/test_masks.py",
+    "models/frozen_norm.py": "models/test_backbone.py",
+    "models/swin.py": "models/test_backbone.py",
+    "training/optimizer.py": "training/test_module.py",
+    "training/stream.py": "training/test_fit.py",
+    "training/trainer.py": "training/test_fit.py",
+}
+
+
+def length(file: str) -> int:
+    return len((SOURCE / file).read_text(encoding="utf-8").splitlines())
+
+
+def own_test(file: str) -> Path:
+    """`ops/boxes.py` -> `tests/ops/test_boxes.py`."""
+    path = TESTS / file
+    return path.with_name(f"test_{path.name}")
+
+
+def test_files_are_short_or_named() -> None:
+    assert {file for file in FILES if length(file) > LINES} <= set(LONGER)
+
+
+@pytest.mark.parametrize("file", LONGER)
+def test_a_file_is_named_as_long_while_it_is(file: str) -> None:
+    assert length(file) > LINES, "short enough now: take its name off LONGER"
+
+
+@pytest.mark.parametrize("file", PAPER)
+def test_the_paper_is_short(file: str) -> None:
+    limit = PAPER[file]
+    assert length(file) <= (limit or PAPER_LINES)
+    assert limit is None or length(file) > PAPER_LINES, "short enough now: put None in PAPER"
+
+
+@pytest.mark.parametrize("file", PAPER)
+def test_the_paper_has_no_hardware_in_it(file: str) -> None:
+    words = {m[0].lower() for m in HARDWARE.finditer((SOURCE / file).read_text(encoding="utf-8"))}
+    assert words == SPOKEN.get(file, set())
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if not file.endswith("__init__.py")])
+def test_every_file_is_tested_by_its_own_name_or_a_named_file(file: str) -> None:
+    if own_test(file).is_file():
+        assert file not in MIRRORS, "it has its own test: take its name off MIRRORS"
+        return
+    folders = (f"{folder.as_posix()}/" for folder in Path(file).parents)
+    named = next((MIRRORS[key] for key in (file, *folders) if key in MIRRORS), None)
+    assert named is not None, f"write {own_test(file).relative_to(ROOT)}, or name it in MIRRORS"
+    assert (TESTS / named).is_file(), f"MIRRORS names {named}, which is gone"
+
+
+def test_what_is_named_exists() -> None:
+    named = [*LONGER, *PAPER, *SPOKEN, *MIRRORS]
+    assert [name for name in named if not (SOURCE / name).exists()] == []
