@@ -17,9 +17,7 @@ LONGER = {  # why one file says it better than two
     "io/images.py": "one image from anything: each kind of source is a few lines",
     "inference/predictor.py": "the public class: more docstrings and overloads than code",
     "results/instances.py": "the public result: every way out of it stands in one place",
-    "training/criterion.py": "all terms of the loss, weighted and named in one place",
     "training/fit.py": "a run from its arguments to its last file, in order",
-    "training/module.py": "Lightning's hooks, which are methods of one class",
     "weights/convert.py": "tables of names, one for each part of the network",
 }
 
@@ -43,6 +41,7 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "cli/contact_sheet.py": "cli/test_doctor.py",
     "config/": "test_config.py",  # parts mean something in a whole configuration only
     "datasets/coco_entries.py": "datasets/test_coco.py",
+    "datasets/data_yaml.py": "datasets/test_yolo.py",
     "datasets/packer.py": "datasets/test_packed.py",
     "datasets/records.py": "datasets/test_packed.py",
     "datasets/doctor/": "datasets/doctor/test_examine.py",  # findings, planted one by one
@@ -55,6 +54,9 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "kernels/blocks.py": "inference/test_masks.py",
     "models/frozen_norm.py": "models/test_backbone.py",
     "models/swin.py": "models/test_backbone.py",
+    "evaluation/inputs.py": "evaluation/test_metrics.py",
+    "training/mask_loss.py": "training/test_criterion.py",
+    "training/pairs.py": "training/test_criterion.py",
     "training/optimizer.py": "training/test_module.py",
     "training/stream.py": "training/test_fit.py",
     "training/trainer.py": "training/test_fit.py",
