@@ -17,8 +17,6 @@ LONGER = {  # why one file says it better than two
     "io/images.py": "one image from anything: each kind of source is a few lines",
     "inference/predictor.py": "the public class: more docstrings and overloads than code",
     "results/instances.py": "the public result: every way out of it stands in one place",
-    "training/fit.py": "a run from its arguments to its last file, in order",
-    "weights/convert.py": "tables of names, one for each part of the network",
 }
 
 PAPER_LINES = 230
@@ -57,6 +55,9 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "evaluation/inputs.py": "evaluation/test_metrics.py",
     "training/mask_loss.py": "training/test_criterion.py",
     "training/pairs.py": "training/test_criterion.py",
+    "training/splits.py": "training/test_fit.py",
+    "weights/names.py": "weights/test_convert.py",
+    "weights/sizes.py": "weights/test_convert.py",
     "training/optimizer.py": "training/test_module.py",
     "training/stream.py": "training/test_fit.py",
     "training/trainer.py": "training/test_fit.py",
