@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Two processes of one thread each; whichever is done first takes tests from the other.
+PARALLEL := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint type bench clean
@@ -31,10 +33,10 @@ demo: setup  ## segment an image with the weights that ship with the package
 	$(BIN)/python examples/demo.py
 
 test: setup  ## run the tests but the slow ones (offline, CPU, under 10 minutes)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: setup  ## run every test, the slow ones too
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest $(PARALLEL) -m ""
 
 lint: setup  ## check style and formatting
 	$(BIN)/ruff check .

@@ -1,14 +1,20 @@
-"""What every test shares: checked shapes, few threads, repeatable examples, where data lie."""
+"""What every test shares: checked shapes, few threads, models, where data lie."""
+
+from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from diffinst import DiffusionInst
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,6 +33,10 @@ TYPECHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True
 if os.environ.get("DIFFINST_TYPECHECK") != "0":
     install_import_hook(TYPECHECKED, TYPECHECKER)
 
+# One thread each where several processes run tests, those that tests start included.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
 # Shared machines stall now and then, so no example has a deadline; CI draws the same ones each run.
@@ -59,6 +69,22 @@ def unchecked_shapes() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> DiffusionInst:
+    """The smallest preset with fresh weights; to be read only."""
+    from diffinst import DiffusionInst  # not above: the hook comes before any import
+
+    return DiffusionInst.from_preset("tiny")
+
+
+@pytest.fixture(scope="session")
+def nano() -> DiffusionInst:
+    """The weights that ship; to be read only."""
+    from diffinst import DiffusionInst
+
+    return DiffusionInst.from_pretrained("nano-nuclei")
 
 
 @pytest.fixture(scope="session")

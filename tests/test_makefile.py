@@ -118,8 +118,8 @@ def test_a_python_too_old_is_refused(checkout: Path) -> None:
     ("target", "command"),
     [
         ("demo", ".venv/bin/python examples/demo.py"),
-        ("test", ".venv/bin/python -m pytest"),
-        ("test-all", '.venv/bin/python -m pytest -m ""'),
+        ("test", ".venv/bin/python -m pytest -n 2 --dist worksteal"),
+        ("test-all", '.venv/bin/python -m pytest -n 2 --dist worksteal -m ""'),
         ("lint", ".venv/bin/ruff format --check ."),
         ("type", ".venv/bin/mypy"),
         ("bench", ".venv/bin/python benchmarks/speed.py"),

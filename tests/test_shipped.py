@@ -20,11 +20,6 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 25_000_000  # bytes
 
 
-@pytest.fixture(scope="module")
-def model() -> DiffusionInst:
-    return DiffusionInst.from_pretrained("nano-nuclei")
-
-
 def test_every_shipped_weight_has_a_card_with_its_hash() -> None:
     assert shipped_names() == ("nano-nuclei",)
     for name in shipped_names():
@@ -48,10 +43,10 @@ def test_card_and_readme_say_what_was_measured() -> None:
         assert f"{ap:.3f} ({ap50:.3f})" in readme
 
 
-def test_coins_are_found_one_by_one(model: DiffusionInst) -> None:
+def test_coins_are_found_one_by_one(nano: DiffusionInst) -> None:
     coins = data.coins()
     half = Image.fromarray(coins).resize((coins.shape[1] // 2, coins.shape[0] // 2))
-    found = model.predict(half, steps=2, proposals=100, threshold=0.3)
+    found = nano.predict(half, steps=2, proposals=100, threshold=0.3)
     assert 22 <= len(found) <= 26  # there are 24
     masks = found.masks.numpy()
     assert masks.any(0).mean() > 0.25  # coins cover about a third
@@ -59,8 +54,8 @@ def test_coins_are_found_one_by_one(model: DiffusionInst) -> None:
     assert overlap.mean() < 0.02
 
 
-def test_a_blank_image_holds_nothing(model: DiffusionInst) -> None:
-    assert len(model.predict(np.full((96, 96, 3), 255, np.uint8))) == 0
+def test_a_blank_image_holds_nothing(nano: DiffusionInst) -> None:
+    assert len(nano.predict(np.full((96, 96, 3), 255, np.uint8))) == 0
 
 
 def test_the_demo_writes_what_it_says(

@@ -102,8 +102,9 @@ assert float((wanted.masks != found.masks).float().mean()) < 1e-3
 """
 
 
+@pytest.mark.slow
 def test_real_kernels_compute_the_same() -> None:
-    """Half a minute of compiling, in another process for the same reason."""
+    """More than a minute of compiling, in another process for the same reason."""
     reason = what_prevents("cpu")
     if reason is not None:
         pytest.skip(f"nothing can be compiled here: {reason}")

@@ -131,11 +131,14 @@ def test_a_backbone_of_depthwise_convolutions_stays_float32() -> None:
     ("precision", "same", "steps"), [("fp32", 0.999, 1), ("fp32", 0.999, 3), ("bf16", 0.95, 1)]
 )
 def test_shipped_weights_find_the_same_instances(
-    coins: NDArray[np.uint8], precision: optimize.Precision, same: float, steps: int
+    nano: DiffusionInst,
+    coins: NDArray[np.uint8],
+    precision: optimize.Precision,
+    same: float,
+    steps: int,
 ) -> None:
-    model = DiffusionInst.from_pretrained("nano-nuclei")
-    wanted = model.predict(coins, steps=steps, proposals=100, threshold=0.5)
-    found = model.optimize(precision).predict(coins, steps=steps, proposals=100, threshold=0.4)
+    wanted = nano.predict(coins, steps=steps, proposals=100, threshold=0.5)
+    found = nano.optimize(precision).predict(coins, steps=steps, proposals=100, threshold=0.4)
     assert len(wanted) > 8
     assert float(iou(wanted.boxes[:, None], found.boxes[None]).amax(1).min()) >= same
 

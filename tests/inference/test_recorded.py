@@ -34,8 +34,10 @@ class Operations:
 
 @pytest.fixture(scope="module")
 def network() -> DiffusionInstNetwork:
+    """Of one stage: tracing takes longest, stage by stage."""
     torch.manual_seed(0)
-    return DiffusionInstNetwork(Config.from_preset("tiny").model).eval().requires_grad_(False)
+    config = Config.from_preset("tiny").updated(model={"decoder": {"stages": 1}})
+    return DiffusionInstNetwork(config.model).eval().requires_grad_(False)
 
 
 def batch(seed: int, *sizes: tuple[int, int]) -> ImageBatch:

@@ -17,11 +17,6 @@ LIMITS = Limits(1e9, 1e9, 1e9)
 WORKLOAD = Workload((64, 96), steps=2, proposals=12, detections=5, batch=2)
 
 
-@pytest.fixture(scope="module")
-def tiny() -> DiffusionInst:
-    return DiffusionInst.from_preset("tiny")
-
-
 def test_the_workload_is_what_runs(tiny: DiffusionInst) -> None:
     fast = ready(tiny, WORKLOAD)
     found = predict(fast, [noise_image((64, 96))])
