@@ -92,6 +92,8 @@ def test_visited_times() -> None:
     assert visited(2, None, SCHEDULE) == [(999, 499), (499, -1)]
     late = Start([[0, 0, 1, 1]], 99)
     assert visited(2, None, SCHEDULE, [late, late]) == [(99, 49), (49, -1)]
-    assert visited(2, (700, 3), SCHEDULE, [late]) == [(700, 3), (3, -1)]
+    assert visited(2, (99, 3), SCHEDULE, [late]) == [(99, 3), (3, -1)]
+    with pytest.raises(ValueError, match="time is 99, but times begin with 700"):
+        visited(2, (700, 3), SCHEDULE, [late])
     with pytest.raises(ValueError, match=r"times \[0, 99\] in one batch"):
         visited(1, None, SCHEDULE, [late, Start([[0, 0, 1, 1]], 0)])

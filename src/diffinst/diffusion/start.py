@@ -79,17 +79,23 @@ def visited(
 
     Args:
         steps: How many, where no times are given.
-        times: Falling; None: even ones.
+        times: Decreasing; None: even ones.
         schedule: For T.
-        starts: None: from T - 1.
+        starts: None: the run begins at T - 1.
 
     Raises:
-        ValueError: Starts of several times, or more steps than times below theirs.
+        ValueError: Starts of several times, times that begin elsewhere, or more steps than there
+            are times below theirs.
     """
     first = {start.time for start in starts}
     if len(first) > 1:
         raise ValueError(f"starts of times {sorted(first)} in one batch; give one time to all")
     if times is not None:
+        if first and times[0] not in first:
+            raise ValueError(
+                f"start: its time is {min(first)}, but times begin with {times[0]}; make them "
+                "alike, or give steps in place of times"
+            )
         return list(pairwise([*times, -1]))
     return time_pairs(steps, len(schedule), first.pop() if first else None)
 
@@ -102,7 +108,7 @@ def begin(
     schedule: Schedule,
     config: DiffusionConfig,
 ) -> Float64[Tensor, "B N 4"]:
-    """x at the starts' time: their boxes noised, then noise as it is, up to N.
+    """x at the starts' time: their boxes noised; the remaining proposals are pure noise.
 
     Args:
         starts: One per image.

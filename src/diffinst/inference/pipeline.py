@@ -1,6 +1,6 @@
 """What every prediction is, in one place (Figure 2; Eq. 6).
 
-    image --encode--> Encoded --[ start -> denoise -> merge ]*steps--> Candidates
+    image --encode--> Encoded --start--> [ denoise -> merge -> renew ]*steps --> Candidates
         --select, mask--> Instances
 
 | code | paper |
@@ -46,7 +46,8 @@ from diffinst.structures import Candidates, Encoded, ImageBatch, Pyramid, StageO
 Size: TypeAlias = tuple[int, int]
 Tensors: TypeAlias = tuple[Tensor, ...]
 Launch: TypeAlias = Callable[[Hashable, Callable[..., Tensors], Tensors], Tensors]
-"""Runs a piece of work on its inputs; pieces of one name do the same."""
+"""Runs a piece of work on its inputs. Whatever holds pieces of work back may go by their name: two
+of one name have to do the same to the same inputs, which are tensors alone for that reason."""
 
 
 def direct(name: Hashable, work: Callable[..., Tensors], inputs: Tensors) -> Tensors:
@@ -110,7 +111,7 @@ class Pipeline:
         self.from_noise = visited(options.steps, options.times, self.schedule)
 
     def prepare(self, images: Sequence[Tensor]) -> ImageBatch:
-        """RGB images (3, H, W) of one padded size, resized and padded where they lie."""
+        """RGB images (3, H, W) of one padded size, resized and padded on their device."""
         given = [(int(image.shape[1]), int(image.shape[2])) for image in images]
         sizes = [input_size(size, self.config.preprocess) for size in given]
         return pad_batch([resize(i, size) for i, size in zip(images, sizes, strict=True)])
@@ -179,7 +180,7 @@ class Pipeline:
             return boxes, kept, x_next, *flat
 
         draws = () if final else (noise.renoise[index], noise.renewal[index])
-        name = ("step", now, following, options.eta, options.renewal_threshold)
+        name = ("step", now, following, self.solver, options.renewal_threshold)
         inputs = (encoded.pyramid.table, encoded.scale, x, *draws)
         boxes, kept, x_next, *flat = self.launch(name, work, inputs)
         stages = [StageOutput(*flat[i : i + 4]) for i in range(0, len(flat), 4)]
@@ -208,7 +209,7 @@ class Pipeline:
     def instances(
         self, candidates: Candidates, encoded: Encoded, image: int, output: Size
     ) -> Instances:
-        """What one image's candidates come to, with masks, in its own pixels.
+        """The instances of one image, with masks, in its own pixels.
 
         Args:
             candidates: Of the batch.

@@ -50,7 +50,7 @@ class TrainingStep(nn.Module):
 
     Args:
         network: What learns.
-        criterion: What it is told.
+        criterion: Matching and losses.
         proposals: N, boxes per image.
     """
 
