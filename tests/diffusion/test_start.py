@@ -97,3 +97,16 @@ def test_visited_times() -> None:
         visited(2, (700, 3), SCHEDULE, [late])
     with pytest.raises(ValueError, match=r"times \[0, 99\] in one batch"):
         visited(1, None, SCHEDULE, [late, Start([[0, 0, 1, 1]], 0)])
+
+
+def test_boxes_that_the_signal_cannot_hold_are_refused() -> None:
+    """Clamped to the signal's range they would shrink without a word."""
+    small = DiffusionConfig(size_pixels=16)
+    image, noise = encoded((32, 32)), torch.zeros(1, 2, 4)
+    fits = Start([[0, 0, 8, 8]], 0)  # 16 pixels of the input, as the original is half as large
+    x = begin([fits], [(16, 16)], image, noise, SCHEDULE, small)
+    boxes = from_signal(x, image.scale, small)
+    torch.testing.assert_close(boxes[0, 0], torch.tensor([0.0, 0, 16, 16]), rtol=0, atol=0.02)
+    large = Start([[0, 0, 4, 4], [0, 0, 4, 9]], 0)
+    with pytest.raises(ValueError, match=r"box 1 has a side of 18 pixels .* up to 16"):
+        begin([large], [(16, 16)], image, noise, SCHEDULE, small)

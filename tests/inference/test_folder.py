@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffinst.config import ConfigError
 from diffinst.inference.folder import predict_folder
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.images import ImageReadError
@@ -158,3 +159,13 @@ def test_an_image_that_cannot_be_saved_ends_the_run_and_what_is_whole_stays(
         predict_folder(model, [tmp_path / "in"], tmp_path / "out", proposals=5)
     index = json.loads((tmp_path / "out" / "index.json").read_text())
     assert [Path(image["file_name"]).name for image in index["images"]] == ["a.png"]
+
+
+def test_a_wrong_option_leaves_earlier_results_alone(model: DiffusionInst, tmp_path: Path) -> None:
+    file = write_image(tmp_path / "a.png", 0)
+    predict_folder(model, [file], tmp_path / "out", proposals=5, threshold=0.0)
+    before = (tmp_path / "out" / "results.json").read_bytes()
+    for wrong in ({"steps": 5000}, {"treshold": 0.5}):
+        with pytest.raises(ConfigError):
+            predict_folder(model, [file], tmp_path / "out", **wrong)
+    assert (tmp_path / "out" / "results.json").read_bytes() == before

@@ -118,3 +118,13 @@ def test_a_model_can_be_called_and_says_what_it_is(model: DiffusionInst, path: P
     said = repr(model)
     assert "class 0, class 1, class 2" in said and "cpu" in said and "M parameters" in said
     assert "fp32" in repr(model.optimize("fp32"))
+
+
+def test_an_encoded_image_follows_the_models_configuration(path: Path) -> None:
+    model = DiffusionInst.from_preset("tiny")
+    image = model.encode(path)
+    model.config = model.config.updated(postprocess={"max_detections": 2, "threshold": 0.0})
+    assert len(model.predict(image)) == 2
+    model.config = model.config.updated(preprocess={"short_side": 64})
+    with pytest.raises(ValueError, match="encoded on another device or at another input size"):
+        model.predict(image)

@@ -158,3 +158,28 @@ def test_images_are_read_while_the_network_works(
     monkeypatch.setattr(many, "read_image", remembered)
     assert len(list(model.predict((pixels(i) for i in range(4)), proposals=5))) == 4
     assert readers == {"read"}
+
+
+def test_what_does_not_fit_together_goes_in_halves(
+    model: DiffusionInst, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    features = model.network.features
+
+    def limited(given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sizes.append(len(given))
+        if len(given) > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return features(given)
+
+    monkeypatch.setattr(model.network, "features", limited)
+    assert len(list(model.predict((pixels(0) for _ in range(4)), proposals=5))) == 4
+    assert sizes == [2, 1, 1, 2, 1, 1]
+
+
+def test_large_images_share_a_batch_with_fewer(
+    model: DiffusionInst, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "FEW_AT_ONCE", 32)
+    sides = (512, 1024, 8000)
+    assert [model._runner().at_once_of((side, side)) for side in sides] == [32, 8, 1]

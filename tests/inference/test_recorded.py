@@ -87,6 +87,19 @@ def test_another_image_and_noise_of_the_same_padded_size(network: DiffusionInstN
 
 
 @torch.no_grad()
+def test_an_image_of_the_same_area_is_another_one(network: DiffusionInstNetwork) -> None:
+    """96 x 64 has as many cells as 64 x 96, in other rows."""
+    recorded, upright = Recorded(Operations()), torch.rand(1, 3, 96, 64) * 255
+    for _ in range(2):
+        run(network, recorded, batch(0, (64, 96)), [0])
+    image = ImageBatch(upright, ((96, 64),))
+    wanted, _ = run(network, direct, image, [0])
+    for _ in range(2):
+        found, _ = run(network, recorded, image, [0])
+        torch.testing.assert_close(found.boxes, wanted.boxes)
+
+
+@torch.no_grad()
 def test_a_run_that_may_stop_early_is_recorded_step_by_step(network: DiffusionInstNetwork) -> None:
     record = Operations()
     recorded = Recorded(record)

@@ -39,7 +39,7 @@ def test_what_is_not_installed_is_named(
     name: str, quick: Settings, trained: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)  # as if it were not
-    wrong = rf"train\.loggers names {name}, which is not installed .*: pip install {name}, or leave"
+    wrong = rf"train\.loggers names {name}, which is not installed .*: pip install {name}, or omit"
     with pytest.raises(ValueError, match=wrong):
         trained(quick(loggers=["csv", name]), tmp_path / "out")
     assert not (tmp_path / "out").exists()  # said before anything is begun

@@ -105,11 +105,12 @@ class Recorded:
 
     def __call__(self, name: Hashable, work: Function, inputs: Tensors) -> Tensors:
         """What the work gives; see `Tapes.run`."""
-        if self.tapes is not None:
+        tapes = self.tapes  # another thread may give it up meanwhile
+        if tapes is not None:
             try:
-                return self.tapes.run(name, work, inputs)
+                return tapes.run(name, work, inputs)
             except Exception as error:  # of the driver, a compiler or a library, of many kinds
-                self.tapes.clear()
+                tapes.clear()
                 if not ran_out(error):  # there is no use in another try
                     first = [*str(error).strip().splitlines(), "no reason given"][0]
                     warnings.warn(f"predictions are not recorded: {first}", stacklevel=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from typing_extensions import TypedDict, Unpack
 
 from diffinst.config.explain import explain
@@ -56,6 +56,13 @@ class Options(SamplerConfig, PostprocessConfig):
     times: tuple[PositiveInt | Literal[0], ...] | None = None
     """Times to visit, falling; None: `steps` even ones from T - 1, or from the start's time."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _times_say_how_many_steps(cls, values: object) -> object:
+        if isinstance(values, dict) and isinstance(values.get("times"), list | tuple):
+            return {**values, "steps": max(1, len(values["times"]))}
+        return values
+
     @classmethod
     def of(cls, config: Config, **given: Unpack[OptionFields]) -> Options:
         """A model's options with those given in place of its own.
@@ -78,8 +85,6 @@ class Options(SamplerConfig, PostprocessConfig):
         except ValidationError as error:
             raise ConfigError(explain(error, cls())) from error
         options._fit(config.model.diffusion.timesteps)
-        if options.times is not None:
-            options = options.model_copy(update={"steps": len(options.times)})
         return options
 
     def _fit(self, timesteps: int) -> None:

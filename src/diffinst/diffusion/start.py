@@ -30,6 +30,9 @@ class Start:
         time: The time t that they are brought to (Eq. 2) and the run begins at, 0 to T - 1: near 0
             they stay nearly as they are, at T - 1 nothing is left of them.
 
+    A model with `diffusion.size_pixels` knows boxes up to that size, in pixels of the network
+    input, and refuses larger ones when it is asked.
+
     Raises:
         ValueError: No box, a shape that is no list of boxes, NaN or infinity, a box that is turned
             inside out, or a time below 0.
@@ -132,9 +135,24 @@ def begin(
         if start.time >= len(schedule):
             raise ValueError(f"start: time is {start.time}; allowed are 0 to {len(schedule) - 1}")
         ratio = scale.new_tensor([width / output[1], height / output[0]]).repeat(2)
-        x_start = to_signal(start.boxes.to(scale.device) * ratio, scale, config)
+        boxes = start.boxes.to(scale.device) * ratio
+        _check_sides(boxes, config)
+        x_start = to_signal(boxes, scale, config)
         x_start = x_start.clamp(-config.scale, config.scale)
         t = torch.tensor([start.time], device=scale.device)
         x_t = schedule.add_noise(x_start[None], noise[i : i + 1, :count], t)[0]
         rows.append(torch.cat([x_t, noise[i, count:].double()]))
     return torch.stack(rows)
+
+
+def _check_sides(boxes: Tensor, config: DiffusionConfig) -> None:
+    """Refuse boxes that the signal has no numbers for; clamped, they would shrink."""
+    if config.size_pixels is None:
+        return
+    sides = (boxes[:, 2:] - boxes[:, :2]).amax(1)
+    i = int(sides.argmax())
+    if float(sides[i]) > config.size_pixels:
+        raise ValueError(
+            f"start: box {i} has a side of {float(sides[i]):.0f} pixels of the network input; this "
+            f"model begins with boxes up to {config.size_pixels:g} (diffusion.size_pixels)"
+        )

@@ -180,7 +180,8 @@ def _outcome(
             f"annotations {expected}; put the right file there or correct the annotations"
         )
     results = found.to_coco(record.id, asked.category_ids)
-    return Prediction(record.id, seconds, results, path.stat().st_size)
+    size = path.stat().st_size if path.is_file() else None  # it may be gone by now
+    return Prediction(record.id, seconds, results, size)
 
 
 def predict_and_keep(

@@ -65,13 +65,13 @@ def predict_folder(
     out = Path(out)
     files = [path for path in list_images(images) if not _is_own(path, out)]
     names = _unique_names(files)
+    found = model.predict_each(files, keep_images=True, **options)  # refuses wrong options
     run = _Run(model, out)
     begin = time.perf_counter()
     with alone_in(out), ThreadPoolExecutor(SAVERS, "save") as threads:
         for folder in (out, out / "overlays", out / "masks"):
             remove_unfinished(folder)
         try:
-            found = model.predict_each(files, keep_images=True, **options)
             for i, (path, instances) in enumerate(found, start=1):
                 if isinstance(instances, ImageReadError):
                     run.failed.append(str(instances))

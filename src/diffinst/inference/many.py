@@ -14,11 +14,13 @@ from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from diffinst.acceleration.feed import fed
 from diffinst.config import Options
 from diffinst.inference.runner import Runner
 from diffinst.io.images import ImageReadError, ImageSource, read_image
+from diffinst.io.out_of_memory import OutOfMemory
 from diffinst.results.instances import Instances
 
 READERS = 2  # threads
@@ -46,9 +48,8 @@ def predict_each(
             error that they raise comes through when all before it are handed on.
         options: Of all.
     """
-    most = runner.at_once
-    with closing(_read_ahead(sources, ahead=most)) as read:
-        batches = _batches(read, runner, most)
+    with closing(_read_ahead(sources, ahead=runner.at_once + READERS)) as read:
+        batches = _batches(read, runner)
         ready: dict[int, tuple[_Read[Source], Instances | None]] = {}
         following = 0
         for batch, found in _predicted(runner, batches, options):
@@ -95,19 +96,18 @@ def _read_ahead(sources: Iterable[Source], ahead: int) -> Generator[_Read[Source
         threads.shutdown(cancel_futures=True)
 
 
-def _batches(
-    read: Iterable[_Read[Source]], runner: Runner, most: int
-) -> Iterator[list[_Read[Source]]]:
-    """Up to `most` of one padded size together, found among twice as many."""
+def _batches(read: Iterable[_Read[Source]], runner: Runner) -> Iterator[list[_Read[Source]]]:
+    """Images of one padded size together, found among twice as many as go through at once."""
     waiting: list[_Read[Source]] = []
 
-    def kind(item: _Read[Source]) -> object:
+    def kind(item: _Read[Source]) -> tuple[int, int] | None:
         if item.pixels is None:
             return None
         return runner.padded((item.pixels.shape[0], item.pixels.shape[1]))
 
     def take() -> list[_Read[Source]]:
         wanted = kind(waiting[0])
+        most = runner.at_once if wanted is None else runner.at_once_of(wanted)
         batch = [item for item in waiting if kind(item) == wanted][:most]
         taken = {item.place for item in batch}
         waiting[:] = [item for item in waiting if item.place not in taken]
@@ -115,7 +115,7 @@ def _batches(
 
     for item in read:
         waiting.append(item)
-        if len(waiting) >= 2 * most:
+        if len(waiting) >= 2 * runner.at_once:
             yield take()
     while waiting:
         yield take()
@@ -128,8 +128,20 @@ def _predicted(
     for batch, tensors in fed(batches, _pixels, runner.device):
         found: Sequence[Instances | None] = [None] * len(batch)
         if tensors:
-            found = runner.predict(tensors, options)
+            found = _as_it_fits(runner, tensors, options)
         yield batch, found
+
+
+def _as_it_fits(runner: Runner, tensors: list[Tensor], options: Options) -> list[Instances]:
+    """All together, or half of them at a time where memory runs out."""
+    try:
+        return runner.predict(tensors, options)
+    except OutOfMemory:
+        if len(tensors) == 1:
+            raise
+    half = len(tensors) // 2  # behind the handler, which holds on to what was allocated
+    first = _as_it_fits(runner, tensors[:half], options)
+    return first + _as_it_fits(runner, tensors[half:], options)
 
 
 def _pixels(batch: list[_Read[Source]]) -> list[NDArray[np.uint8]]:

@@ -7,8 +7,7 @@
 |---|---|
 | `x` | the boxes of all proposals as signal, b_t |
 | `stages` | what the decoder f makes of b_t and t |
-| `solver`, `renewed` | from b_t to the next time; proposals that found nothing start again |
-| `candidates` | what all steps so far found |
+| `solver`, `renewed` | from b_t to the next time; what found nothing starts again |
 """
 
 from __future__ import annotations
@@ -180,7 +179,7 @@ class Pipeline:
             return boxes, kept, x_next, *flat
 
         draws = () if final else (noise.renoise[index], noise.renewal[index])
-        name = ("step", now, following, self.solver, options.renewal_threshold)
+        name = ("step", shapes, now, following, self.solver, options.renewal_threshold)
         inputs = (encoded.pyramid.table, encoded.scale, x, *draws)
         boxes, kept, x_next, *flat = self.launch(name, work, inputs)
         stages = [StageOutput(*flat[i : i + 4]) for i in range(0, len(flat), 4)]
@@ -226,6 +225,6 @@ class Pipeline:
 
     def predict(self, encoded: Encoded, noise: Noise, outputs: Sequence[Size]) -> list[Instances]:
         """The instances of all images after the last step, from noise alone."""
-        *_, last = self.run(encoded, noise)
-        sizes = enumerate(outputs)
-        return [self.instances(last.candidates, encoded, i, output) for i, output in sizes]
+        for step in self.run(encoded, noise):
+            found = step.candidates
+        return [self.instances(found, encoded, i, output) for i, output in enumerate(outputs)]

@@ -187,16 +187,25 @@ class DiffusionInst:
             (48, 64)
         """
         if isinstance(image, EncodedImage):
-            if image.runner.network is not self.network:
-                raise ValueError(
-                    f"{image} was encoded by another model; encode it with this one: "
-                    "model.encode(image.path or image.image)"
-                )
-            return image
+            return image if image.runner is self._runner() else self._adopted(image)
         pixels, runner = read_image(image), self._runner()
         (uploaded,) = runner.upload([pixels])
         encoded = runner.encode(uploaded, Options.of(self.config))
         return EncodedImage(runner, encoded, pixels, path_of(image))
+
+    def _adopted(self, image: EncodedImage) -> EncodedImage:
+        """An image that was encoded before configuration or device changed, if it still fits."""
+        before, runner = image.runner, self._runner()
+        same_input = before.config.preprocess == runner.config.preprocess
+        if before.network is not self.network:
+            problem = "by another model"
+        elif image.encoded.scale.device != self.device or not same_input:
+            problem = "on another device or at another input size"
+        else:
+            return EncodedImage(runner, image.encoded, image.image, image.path)
+        raise ValueError(
+            f"{image} was encoded {problem}; encode it anew: model.encode(image.image)"
+        )
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # an array is iterable, too
@@ -239,10 +248,10 @@ class DiffusionInst:
         to rounding. Images of one padded size share a batch; the next ones are read meanwhile.
 
         Args:
-            images: Path, PIL image, array (H, W, 3) or (H, W), tensor (3, H, W), or an image from
-                `encode`; or a list of these, sizes may differ; or a folder, a pattern such as
-                "scans/*.png", a generator: these give an iterator, and a bounded number of images
-                is in memory.
+            images: Path, PIL image, array (H, W, 3) or (H, W), tensor (3, H, W); or a list of
+                these, sizes may differ; or a folder, a pattern such as "scans/*.png", a generator: these
+                give an iterator, and a bounded number of images is in memory; or one image from
+                `encode`.
             start: Boxes to begin with, in pixels of the original image, for one image alone.
             keep_images: Many results keep their image, too, as one does.
             **options: See `OptionFields`: steps, proposals, threshold, max_detections, seed, ...
@@ -277,7 +286,7 @@ class DiffusionInst:
             if not isinstance(found, ImageReadError):
                 yield found
             elif skip:
-                warnings.warn(f"omitted: {found}", stacklevel=3)
+                warnings.warn(f"omitted: {found}", stacklevel=2)
             else:
                 raise found
 

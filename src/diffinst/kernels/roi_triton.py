@@ -94,7 +94,7 @@ def pool(
         table: (B * rows, C), contiguous.
         boxes: (B, N, 4) float32 xyxy pixels of the network input.
         level: (B, N) int64, 0 first.
-        heights: (levels,) int64, as the next three: see `roi_align.Levels`.
+        heights: (levels,) int64, as the next three: see `structures.Levels`.
         widths: (levels,).
         starts: (levels,).
         scales: (levels,) float32.

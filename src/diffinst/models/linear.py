@@ -9,7 +9,7 @@ from diffinst.kernels.linear import linear
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear` by way of `ops.linear`."""
+    """`torch.nn.Linear` by way of `kernels.linear`."""
 
     def forward(self, x: Float[Tensor, "*batch I"]) -> Float[Tensor, "*batch _"]:
         """(..., in) to (..., out)."""

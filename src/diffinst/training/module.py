@@ -186,8 +186,8 @@ class DiffusionInstModule(pl.LightningModule):
 
     @property
     def images_at_once(self) -> int:
-        """Val images that go through the network together on the present device."""
-        return DiffusionInst(self.network, self.config)._runner().at_once
+        """Val images that a process takes at a time: some are read while others are predicted."""
+        return max(8, DiffusionInst(self.network, self.config)._runner().at_once)
 
     def on_validation_epoch_start(self) -> None:
         """Start a fresh evaluation."""
