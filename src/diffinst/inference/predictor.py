@@ -249,9 +249,9 @@ class DiffusionInst:
 
         Args:
             images: Path, PIL image, array (H, W, 3) or (H, W), tensor (3, H, W); or a list of
-                these, sizes may differ; or a folder, a pattern such as "scans/*.png", a generator: these
-                give an iterator, and a bounded number of images is in memory; or one image from
-                `encode`.
+                these, sizes may differ; or a folder, a pattern such as "scans/*.png", a generator:
+                these give an iterator, and a bounded number of images is in memory; or one image
+                from `encode`.
             start: Boxes to begin with, in pixels of the original image, for one image alone.
             keep_images: Many results keep their image, too, as one does.
             **options: See `OptionFields`: steps, proposals, threshold, max_detections, seed, ...
