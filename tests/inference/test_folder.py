@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 from PIL import Image
 
 from diffinst.config import ConfigError
-from diffinst.inference.folder import predict_folder
+from diffinst.inference.folder import _Run, predict_folder
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.images import ImageReadError
+from diffinst.results.instances import Instances
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,18 @@ def write_image(path: Path, seed: int, size: tuple[int, int] = (24, 32)) -> Path
     return path
 
 
-def test_every_image_has_its_own_files(model: DiffusionInst, tmp_path: Path) -> None:
+@pytest.mark.parametrize("behind", [False, True])
+def test_every_image_has_its_own_files(
+    model: DiffusionInst, tmp_path: Path, behind: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if behind:  # as on a GPU
+        take = _Run.take
+
+        def later(run: _Run, i: int, path: Path, name: str, found: Instances, _: object) -> None:
+            with ThreadPoolExecutor(2) as threads:
+                take(run, i, path, name, found, threads)
+
+        monkeypatch.setattr(_Run, "take", later)
     # The same stem in two folders and under two suffixes; "a-2" is the name of an image too.
     names = ["x/a.png", "x/b/a.png", "y/a.jpg", "y/a-2.png", "y/A.png"]
     for seed, name in enumerate(names):

@@ -18,7 +18,7 @@ from diffinst.io.images import ImageReadError, list_images
 from diffinst.io.lock import alone_in
 from diffinst.results.instances import CocoResult, Instances
 
-SAVERS = 2  # threads
+SAVERS = 2  # threads, beside a GPU; on a CPU the network leaves no core free, and they slow it
 UNSAVED = 8  # results that may wait for them
 
 
@@ -49,7 +49,8 @@ def predict_folder(
 ) -> Predicted:
     """Segment files and folders; an image that cannot be read is reported, the others go on.
 
-    Images are read ahead and results saved behind, in threads, while the network works.
+    Images are read ahead in threads; on a GPU results are saved behind in others, while the network
+    works.
 
     Args:
         model: Does the work.
@@ -67,6 +68,7 @@ def predict_folder(
     names = _unique_names(files)
     found = model.predict_each(files, keep_images=True, **options)  # refuses wrong options
     run = _Run(model, out)
+    behind = model.device.type != "cpu"
     begin = time.perf_counter()
     with alone_in(out), ThreadPoolExecutor(SAVERS, "save") as threads:
         for folder in (out, out / "overlays", out / "masks"):
@@ -76,7 +78,7 @@ def predict_folder(
                 if isinstance(instances, ImageReadError):
                     run.failed.append(str(instances))
                 else:
-                    run.take(i, path, names[i - 1], instances, threads)
+                    run.take(i, path, names[i - 1], instances, threads if behind else None)
                 progress(i, len(files))
         finally:
             run.finish()  # what is done stays, whatever stopped the rest
@@ -96,12 +98,22 @@ class _Run:
         self._saving: deque[tuple[Future[list[CocoResult]], dict[str, object]]] = deque()
 
     def take(
-        self, image_id: int, path: Path, name: str, found: Instances, threads: ThreadPoolExecutor
+        self,
+        image_id: int,
+        path: Path,
+        name: str,
+        found: Instances,
+        threads: ThreadPoolExecutor | None,
     ) -> None:
-        """Save an image's overlay and label map behind; wait only where too many are unsaved."""
+        """Save an image's overlay and label map: now, or in threads with a few that may wait."""
         height, width = found.image_size
         entry = {"id": image_id, "file_name": str(path), "height": height, "width": width}
-        self._saving.append((threads.submit(self._save, image_id, name, found), entry))
+        saving: Future[list[CocoResult]] = Future()
+        if threads is None:
+            saving.set_result(self._save(image_id, name, found))
+        else:
+            saving = threads.submit(self._save, image_id, name, found)
+        self._saving.append((saving, entry))
         while len(self._saving) > UNSAVED:
             self._settle()
 
