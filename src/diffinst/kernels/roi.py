@@ -17,7 +17,8 @@ from torch import Tensor
 
 from diffinst import kernels
 from diffinst.kernels.gather import weighted_gather
-from diffinst.ops.roi_align import assign_levels, pyramid_rows, roi_taps
+from diffinst.ops import roi_align
+from diffinst.ops.roi_align import assign_levels
 from diffinst.structures import FIRST_LEVEL, Pyramid
 
 RoIKernel: TypeAlias = Callable[..., Tensor]
@@ -50,9 +51,7 @@ def pool(
     plain = table.requires_grad or not table.is_contiguous() or not kernels.enabled()
     if not plain and kernel_pays(table.device, table.dtype):
         return pool_by(_kernel(), pyramid, boxes, size, sampling)
-    index, weight = roi_taps(pyramid, boxes, size, sampling)
-    pooled = weighted_gather(pyramid_rows(pyramid), index, weight)
-    return pooled.view(*boxes.shape[:2], size * size, table.shape[-1])
+    return roi_align.pool(pyramid, boxes, size, sampling, gather=weighted_gather)
 
 
 def pool_by(kernel: RoIKernel, pyramid: Pyramid, boxes: Tensor, size: int, sampling: int) -> Tensor:
@@ -99,8 +98,7 @@ def proven(kernel: RoIKernel, device: torch.device, dtype: torch.dtype) -> bool:
     boxes, pyramid = boxes.to(device), Pyramid.of(maps)
 
     def plain() -> Tensor:
-        index, weight = roi_taps(pyramid, boxes, SIZE, SAMPLING)
-        return weighted_gather(pyramid_rows(pyramid), index, weight)
+        return roi_align.pool(pyramid, boxes, SIZE, SAMPLING, gather=weighted_gather)
 
     def fused() -> Tensor:
         return pool_by(kernel, pyramid, boxes, SIZE, SAMPLING)
