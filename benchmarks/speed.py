@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py  # or: make bench; --no-training leaves the slow half away
 
-The rival is torchvision's Mask R-CNN R50-FPN in float32. One image of 800 x 1216, nothing is
+The baseline is torchvision's Mask R-CNN R50-FPN in float32. One image of 800 x 1216, nothing is
 resized, up to 100 instances painted at full size; weights are random on both sides, so the rival's
 score threshold is zero and it, too, draws 100 masks. On a GPU its masks stay there at full size,
 ours end as masks in boxes in the host's memory. Each round runs every contestant once; the

@@ -76,7 +76,7 @@ def evaluate(
         Folder for predictions/, metrics.json, results.json, per_class.csv, precision_recall.png
         and the worst images.
     limit
-        Only the first images, so many.
+        Use the first N images only.
     processes
         How many share the images; each loads the model.
     single_class

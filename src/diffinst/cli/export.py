@@ -54,7 +54,7 @@ def export(
     check
         Images or folders to compare on.
     limit
-        Compare on at most so many.
+        Compare on this number at most.
     """
     from diffinst.export.files import export as write
     from diffinst.export.parity import compare

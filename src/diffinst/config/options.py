@@ -26,7 +26,7 @@ class OptionFields(TypedDict, total=False):
     threshold: float | None
     """Only instances with at least this score, 0 to 1."""
     max_detections: int | None
-    """At most so many instances per image, best first."""
+    """Largest number of instances per image, best first."""
     seed: int | None
     """Seed of the noise that a run starts from."""
     times: tuple[int, ...] | None

@@ -107,7 +107,7 @@ class TrainConfig(Part):
     eval_every: Annotated[int, Field(ge=0)] = 0
     """Iterations between evaluations on val; 0: only at the end."""
     patience: Annotated[int, Field(ge=0)] = 0
-    """Stop after so many evaluations without a better mask AP; 0: never."""
+    """Stop after this number of evaluations without a better mask AP; 0: never."""
     checkpoint_every: PositiveInt = 250
     """Iterations between checkpoints to resume from."""
     bad_steps: PositiveInt = 10

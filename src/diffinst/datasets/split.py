@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,8 +134,8 @@ class _Entries(Sequence[Entry]):
         places = range(len(self))[index]
         return self._entry(places) if isinstance(places, int) else [self._entry(i) for i in places]
 
-    def _entry(self, place: int) -> Entry:
-        raise NotImplementedError
+    @abstractmethod
+    def _entry(self, place: int) -> Entry: ...
 
 
 class _Images(_Entries):

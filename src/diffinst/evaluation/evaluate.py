@@ -60,7 +60,7 @@ def evaluate(
         max_detections: Results kept and counted per image; on federated data 300 where None.
         seed: Of the noise, the same for every image.
         single_class: Take all classes as one; a split that is given is `Split.merged` already.
-        limit: Only the first images, so many.
+        limit: Use the first N images only.
         out: Run folder: an evaluation that was stopped goes on from there (see `store`). Gets
             metrics.json and the other files of `outputs`. None: nothing is kept.
         files: Whether there is more in `out` than the predictions.

@@ -100,7 +100,7 @@ def fit(
         origin: Start from these weights instead; `config.model` has their architecture.
         devices: As in `train`, like all that follow.
         nodes: Machines.
-        overfit: So many images.
+        overfit: Number of images.
         fast_dev_run: A trial run.
         progress: Show a bar.
         announce: Gets the plan.

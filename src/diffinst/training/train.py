@@ -52,7 +52,7 @@ def train(
         devices: GPUs a machine, or processes where there is no GPU.
         nodes: Machines; run the same program on each (torchrun, SLURM, or MASTER_ADDR and
             NODE_RANK).
-        overfit: Train and evaluate on the first so many images, without augmentation: a working
+        overfit: Train and evaluate on the first N images, without augmentation: a working
             set-up reaches a high AP soon.
         fast_dev_run: Two iterations of everything, nothing kept: does it run at all?
         progress: Show a bar with losses and remaining time.
