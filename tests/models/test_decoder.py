@@ -46,6 +46,21 @@ def test_embedding_by_hand() -> None:
     torch.testing.assert_close(embedded, torch.tensor(expected))
 
 
+def test_a_time_for_each_proposal_is_the_time_of_all_where_they_agree() -> None:
+    model, pyramid, given = decoder().eval(), table(), boxes(5)
+    with torch.no_grad():
+        one, each = (model(pyramid, given, t) for t in (TIMES, TIMES[:, None].expand(2, 5)))
+        for a, b in zip(one, each, strict=True):
+            torch.testing.assert_close(a.boxes, b.boxes)
+            torch.testing.assert_close(a.logits, b.logits)
+        mixed = TIMES[:, None].repeat(1, 5)
+        mixed[0, 1] = 500
+        (first, *_) = model(pyramid, given, mixed)
+    # in the first stage a time is seen by its own proposal alone
+    changed = (first.logits - one[0].logits).abs().amax(-1) > 1e-6
+    assert changed.tolist() == [[False, True, False, False, False], [False] * 5]
+
+
 def check_initialisation(model: Decoder) -> None:
     """Every tensor by its name: priors, zeros, LayerNorms, else spread as its size says."""
     for name, parameter in model.named_parameters():

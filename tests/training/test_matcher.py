@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from diffinst.config import MatcherConfig
-from diffinst.training.matcher import FREE, class_cost, dynamic_k_match, matching_cost
+from diffinst.training.matcher import FREE, class_cost, dynamic_k_match, matching_cost, with_held
 
 CONFIG = MatcherConfig()
 
@@ -55,6 +55,18 @@ def test_an_object_with_two_queries_spares_one_where_none_is_free() -> None:
 def test_more_objects_than_queries_use_every_query_once() -> None:
     owner = match([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]], [[1.0, 0.0, 0.0]] * 2)
     assert FREE not in owner and len(set(owner)) == 2
+
+
+def test_a_held_query_goes_to_its_object_and_to_no_other() -> None:
+    # queries 0 and 1 are both cheapest for object 0; query 1 is held by object 1, query 2 free
+    cost = torch.tensor([[[1.0, 9.0], [0.5, 9.0], [3.0, 8.0]]])
+    valid = torch.ones(1, 2, dtype=torch.bool)
+    overlap = torch.zeros_like(cost)
+    assert dynamic_k_match(cost, overlap, valid).tolist() == [[FREE, 0, 1]]
+    held = torch.tensor([[FREE, 1, FREE]])
+    assert dynamic_k_match(with_held(cost, held), overlap, valid).tolist() == [[0, 1, FREE]]
+    none = torch.full((1, 3), FREE)
+    assert torch.equal(with_held(cost, none), cost)
 
 
 def test_padded_objects_are_never_taken() -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffinst.datasets.load import load_split
 from diffinst.datasets.split import Split
-from diffinst.training.repeat import repeat_factors
+from diffinst.training.repeat import colour_factors, repeat_factors
 
 SQUARE = [2.0, 1.0, 4.0, 1.0, 4.0, 3.0, 2.0, 3.0]
 
@@ -71,3 +72,10 @@ def test_real_annotations(shared_dir: Path) -> None:
     ]
     assert repeat_factors(split, 0.05) == pytest.approx(expected)
     assert max(expected) == pytest.approx(5**0.5)  # classes on one image of a hundred
+
+
+def test_images_in_colour_are_repeated(tmp_path: Path) -> None:
+    split = split_of(tmp_path, [[0], [], [0]], 1)
+    for record, colour in zip(split.records, ["grey", "pink", "black"], strict=True):
+        Image.new("RGB", (6, 4), colour).save(record.path)
+    assert colour_factors(split, 2.5).tolist() == [1, 2.5, 1]

@@ -64,10 +64,17 @@ def test_the_same_draws_give_the_same_losses(tiny: TrainingStep) -> None:
     assert not torch.equal(other.losses["loss"], first.losses["loss"])
 
 
+def noisy_boxes(step: TrainingStep, draws: list[Corruption]) -> tuple[Tensor, Tensor]:
+    batch = images(2)
+    start = step.noisy_boxes(step.network.pyramid(batch), batch.scale(), TWO, draws)
+    assert start.held is None
+    return start.boxes, start.times
+
+
 def test_the_first_noisy_boxes_are_the_objects_at_time_zero(tiny: TrainingStep) -> None:
     noise = torch.zeros(12, 4)
     draws = [Corruption(0, noise, noise, torch.arange(len(t))) for t in TWO]
-    start, times = tiny.noisy_boxes(images(2), TWO, draws)
+    start, times = noisy_boxes(tiny, draws)
     assert start.shape == (2, 12, 4) and start.dtype == torch.float32 and times.tolist() == [0, 0]
     torch.testing.assert_close(start[0, :2], TWO[0].boxes, rtol=0, atol=0.05)
     # an image without objects starts with one box over all of it; placeholders of 0 are half of it
@@ -78,7 +85,7 @@ def test_the_first_noisy_boxes_are_the_objects_at_time_zero(tiny: TrainingStep) 
 def test_the_last_time_is_noise_only(tiny: TrainingStep) -> None:
     noise = torch.full((12, 4), 0.5)
     draws = [Corruption(999, noise, noise, torch.arange(len(t))) for t in TWO]
-    start, _ = tiny.noisy_boxes(images(2), TWO, draws)
+    start, _ = noisy_boxes(tiny, draws)
     # 0.5 of [-2, 2] is 0.625 of the image for centre and size
     expected = torch.tensor([20.0, 20, 60, 60]).expand(2, 12, 4)
     torch.testing.assert_close(start, expected, rtol=0, atol=0.05)

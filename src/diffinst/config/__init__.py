@@ -20,7 +20,13 @@ from diffinst.config.model import (
 )
 from diffinst.config.options import OptionFields, Options
 from diffinst.config.part import ConfigError
-from diffinst.config.training import AugmentConfig, CriterionConfig, MatcherConfig, TrainConfig
+from diffinst.config.training import (
+    AugmentConfig,
+    CriterionConfig,
+    MatcherConfig,
+    StartsConfig,
+    TrainConfig,
+)
 from diffinst.config.whole import Config, ConfigParts, preset_names
 
 __all__ = [
@@ -43,6 +49,7 @@ __all__ = [
     "PostprocessConfig",
     "PreprocessConfig",
     "SamplerConfig",
+    "StartsConfig",
     "TrainConfig",
     "preset_names",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from diffinst.config.part import Part, PositiveFloat, PositiveInt, Probability
 
@@ -60,6 +60,8 @@ class AugmentConfig(Part):
     vertical_flip: Probability = 0.0
     colour: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Brightness, contrast and saturation jitter."""
+    stain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Jitter of the optical density of images in colour, as another dye or section would have."""
     crop_probability: Probability = 0.5
     crop_short_sides: tuple[PositiveInt, ...] = (400, 500, 600)
     """Short side before the crop; empty: no resize."""
@@ -69,6 +71,36 @@ class AugmentConfig(Part):
     zoom: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
     """Range of a factor drawn before the crop; (1, 1): none."""
     long_side: PositiveInt = 1333
+
+
+class StartsConfig(Part):
+    """What boxes a training image starts from: one of four kinds, drawn for each image.
+
+    The rest to 1 starts as in the paper: its objects and placeholders, noised to one time (Eq. 4).
+    """
+
+    prior: Probability = 0.0
+    """Noise alone, drawn as at test, at time T - 1."""
+    own: Probability = 0.0
+    """The model's own first step from noise: what it found goes on at time 0, beside fresh noise.
+    Costs one more decoder pass without gradient."""
+    near: Probability = 0.0
+    """Boxes near some of the objects, moved and scaled relative to their own size, at a low time,
+    beside fresh noise. Each stays with its object in matching: what prompts ask for."""
+    own_scores: tuple[Probability, Probability] = (0.1, 0.4)
+    """`own`: the score from which on a box counts as found is drawn between these."""
+    near_time: Annotated[int, Field(ge=0)] = 200
+    """`near`: the time of the farthest boxes; closer ones get less in proportion."""
+
+    @model_validator(mode="after")
+    def _fractions_of_one(self) -> StartsConfig:
+        total = self.prior + self.own + self.near
+        if total > 1 + 1e-9:
+            raise ValueError(
+                f"train.starts: prior {self.prior:g} + own {self.own:g} + near {self.near:g} is "
+                f"{total:g}; they are fractions of the images, 1 at most together"
+            )
+        return self
 
 
 class TrainConfig(Part):
@@ -98,6 +130,10 @@ class TrainConfig(Part):
     """Backbone and decoder compute their activations again in the backward pass."""
     freeze: tuple[Literal["backbone", "fpn", "mask_branch", "decoder"], ...] = ()
     """Parts that keep their weights (the backbone's first levels: backbone.freeze_levels)."""
+    starts: StartsConfig = StartsConfig()
+    repeat_colour: Annotated[float, Field(ge=1, le=100)] = 1.0
+    """Images in colour are shown so many times as often as grey ones (few stained sections among
+    many grey images)."""
     repeat_threshold: Probability = 0.0
     """Images with classes on a smaller fraction of images than this are repeated (LVIS: 0.001)."""
     single_class: bool = False

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
-from diffinst.config import DiffusionConfig
+from diffinst.config import DiffusionConfig, StartsConfig
+from diffinst.diffusion.near import StartDraw
 from diffinst.diffusion.noise import draw_noise
 from diffinst.diffusion.schedule import Schedule
 from diffinst.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
@@ -73,12 +74,14 @@ class Corruption:
         placeholder: (N, 4) N(0, 1), turned into padded boxes; the first N - max(n, 1) rows are
             used.
         order: (n,) a permutation that decides which objects stay where n > N.
+        start: What replaces the noised objects, where `train.starts` asks for it.
     """
 
     t: int
     noise: Float[Tensor, "N 4"]
     placeholder: Float[Tensor, "_ 4"]
     order: Int64[Tensor, "n"]
+    start: StartDraw | None = None
 
     @classmethod
     def draw(
@@ -87,14 +90,16 @@ class Corruption:
         objects: int,
         config: DiffusionConfig,
         generator: torch.Generator | None = None,
+        starts: StartsConfig | None = None,
     ) -> Corruption:
-        """Fresh draws, in the order t, noise, placeholder, order."""
+        """Fresh draws, in the order t, noise, placeholder, order, start."""
         fraction = float(torch.rand((), generator=generator)) ** (1 / config.time_power)
         return cls(
             t=min(int(fraction * config.timesteps), config.timesteps - 1),
             noise=draw_noise(proposals, config, generator),
             placeholder=torch.randn(proposals, 4, generator=generator),
             order=torch.randperm(objects, generator=generator),
+            start=None if starts is None else StartDraw.draw(objects, starts, generator),
         )
 
 

@@ -17,12 +17,14 @@ CLASS_PRIOR = 0.01  # focal loss paper, 4.1: initial probability of every class
 MAX_PERIOD = 10_000  # Transformer paper, 3.5
 
 
-def sinusoidal_embedding(t: Int64[Tensor, "B"], width: int) -> Float32[Tensor, "B {width}"]:
-    """(B,) times to (B, width): all sines, then all cosines; angles in float32."""
+def sinusoidal_embedding(
+    t: Int64[Tensor, "*shape"], width: int
+) -> Float32[Tensor, "*shape {width}"]:
+    """(...) times to (..., width): all sines, then all cosines; angles in float32."""
     half = width // 2
     rate = -math.log(MAX_PERIOD) / (half - 1)
     frequencies = torch.exp(torch.arange(half, device=t.device, dtype=torch.float32) * rate)
-    angles = t.float()[:, None] * frequencies
+    angles = t.float()[..., None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
@@ -36,8 +38,8 @@ class TimeEmbedding(nn.Module):
             Linear(width, 4 * width), nn.GELU(), Linear(4 * width, 4 * width)
         )
 
-    def forward(self, t: Int64[Tensor, "B"]) -> Float[Tensor, "B {4*self.width}"]:
-        """(B,) times to (B, 4D)."""
+    def forward(self, t: Int64[Tensor, "B P"]) -> Float[Tensor, "B P {4*self.width}"]:
+        """(B, P) times to (B, P, 4D)."""
         result: Tensor = self.layers(sinusoidal_embedding(t, self.width))
         return result
 
@@ -76,19 +78,19 @@ class Decoder(nn.Module):
                 nn.init.zeros_(stage.deltas.bias)
 
     def forward(
-        self, pyramid: Pyramid, boxes: Float[Tensor, "B N 4"], t: Int64[Tensor, "B"]
+        self, pyramid: Pyramid, boxes: Float[Tensor, "B N 4"], t: Int64[Tensor, "B *P"]
     ) -> list[StageOutput]:
         """Refine boxes through all stages.
 
         Args:
             pyramid: p2..p5.
             boxes: (B, N, 4) xyxy pixels of the network input.
-            t: (B,) times in [0, T).
+            t: Times in [0, T): (B,) one for all proposals of an image, or (B, N) one for each.
 
         Returns:
             One output per stage; boxes pass between stages without gradient, queries with it.
         """
-        time = self.time(t)
+        time = self.time(t.view(len(t), -1))
         outputs: list[StageOutput] = []
         queries: Tensor | None = None
         for stage in self.stages:

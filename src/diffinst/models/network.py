@@ -100,8 +100,11 @@ class DiffusionInstNetwork(nn.Module):
         return self.fpn.laterals[0].weight.dtype  # type: ignore[return-value]
 
     def denoise(
-        self, encoded: Encoded, boxes: Float[Tensor, "B N 4"], t: Int64[Tensor, "B"]
+        self, encoded: Encoded, boxes: Float[Tensor, "B N 4"], t: Int64[Tensor, "B *P"]
     ) -> list[StageOutput]:
-        """f(b_t, t) of Eq. 4: boxes (B, N, 4) xyxy pixels at times t (B,) through all stages."""
+        """f(b_t, t) of Eq. 4: boxes (B, N, 4) xyxy pixels at times t through all stages.
+
+        t is (B,), one time for all proposals of an image, or (B, N), one for each.
+        """
         outputs: list[StageOutput] = self.decoder(encoded.pyramid, boxes, t)
         return outputs

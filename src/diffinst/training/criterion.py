@@ -13,7 +13,7 @@ from diffinst.ops.boxes import giou, iou
 from diffinst.ops.losses import sample_classes, sigmoid_focal
 from diffinst.structures import Encoded, StageOutput, Targets
 from diffinst.training.mask_loss import mask_losses
-from diffinst.training.matcher import FREE, dynamic_k_match, matching_cost
+from diffinst.training.matcher import FREE, dynamic_k_match, matching_cost, with_held
 from diffinst.training.pairs import Match, PackedTargets
 
 
@@ -42,13 +42,20 @@ class Criterion(nn.Module):
         weights = None if class_counts is None else class_counts.double() ** config.federated_power
         self.register_buffer("class_weights", weights, persistent=False)
 
-    def match(self, stages: Sequence[StageOutput], targets: PackedTargets, scale: Tensor) -> Match:
+    def match(
+        self,
+        stages: Sequence[StageOutput],
+        targets: PackedTargets,
+        scale: Tensor,
+        held: Tensor | None = None,
+    ) -> Match:
         """Match every stage of every image on its own; no gradient.
 
         Args:
             stages: Decoder outputs.
             targets: Objects.
             scale: (B, 1, 4) (w, h, w, h) of the unpadded images.
+            held: (B, N) int64 the object that a query belongs to in every stage, or `FREE`.
         """
         count = len(stages)
         with torch.no_grad(), torch.autocast(scale.device.type, enabled=False):
@@ -63,6 +70,8 @@ class Criterion(nn.Module):
                 self.config.matcher,
                 "log" if self.config.class_loss == "federated_bce" else "focal",
             )
+            if held is not None:
+                cost = with_held(cost, held.repeat(count, 1))
             owner = dynamic_k_match(cost, overlap, valid, self.config.matcher.candidates)
         return Match.of(owner.view(count, -1, owner.shape[1]))
 

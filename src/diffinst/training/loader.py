@@ -24,7 +24,8 @@ from diffinst.diffusion.signal import Corruption
 from diffinst.io.images import read_image
 from diffinst.ops.images import pad_batch
 from diffinst.structures import ImageBatch, Targets
-from diffinst.training.repeat import repeat_factors
+from diffinst.training.colour import jitter_stain
+from diffinst.training.repeat import colour_factors, repeat_factors
 from diffinst.training.transforms import MaskMap, Step, draw_steps, jitter_colour
 
 MIN_OBJECT = 1.0  # pixels of the network input: thinner boxes are dropped after a crop
@@ -80,6 +81,8 @@ class TrainStream(Dataset[tuple[Tensor, Targets, Corruption]]):
         self.config = config
         threshold = config.train.repeat_threshold
         factors = repeat_factors(split, threshold) if threshold else np.ones(len(split.records))
+        if config.train.repeat_colour > 1:
+            factors = factors * colour_factors(split, config.train.repeat_colour)
         self.factors = factors
         self.epoch_length = math.ceil(float(factors.sum()))  # up: no image is omitted
         self._order: tuple[int, npt.NDArray[np.int64]] | None = None
@@ -103,8 +106,8 @@ class TrainStream(Dataset[tuple[Tensor, Targets, Corruption]]):
         rng = np.random.default_rng([seed, 1, k])
         pixels, targets = load_augmented(record, self.config, rng)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        diffusion = self.config.model.diffusion
-        draw = Corruption.draw(self.config.train.proposals, len(targets), diffusion, generator)
+        diffusion, train = self.config.model.diffusion, self.config.train
+        draw = Corruption.draw(train.proposals, len(targets), diffusion, generator, train.starts)
         return pixels, targets, draw
 
 
@@ -144,6 +147,7 @@ def load_augmented(
     targets = transform_targets(record, size, steps)
     for step in steps:
         pixels = step.pixels(pixels)
+    pixels = jitter_stain(pixels, config.augment.stain, rng)
     pixels = jitter_colour(pixels, config.augment.colour, rng)
     return pixels.contiguous(), targets
 

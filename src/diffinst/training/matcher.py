@@ -19,6 +19,7 @@ ClassCost = Literal["focal", "log"]
 OUTSIDE_OBJECT_COST = 100.0  # box centre not inside the object
 OUTSIDE_ALL_COST = 10_000.0  # box centre in no object's neighbourhood
 NEIGHBOURHOOD = 2.5  # half side of an object's neighbourhood, in object sizes
+HELD_COST = 1e6  # beyond all others
 FREE = -1
 
 
@@ -91,6 +92,19 @@ def _centre_inside(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     in_object = ((centre > low) & (centre < high)).all(-1)
     near = ((centre > middle - reach) & (centre < middle + reach)).all(-1)
     return in_object & near, in_object | near
+
+
+def with_held(cost: Float[Tensor, "R P G"], held: Int64[Tensor, "R P"]) -> Float32[Tensor, "R P G"]:
+    """Costs under which a held query goes to its object before all others, and to no other.
+
+    Args:
+        cost: (R, P, G).
+        held: (R, P) int64 the object of a query, or `FREE`.
+    """
+    index = torch.arange(cost.shape[2], device=cost.device)
+    own = held[:, :, None] == index
+    others = (held != FREE)[:, :, None] & ~own
+    return torch.where(own, -HELD_COST, torch.where(others, HELD_COST, cost))
 
 
 def dynamic_k_match(

@@ -99,8 +99,11 @@ class MicroBatches:
 def match_alone(step: TrainingStep, part: TrainBatch) -> Match:
     """The matched pairs of a batch alone: no masks, no gradient, no running statistics."""
     targets = step.limited(part.targets, part.draws)
-    start, t = step.noisy_boxes(part.images, targets, part.draws)
+    scale = part.images.scale()
     with fixed_statistics(step.network):
-        stages = step.network.decoder(step.network.pyramid(part.images), start, t)
-    packed = PackedTargets.of(targets, start.device)
-    return step.criterion.match(stages, packed, part.images.scale())
+        pyramid = step.network.pyramid(part.images)
+        start = step.noisy_boxes(pyramid, scale, targets, part.draws)
+        stages = step.network.decoder(pyramid, start.boxes, start.times)
+    torch.clear_autocast_cache()  # casts made without gradient are no use for the step itself
+    packed = PackedTargets.of(targets, start.boxes.device)
+    return step.criterion.match(stages, packed, scale, start.held)

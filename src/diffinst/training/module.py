@@ -66,7 +66,8 @@ class DiffusionInstModule(pl.LightningModule):
         self.network = DiffusionInstNetwork(config.model, pretrained=pretrained)
         freeze(self.network, config.train.freeze)
         criterion = Criterion(config.criterion, class_counts)
-        self.step = TrainingStep(self.network, criterion, config.train.proposals)
+        train = config.train
+        self.step = TrainingStep(self.network, criterion, train.proposals, train.starts)
         if config.train.activation_checkpointing:
             recompute_activations(self.network)
         self.train()

@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from diffinst.datasets.split import Split, labels_by_image
+from diffinst.io.images import read_image
+from diffinst.training.colour import in_colour
 
 
 def repeat_factors(split: Split, threshold: float) -> npt.NDArray[np.float64]:
@@ -41,3 +43,9 @@ def repeat_factors(split: Split, threshold: float) -> npt.NDArray[np.float64]:
     of_images = np.ones(len(split.records))
     np.maximum.at(of_images, images, factors[labels])
     return of_images
+
+
+def colour_factors(split: Split, factor: float) -> npt.NDArray[np.float64]:
+    """(n,) `factor` for images in colour, 1 for grey ones; every image is read once."""
+    colours = [in_colour(read_image(record.path)) for record in split.records]
+    return np.where(colours, factor, 1.0)

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from diffinst.config import StartsConfig
 from diffinst.diffusion.schedule import cosine_schedule
-from diffinst.diffusion.signal import Corruption, corrupt, from_signal, kept_objects, to_unit
+from diffinst.diffusion.signal import Corruption, kept_objects
 from diffinst.models.network import DiffusionInstNetwork
-from diffinst.structures import Encoded, ImageBatch, StageOutput, Targets
+from diffinst.structures import Encoded, ImageBatch, Pyramid, StageOutput, Targets
 from diffinst.training.criterion import Criterion
 from diffinst.training.pairs import Match, PackedTargets
+from diffinst.training.starts import Starts, mixed, noised
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +54,21 @@ class TrainingStep(nn.Module):
         network: What learns.
         criterion: Matching and losses.
         proposals: N, boxes per image.
+        starts: What images start from; the default is the paper's.
     """
 
     def __init__(
-        self, network: DiffusionInstNetwork, criterion: Criterion, proposals: int = 500
+        self,
+        network: DiffusionInstNetwork,
+        criterion: Criterion,
+        proposals: int = 500,
+        starts: StartsConfig | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.criterion = criterion
         self.proposals = proposals
+        self.starts = starts or StartsConfig()
         self.schedule = cosine_schedule(network.config.diffusion.timesteps)
 
     def forward(
@@ -99,20 +107,22 @@ class TrainingStep(nn.Module):
         """The first half of a step: corrupt, denoise, match; arguments as in `forward`."""
         draws = self.draw(targets, generator) if draws is None else draws
         targets = self.limited(targets, draws)
-        start, t = self.noisy_boxes(images, targets, draws)
         encoded = self.network.encode(images)
-        stages = self.network.denoise(encoded, start, t)
+        start = self.noisy_boxes(encoded.pyramid, encoded.scale, targets, draws)
+        stages = self.network.denoise(encoded, start.boxes, start.times)
         if match is None:
-            packed = PackedTargets.of(targets, start.device)
-            match = self.criterion.match(stages, packed, encoded.scale)
-        return Predicted(start, stages, encoded, targets, match)
+            packed = PackedTargets.of(targets, start.boxes.device)
+            match = self.criterion.match(stages, packed, encoded.scale, start.held)
+        return Predicted(start.boxes, stages, encoded, targets, match)
 
     def draw(
         self, targets: Sequence[Targets], generator: torch.Generator | None = None
     ) -> list[Corruption]:
         """Random draws of a batch, one image after the other: time, noise, placeholder boxes."""
         config = self.network.config.diffusion
-        return [Corruption.draw(self.proposals, len(t), config, generator) for t in targets]
+        return [
+            Corruption.draw(self.proposals, len(t), config, generator, self.starts) for t in targets
+        ]
 
     def limited(self, targets: Sequence[Targets], draws: Sequence[Corruption]) -> list[Targets]:
         """At most N objects of each image: the same ones for the noise and for the matcher."""
@@ -134,18 +144,17 @@ class TrainingStep(nn.Module):
         return target[keep.to(target.labels)]
 
     def noisy_boxes(
-        self, images: ImageBatch, targets: Sequence[Targets], draws: Sequence[Corruption]
-    ) -> tuple[Tensor, Tensor]:
-        """b_t of a batch (Eq. 4, first line): (B, N, 4) xyxy pixels, and (B,) times."""
-        config = self.network.config.diffusion
-        scale = images.scale()
-        starts = []
-        for i, (target, draw) in enumerate(zip(targets, draws, strict=True)):
-            boxes_unit = to_unit(target.boxes, scale[i], config)
-            _, x_t = corrupt(boxes_unit, draw, self.schedule, config)
-            starts.append(from_signal(x_t, scale[i], config))
-        times = scale.new_tensor([d.t for d in draws], dtype=torch.int64)
-        return torch.stack(starts), times
+        self,
+        pyramid: Pyramid,
+        scale: Tensor,
+        targets: Sequence[Targets],
+        draws: Sequence[Corruption],
+    ) -> Starts:
+        """What the decoder gets: b_t and t of a batch (Eq. 4, first line), or other starts."""
+        network, diffusion = self.network, self.network.config.diffusion
+        paper = noised(targets, draws, scale, self.schedule, diffusion)
+        decoder, starts = network.decoder, self.starts
+        return mixed(paper, targets, draws, pyramid, scale, decoder, diffusion, starts)
 
     def losses(
         self,
