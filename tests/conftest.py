@@ -27,7 +27,7 @@ TYPECHECKED = (
     "diffinst.diffusion",
     "diffinst.models",
     "diffinst.training.matcher",
-    "diffinst.inference.sampler",
+    "diffinst.inference.found",
 )
 TYPECHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 if os.environ.get("DIFFINST_TYPECHECK") != "0":

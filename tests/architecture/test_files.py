@@ -46,7 +46,8 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "export/": "export/test_files.py",  # what is written predicts as the model does
     "inference/sources.py": "inference/test_many.py",
     "inference/runner.py": "inference/test_predictor.py",
-    "inference/sampler.py": "inference/test_pipeline.py",
+    "inference/launch.py": "inference/test_recorded.py",
+    "inference/samplers/ddim.py": "inference/test_pipeline.py",
     "inference/select.py": "inference/test_masks.py",
     "inference/trace.py": "inference/test_film.py",
     "kernels/blocks.py": "inference/test_masks.py",

@@ -46,3 +46,13 @@ def test_what_is_out_of_range_is_named(given: dict[str, Any], message: str) -> N
 
 def test_times_say_how_many_steps() -> None:
     assert Options.of(Config(), times=(999, 20, 0)).steps == 3
+
+
+def test_auto_is_a_cap_and_a_rule() -> None:
+    config = Config().updated(sampler={"most_steps": 5})
+    auto = Options.of(config, steps="auto")
+    assert (auto.steps, auto.until_settled) == (5, True)
+    assert Options.of(config, steps="auto", most_steps=3).steps == 3
+    assert not Options.of(config, steps=4).until_settled
+    with pytest.raises(ConfigError, match=r"steps: .*often"):
+        Options.of(config, steps="often")  # type: ignore[arg-type]

@@ -221,6 +221,30 @@ def test_select_drops_what_is_no_candidate() -> None:
     assert loose.filters[:, 0].tolist() == [8, 7, 9]
 
 
+def test_quality_reorders_and_comes_before_the_threshold() -> None:
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 50, 50]]])
+    found = Candidates(
+        boxes=boxes,
+        scores=torch.tensor([[0.9, 0.8, 0.7]]),
+        labels=torch.zeros(1, 3, dtype=torch.int64),
+        filters=torch.arange(3.0).view(1, 3, 1),
+        proposals=torch.arange(3)[None],
+    )
+    rated = torch.tensor([0.1, 0.9, 0.7])
+
+    def quality(boxes: Tensor, filters: Tensor) -> Tensor:
+        return rated[filters[:, 0].long()]
+
+    options = Options(mask_quality=1.0, threshold=0.5)
+    kept = select(found, 0, (60, 60), (60, 60), options, quality)
+    # sqrt(0.9 x 0.1) = 0.3 falls; sqrt(0.8 x 0.9) = 0.849; sqrt(0.7 x 0.7) = 0.7
+    torch.testing.assert_close(kept.scores, torch.tensor([0.848528, 0.7]))
+    assert kept.proposals.tolist() == [1, 2]
+    assert kept.output_boxes[:, 0].tolist() == [20, 40]
+    plain = select(found, 0, (60, 60), (60, 60), Options(threshold=0.75))
+    assert plain.proposals.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("evaluate", ["map", "grid"])
 def test_memory_follows_the_boxes_and_not_the_image(evaluate: Evaluate) -> None:
     # 300 full-size boolean masks of 4000 x 6000 would take 7.2 GB, as floats four times as much.

@@ -14,9 +14,9 @@ from diffinst.diffusion.noise import Noise
 from diffinst.diffusion.schedule import cosine_schedule, time_pairs
 from diffinst.diffusion.signal import from_signal, to_signal
 from diffinst.diffusion.solvers.ddim import Ddim
+from diffinst.inference.found import candidates_of
 from diffinst.inference.pipeline import Pipeline, Step
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.inference.sampler import candidates_of
 from diffinst.io.images import read_image
 from diffinst.models.decoder_stage import DecoderStage
 from diffinst.structures import Encoded
@@ -249,3 +249,31 @@ def test_no_run_is_longer_than_the_schedule(tmp_path: Path) -> None:
     path.write_text("model: {diffusion: {timesteps: 10}}\nsampler: {steps: 11}\n")
     with pytest.raises(ConfigError, match=r"c\.yaml.*sampler\.steps is 11.*1 to 10"):
         Config.from_file(path)
+
+
+def test_auto_ends_where_nothing_is_new(model: DiffusionInst, encoded: list[Encoded]) -> None:
+    def steps(new_score: float) -> int:
+        options = Options.of(model.config, steps="auto", proposals=N, kind="search")
+        options = options.model_copy(update={"new_score": new_score})
+        return len(run(model, encoded[1], options, [0]))
+
+    assert steps(1.0) == 1  # an image without anything costs one step
+    assert 1 <= steps(0.0) <= model.config.sampler.most_steps
+
+
+def test_auto_stops_each_image_of_a_batch_on_its_own(
+    model: DiffusionInst, encoded: list[Encoded]
+) -> None:
+    both, single = (
+        run(
+            model,
+            images,
+            Options.of(model.config, steps="auto", proposals=N).model_copy(
+                update={"new_score": 0.02}
+            ),
+            seeds,
+        )
+        for images, seeds in ((encoded[0], [0, 1]), (encoded[1], [0]))
+    )
+    real = [(found[-1].candidates.scores[0] >= 0).sum().item() for found in (both, single)]
+    assert real[0] == real[1]  # what comes after an image has stopped does not count

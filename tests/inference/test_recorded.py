@@ -12,7 +12,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from diffinst.acceleration.record import Function, Recorded, Tensors
 from diffinst.config import Config, Options
 from diffinst.diffusion.noise import Noise
-from diffinst.inference.pipeline import Launch, Pipeline, direct
+from diffinst.inference.launch import Launch, direct
+from diffinst.inference.pipeline import Pipeline
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.structures import Candidates, Encoded, ImageBatch
 

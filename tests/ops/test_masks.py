@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from diffinst.ops.masks import (
     aligned_bilinear,
     enlarge,
+    expected_iou,
     grid_points,
     map_points,
     sample_binary,
@@ -65,3 +66,12 @@ def test_sample_binary_by_hand() -> None:
     points = torch.tensor([[[0.9, 0.1], [1.0, 0.5], [1.5, 1.5], [-0.1, 0.5], [2.0, 1.5]]])
     assert sample_binary(masks, points).tolist() == [[1, 0, 1, 0, 0]]
     assert sample_binary(masks[:0], points[:0]).shape == (0, 5)
+
+
+def test_expected_iou_by_hand() -> None:
+    probs = torch.tensor([[1.0, 1, 0, 0], [0.75, 0.25, 0, 0], [0.5, 0.4, 0.3, 0], [1, 0.5, 0.5, 0]])
+    # sure: 1; 0.75 of 1 + 0.25; nothing above one half; 1 of 1 + 0.5 + 0.5
+    torch.testing.assert_close(expected_iou(probs), torch.tensor([1, 0.6, 0, 0.5]))
+    # with the threshold at 0.2 the second mask has two points: 1 of 2
+    torch.testing.assert_close(expected_iou(probs, 0.2)[1], torch.tensor(0.5))
+    assert expected_iou(torch.zeros(0, 4)).shape == (0,)

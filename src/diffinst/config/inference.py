@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from diffinst.config.part import Part, PositiveFloat, PositiveInt, Probability
 
@@ -18,9 +20,17 @@ class PreprocessConfig(Part):
 
 
 class SamplerConfig(Part):
-    """DDIM sampling at test time; every field is free, the weights stay the same."""
+    """Sampling at test time; every field is free, the weights stay the same."""
 
+    kind: Literal["ddim", "search"] = "ddim"
+    """`ddim`: found boxes are moved to the next time and looked at again (the paper); `search`:
+    they stay as they are, and every step looks for more with fresh boxes."""
     steps: PositiveInt = 1
+    most_steps: PositiveInt = 8
+    """Where steps are `auto`: the number at which a run ends in any case."""
+    new_score: Probability = 0.3
+    """Where steps are `auto`: class probability from which on a box, where nothing was found
+    before, is a reason to go on."""
     proposals: PositiveInt = 500
     eta: Probability = 1.0
     renewal_threshold: Probability = 0.5
@@ -37,4 +47,8 @@ class PostprocessConfig(Part):
 
     threshold: Probability = 0.0
     max_detections: PositiveInt = 100
+    mask_quality: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """How much the expected IoU of a mask, from its own probabilities, counts in a score: it is the
+    geometric mean of class probability (weight 1) and expected IoU (this weight). 0: the class
+    alone (the paper)."""
     mask_threshold: Probability = 0.5

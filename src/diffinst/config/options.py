@@ -19,8 +19,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 class OptionFields(TypedDict, total=False):
     """The keywords of `predict` and its kin; None, or not given: as the model has it."""
 
-    steps: int | None
-    """Denoising steps; each costs one decoder pass."""
+    steps: int | Literal["auto"] | None
+    """Denoising steps; each costs one decoder pass. `auto`: until a step finds nothing new."""
     proposals: int | None
     """Boxes to start from; more for crowded images."""
     threshold: float | None
@@ -29,6 +29,14 @@ class OptionFields(TypedDict, total=False):
     """Largest number of instances per image, best first."""
     seed: int | None
     """Seed of the noise that a run starts from."""
+    kind: Literal["ddim", "search"] | None
+    """How a step follows from the one before: `ddim` or `search`; see `SamplerConfig`."""
+    most_steps: int | None
+    """Where steps are `auto`: the number at which a run ends in any case."""
+    new_score: float | None
+    """Where steps are `auto`: class probability from which on a new box is a reason to go on."""
+    until_settled: bool | None
+    """End when a step finds nothing new; `steps="auto"` asks for it."""
     times: tuple[int, ...] | None
     """Times to visit, falling, each below T; in place of `steps` even ones."""
     eta: float | None
@@ -41,6 +49,8 @@ class OptionFields(TypedDict, total=False):
     """An image stops when its confident boxes overlap those of the step before by this IoU."""
     nms_iou: float | None
     """The worse of two boxes of a class goes where they overlap by more than this IoU."""
+    mask_quality: float | None
+    """How much the expected IoU of a mask counts in its score; 0: not at all."""
     mask_threshold: float | None
     """Probability from which on a pixel belongs to a mask."""
 
@@ -55,6 +65,9 @@ class Options(SamplerConfig, PostprocessConfig):
     seed: Seed = 0
     times: tuple[PositiveInt | Literal[0], ...] | None = None
     """Times to visit, falling; None: `steps` even ones from T - 1, or from the start's time."""
+
+    until_settled: bool = False
+    """Images stop when a step has found nothing new; `steps` is the cap."""
 
     @model_validator(mode="before")
     @classmethod
@@ -80,6 +93,9 @@ class Options(SamplerConfig, PostprocessConfig):
         """
         own = config.sampler.model_dump() | config.postprocess.model_dump()
         asked = {name: value for name, value in given.items() if value is not None}
+        if asked.get("steps") == "auto":
+            most = asked.get("most_steps", config.sampler.most_steps)
+            asked |= {"steps": most, "until_settled": True}
         try:
             options = cls.model_validate(own | asked)
         except ValidationError as error:

@@ -7,12 +7,12 @@
 |---|---|
 | `x` | the boxes of all proposals as signal, b_t |
 | `stages` | what the decoder f makes of b_t and t |
-| `solver`, `renewed` | from b_t to the next time; what found nothing starts again |
+| `sampler` | from b_t to the boxes of the next step |
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TypeAlias
@@ -23,19 +23,15 @@ from torch import Tensor
 from diffinst.config import Config, Options, PreprocessConfig
 from diffinst.diffusion.noise import Noise
 from diffinst.diffusion.schedule import cosine_schedule
-from diffinst.diffusion.signal import from_signal, to_signal
-from diffinst.diffusion.solvers import Solver
+from diffinst.diffusion.signal import from_signal
 from diffinst.diffusion.solvers.ddim import Ddim
-from diffinst.diffusion.start import Start, begin, visited
+from diffinst.diffusion.start import Start
+from diffinst.inference.found import candidates_of, confident, merged, stopped
+from diffinst.inference.launch import Launch, Tensors, direct
 from diffinst.inference.masks import crop_masks
-from diffinst.inference.sampler import (
-    candidates_of,
-    confident,
-    kept_first,
-    merged,
-    renewed,
-    settled,
-)
+from diffinst.inference.samplers import Sampler
+from diffinst.inference.samplers.ddim import DdimSampler
+from diffinst.inference.samplers.search import SearchSampler
 from diffinst.inference.select import select
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.images import fit_size, pad_batch, resize
@@ -43,15 +39,6 @@ from diffinst.results.instances import Instances
 from diffinst.structures import Candidates, Encoded, ImageBatch, Pyramid, StageOutput
 
 Size: TypeAlias = tuple[int, int]
-Tensors: TypeAlias = tuple[Tensor, ...]
-Launch: TypeAlias = Callable[[Hashable, Callable[..., Tensors], Tensors], Tensors]
-"""Runs a piece of work on its inputs. Whatever holds pieces of work back may go by their name: two
-of one name have to do the same to the same inputs, which are tensors alone for that reason."""
-
-
-def direct(name: Hashable, work: Callable[..., Tensors], inputs: Tensors) -> Tensors:
-    """Runs the work as it is."""
-    return work(*inputs)
 
 
 def input_size(size: Size, config: PreprocessConfig) -> Size:
@@ -106,8 +93,14 @@ class Pipeline:
         self.network, self.config, self.options, self.launch = network, config, options, launch
         self.diffusion = network.config.diffusion
         self.schedule = cosine_schedule(self.diffusion.timesteps)
-        self.solver: Solver = Ddim(options.eta)
-        self.from_noise = visited(options.steps, options.times, self.schedule)
+        self.sampler = self._sampler()
+        self.sampler.times()  # refuses options that do not go together
+
+    def _sampler(self) -> Sampler:
+        options, diffusion, schedule = self.options, self.diffusion, self.schedule
+        if options.kind == "search":
+            return SearchSampler(options, diffusion, schedule)
+        return DdimSampler(options, diffusion, schedule, Ddim(options.eta))
 
     def prepare(self, images: Sequence[Tensor]) -> ImageBatch:
         """RGB images (3, H, W) of one padded size, resized and padded on their device."""
@@ -139,71 +132,60 @@ class Pipeline:
         Raises:
             ValueError: A start that does not fit; says how.
         """
-        options, times, x = self.options, self.from_noise, noise.start
-        if starts:
-            times = visited(options.steps, options.times, self.schedule, starts)
-            x = begin(starts, outputs, encoded, x, self.schedule, self.diffusion)
+        options = self.options
+        x, t = self.sampler.begin(starts, outputs, encoded, noise.start)
         active = torch.ones(len(encoded), dtype=torch.bool, device=x.device)
         before, found = None, None
-        for index, (now, following) in enumerate(times):
-            boxes, stages, kept, x_next = self._step(encoded, x, noise, index, now, following)
+        for index, (now, following) in enumerate(self.sampler.times(starts)):
+            boxes, stages, kept, x_next = self._step(encoded, x, t, noise, index, now, following)
             last, final = stages[-1], following < 0
             own = candidates_of(last, active)
+            stop = stopped(options, before, last, found, own)
             found = merged(found, own, active, options.ensemble, final=final)
             yield Step(index, now, x, boxes, stages, kept, active, found)
-            if options.early_stop is not None and before is not None:
-                stop = settled(before, last, options.renewal_threshold, options.early_stop)
-                active = active & ~stop
-            if final or (options.early_stop is not None and not bool(active.any())):
+            active = active if stop is None else active & ~stop
+            if final or (stop is not None and not bool(active.any())):
                 return
-            before, x = last, x_next
+            before, x, t = last, x_next, torch.full((len(x),), following, device=x.device)
 
     def _step(
-        self, encoded: Encoded, x: Tensor, noise: Noise, index: int, now: int, following: int
+        self,
+        encoded: Encoded,
+        x: Tensor,
+        t: Tensor,
+        noise: Noise,
+        index: int,
+        now: int,
+        following: int,
     ) -> tuple[Tensor, list[StageOutput], Tensor, Tensor]:
         """Decoder input, its outputs, who is kept, and x at the next time."""
         final, options, shapes = following < 0, self.options, encoded.pyramid.shapes
 
-        def work(table: Tensor, scale: Tensor, x: Tensor, *draws: Tensor) -> Tensors:
+        def work(table: Tensor, scale: Tensor, x: Tensor, t: Tensor, *draws: Tensor) -> Tensors:
             boxes = from_signal(x, scale, self.diffusion)
-            t = torch.full((len(x),), now, device=x.device)
             stages = self.network.decoder(Pyramid.of_table(table, shapes), boxes, t)
-            last = stages[-1]
-            kept = confident(last, options.renewal_threshold)
-            x_next = x
-            if not final:
-                s = self.diffusion.scale
-                x_start = to_signal(last.boxes, scale, self.diffusion).clamp(-s, s)
-                x_next = self._advance(x, x_start, kept, *draws, now=now, following=following)
+            if final:
+                kept, x_next = confident(stages[-1], options.renewal_threshold), x
+            else:
+                advance = self.sampler.advance
+                kept, x_next = advance(x, stages[-1], scale, *draws, now=now, following=following)
             flat = chain.from_iterable((s.logits, s.boxes, s.filters, s.queries) for s in stages)
             return boxes, kept, x_next, *flat
 
         draws = () if final else (noise.renoise[index], noise.renewal[index])
-        name = ("step", shapes, now, following, self.solver, options.renewal_threshold)
-        inputs = (encoded.pyramid.table, encoded.scale, x, *draws)
+        name = (
+            "step",
+            shapes,
+            now,
+            following,
+            options.kind,
+            options.eta,
+            options.renewal_threshold,
+        )
+        inputs = (encoded.pyramid.table, encoded.scale, x, t, *draws)
         boxes, kept, x_next, *flat = self.launch(name, work, inputs)
         stages = [StageOutput(*flat[i : i + 4]) for i in range(0, len(flat), 4)]
         return boxes, stages, kept, x_next
-
-    def _advance(
-        self,
-        x: Tensor,
-        x_start: Tensor,
-        kept: Tensor,
-        renoise: Tensor,
-        fresh: Tensor,
-        *,
-        now: int,
-        following: int,
-    ) -> Tensor:
-        """Kept proposals one step of the solver further, in order; the rest starts again."""
-        order, count = kept_first(kept)
-        rows = order[..., None].expand_as(x)
-        x, x_start = x.gather(1, rows), x_start.gather(1, rows)
-        moved = self.solver.step(
-            x, x_start, renoise, now=now, following=following, schedule=self.schedule
-        )
-        return renewed(moved, fresh, count)
 
     def instances(
         self, candidates: Candidates, encoded: Encoded, image: int, output: Size
@@ -216,8 +198,13 @@ class Pipeline:
             image: Index into it.
             output: (height, width) of the original image.
         """
-        kept = select(candidates, image, encoded.sizes[image], output, self.options)
         head, threshold = self.network.mask_head, self.options.mask_threshold
+
+        def quality(boxes: Tensor, filters: Tensor) -> Tensor:
+            here = torch.full((len(boxes),), image, device=boxes.device)
+            return head.expected_iou(encoded.mask_features, filters, boxes, here, threshold)
+
+        kept = select(candidates, image, encoded.sizes[image], output, self.options, quality)
         masks = crop_masks(kept, encoded, image, output, head, threshold)
         boxes, scores = kept.output_boxes.float().cpu(), kept.scores.float().cpu()
         names = self.network.config.names

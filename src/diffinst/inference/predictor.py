@@ -17,8 +17,8 @@ from diffinst.acceleration.record import GpuRecorder, Recorded
 from diffinst.config import Config, OptionFields, Options
 from diffinst.diffusion.start import Start
 from diffinst.inference.image import EncodedImage
+from diffinst.inference.launch import Launch, direct
 from diffinst.inference.many import predict_each
-from diffinst.inference.pipeline import Launch, direct
 from diffinst.inference.runner import Runner
 from diffinst.inference.sources import files_of, is_one, path_of
 from diffinst.inference.trace import TracePoint

@@ -14,7 +14,8 @@ from torch import Tensor
 from diffinst.config import Config, Options
 from diffinst.diffusion.noise import Noise
 from diffinst.inference.advice import advice
-from diffinst.inference.pipeline import Launch, Pipeline, Size, direct, input_size
+from diffinst.inference.launch import Launch, direct
+from diffinst.inference.pipeline import Pipeline, Size, input_size
 from diffinst.io.out_of_memory import explained
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.images import padded_size

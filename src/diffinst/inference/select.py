@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from diffinst.config import Options
 from diffinst.ops.boxes import class_nms, clip
 from diffinst.structures import Candidates
+
+Quality: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""From boxes (n, 4), pixels of the network input, and filters (n, d) to how good masks are (n,)."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ def select(
     inside: tuple[int, int],
     output: tuple[int, int],
     options: Options,
+    quality: Quality | None = None,
 ) -> Detections:
     """One image's candidates after NMS within each class, those in sight and good enough.
 
@@ -47,7 +54,8 @@ def select(
         image: Index into the batch.
         inside: (height, width) of the image in the network input.
         output: (height, width) of the original image.
-        options: NMS, threshold, number kept.
+        options: NMS, threshold, number kept, weight of the masks' quality.
+        quality: Rates masks; needed where that weight is not 0.
     """
     boxes, scores = candidates.boxes[image].float(), candidates.scores[image]
     labels = candidates.labels[image]
@@ -56,13 +64,27 @@ def select(
     ratio = boxes.new_tensor([output[1] / inside[1], output[0] / inside[0]])
     output_boxes = clip(boxes[kept] * ratio.repeat(2), output)
     seen = ((output_boxes[:, 2:] - output_boxes[:, :2]) > 0).all(1)
-    best = torch.nonzero(seen & (scores[kept] >= options.threshold))[: options.max_detections, 0]
-    kept = kept[best]
+    first = torch.nonzero(seen)[: options.max_detections, 0]
+    kept, output_boxes, final = kept[first], output_boxes[first], scores[kept[first]]
+    filters = candidates.filters[image]
+    if options.mask_quality:
+        assert quality is not None
+        final = with_quality(final, quality(boxes[kept], filters[kept]), options.mask_quality)
+    final, order = final.sort(descending=True, stable=True)
+    order = order[final >= options.threshold]
+    kept = kept[order]
     return Detections(
         boxes=boxes[kept],
-        output_boxes=output_boxes[best],
-        scores=scores[kept],
+        output_boxes=output_boxes[order],
+        scores=final[: len(order)],
         labels=labels[kept],
-        filters=candidates.filters[image][kept],
+        filters=filters[kept],
         proposals=candidates.proposals[image][kept],
     )
+
+
+def with_quality(
+    scores: Float[Tensor, "n"], quality: Float[Tensor, "n"], weight: float
+) -> Float[Tensor, "n"]:
+    """The geometric mean of class probability (weight 1) and mask quality (`weight`); (n,) each."""
+    return (scores * quality.to(scores) ** weight) ** (1 / (1 + weight))

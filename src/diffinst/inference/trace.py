@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from diffinst.inference.found import candidates_of
 from diffinst.inference.pipeline import Pipeline, Step
-from diffinst.inference.sampler import candidates_of
 from diffinst.results.instances import Instances
 from diffinst.structures import Candidates, Encoded
 

@@ -12,7 +12,9 @@ from torch import Tensor
 from diffinst.config import FilterConfig
 from diffinst.kernels.gather import sample_at
 from diffinst.ops.filters import FilterLayout, apply_filters, relative_coordinates
-from diffinst.ops.masks import enlarge, grid_points, map_points
+from diffinst.ops.masks import enlarge, expected_iou, grid_points, map_points
+
+QUALITY_GRID = 14  # points a side; 28 rank masks no better (docs/diary.md)
 
 
 class MaskHead:
@@ -93,6 +95,26 @@ class MaskHead:
         """
         points = grid_points(enlarge(boxes, self.config.grid_margin), size)
         return self.at_points(mask_features, filters, boxes, image, points)
+
+    def expected_iou(
+        self,
+        mask_features: Float[Tensor, "B c h w"],
+        filters: Float[Tensor, "n d"],
+        boxes: Float[Tensor, "n 4"],
+        image: Int64[Tensor, "n"],
+        threshold: float = 0.5,
+    ) -> Float[Tensor, "n"]:
+        """How good each mask is by its own probabilities, (n,) in [0, 1]; see `ops.masks`.
+
+        Args:
+            mask_features: (B, c, H/4, W/4).
+            filters: (n, d).
+            boxes: (n, 4) xyxy pixels of the network input.
+            image: (n,) int64 index into the batch.
+            threshold: Probability from which on a pixel belongs to a mask.
+        """
+        logits = self.on_grid(mask_features, filters, boxes, image, QUALITY_GRID)
+        return expected_iou(logits.float().sigmoid(), threshold)
 
     def at_points(
         self,

@@ -115,3 +115,25 @@ def sample_binary(
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     flat = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
     return (masks.flatten(1).gather(1, flat) & inside).float()
+
+
+def expected_iou(probs: Float[Tensor, "n p"], threshold: float = 0.5) -> Float[Tensor, "n"]:
+    """What IoU masks have with the truth, if their probabilities are right.
+
+    With m the pixels above the threshold, the expected intersection is the sum of p over m, and the
+    expected union is |m| plus the sum of p outside m; their ratio is 1 for masks of zeros and ones.
+
+    Args:
+        probs: (n, p) probabilities at p points spread evenly over each box.
+        threshold: From which on a point belongs to the mask.
+
+    Returns:
+        (n,) in [0, 1]; 0 where no point is above the threshold.
+
+    Example:
+        >>> expected_iou(torch.tensor([[1.0, 1.0, 0.0], [0.75, 0.25, 0.0]])).tolist()
+        [1.0, 0.6000000238418579]
+    """
+    inside = (probs > threshold).to(probs)
+    union = inside.sum(1) + (probs * (1 - inside)).sum(1)
+    return (probs * inside).sum(1) / union.clamp(min=torch.finfo(probs.dtype).tiny)

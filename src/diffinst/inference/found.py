@@ -1,17 +1,14 @@
-"""What happens between two steps: which proposals go on, which start again, what is kept.
-
-Shapes are fixed: kept proposals move to the front and `torch.where` fills up behind them, so any
-batch works and one image never changes another.
-"""
+"""What is known after a step: its own candidates, those of the steps before, and what is new."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
+from diffinst.config import Options
 from diffinst.ops.boxes import iou
 from diffinst.structures import Candidates, StageOutput
 
@@ -19,33 +16,6 @@ from diffinst.structures import Candidates, StageOutput
 def confident(output: StageOutput, threshold: float) -> Bool[Tensor, "B N"]:
     """(B, N) proposals with a class probability above the threshold."""
     return output.logits.float().sigmoid().amax(-1) > threshold
-
-
-def kept_first(kept: Bool[Tensor, "B N"]) -> tuple[Tensor, Tensor]:
-    """The order that brings kept proposals to the front, each group in its own order.
-
-    Returns:
-        (B, N) int64 rows in that order, and (B, 1) int64 how many are kept.
-    """
-    position = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
-    count = kept.sum(1)[:, None]
-    place = torch.where(kept, kept.cumsum(1) - 1, count + (~kept).cumsum(1) - 1)
-    return torch.zeros_like(place).scatter(1, place, position), count
-
-
-def renewed(
-    moved: Float[Tensor, "B N 4"], fresh: Float[Tensor, "B N 4"], count: Tensor
-) -> Float[Tensor, "B N 4"]:
-    """Box renewal: the first `count` proposals of each image go on, fresh ones fill up in order.
-
-    Args:
-        moved: (B, N, 4) signal at the next time, kept proposals first.
-        fresh: (B, N, 4) fresh starts; the first N - count are used.
-        count: (B, 1) int64.
-    """
-    position = torch.arange(moved.shape[1], device=moved.device)
-    row = (position - count).clamp(min=0)[..., None].expand_as(fresh)
-    return torch.where((position < count)[..., None], moved, fresh.gather(1, row).to(moved))
 
 
 def settled(
@@ -113,3 +83,46 @@ def merged(
             return before if final else Candidates.cat([before, now])
         case "last":
             return Candidates.where(active, now, before)
+
+
+def adds(before: Candidates, now: Candidates, *, score: float, overlap: float) -> Bool[Tensor, "B"]:
+    """(B,) images where a step has found something that those before it had not.
+
+    Args:
+        before: Of the steps before.
+        now: Of the step.
+        score: Class probability from which on a candidate counts as something.
+        overlap: IoU with a candidate of the same class, of at least half that probability, from
+            which on it is known.
+    """
+    near = iou(now.boxes[:, :, None].float(), before.boxes[:, None].float()) >= overlap
+    near &= now.labels[:, :, None] == before.labels[:, None]
+    known = (near & (before.scores >= score / 2)[:, None]).any(2)
+    return ((now.scores >= score) & ~known).any(1)
+
+
+def stopped(
+    options: Options,
+    last_before: StageOutput | None,
+    last: StageOutput,
+    before: Candidates | None,
+    now: Candidates,
+) -> Bool[Tensor, "B"] | None:
+    """(B,) images that need no further step; None: the options ask for all steps.
+
+    Args:
+        options: Whether a run stops early, and how.
+        last_before: What the step before made of its boxes; None: there was none.
+        last: What this one made of them.
+        before: Candidates of the steps before.
+        now: Of this step.
+    """
+    if options.early_stop is not None:
+        if last_before is None:
+            return torch.zeros_like(last.logits[:, 0, 0], dtype=torch.bool)
+        return settled(last_before, last, options.renewal_threshold, options.early_stop)
+    if options.until_settled:
+        if before is None:  # an image without anything needs one step
+            return ~(now.scores >= options.new_score).any(1)
+        return ~adds(before, now, score=options.new_score, overlap=options.nms_iou)
+    return None
