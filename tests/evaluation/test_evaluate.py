@@ -251,7 +251,7 @@ def test_the_models_own_threshold_counts_for_the_worst_images(
 
 def test_zero_detections_are_refused_as_in_predict(shapes: Split) -> None:
     model = DiffusionInst.from_preset("tiny")
-    with pytest.raises(ConfigError, match=r"postprocess\.max_detections.*0"):
+    with pytest.raises(ConfigError, match=r"max_detections.*0"):
         evaluate(model, shapes, max_detections=0)
 
 

@@ -27,10 +27,11 @@ def evaluate(
     data: Path,
     model: str,
     split: str = "val",
-    steps: int | None = None,
+    steps: int | Literal["auto"] | None = None,
     proposals: int | None = None,
     max_detections: int | None = None,
     seed: int = 0,
+    kind: Literal["ddim", "search"] | None = None,
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
     compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
@@ -57,13 +58,16 @@ def evaluate(
     split
         Which annotations.
     steps
-        Denoising steps.
+        Denoising steps, or auto: until a step finds nothing new.
     proposals
         Boxes to start from.
     max_detections
         Kept and counted per image; default: the model's own, in LVIS 300. More for crowded ones.
     seed
         Of the starting noise.
+    kind
+        How a step follows from the one before: ddim (the paper), or search: every step looks for
+        more with fresh boxes, and what was found stays. Default: as the model has it.
     device
         cpu, cuda or cuda:1, ...; default: a GPU if there is one, all of them for several processes.
     precision
@@ -137,6 +141,7 @@ def evaluate(
             proposals=proposals,
             max_detections=max_detections,
             seed=seed,
+            kind=kind,
             single_class=single_class,
             limit=limit,
             out=out,
@@ -151,7 +156,9 @@ def evaluate(
     _exit_if_failed(report.failed)
 
 
-def _listed(number: int | None) -> list[int]:
+def _listed(number: int | Literal["auto"] | None) -> list[int]:
+    if number == "auto":
+        raise ValueError("--steps auto is no number to sweep; omit it, or the --sweep- options")
     return [] if number is None else [number]
 
 

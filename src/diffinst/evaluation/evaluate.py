@@ -7,12 +7,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from diffinst.acceleration.optimize import Precision
 from diffinst.datasets.load import load_split
 from diffinst.datasets.split import ImageRecord, Split
 from diffinst.evaluation.outputs import write_outputs
-from diffinst.evaluation.prediction import Prediction, Request, predict_and_keep, request
+from diffinst.evaluation.prediction import (
+    Prediction,
+    Request,
+    SamplerKind,
+    predict_and_keep,
+    request,
+)
 from diffinst.evaluation.report import Report, score
 from diffinst.evaluation.source import Source
 from diffinst.evaluation.store import Shard, Store, describe
@@ -28,10 +35,11 @@ def evaluate(
     data: Split | str | Path,
     *,
     split: str = "val",
-    steps: int | None = None,
+    steps: int | Literal["auto"] | None = None,
     proposals: int | None = None,
     max_detections: int | None = None,
     seed: int = 0,
+    kind: SamplerKind | None = None,
     single_class: bool = False,
     limit: int | None = None,
     out: str | Path | None = None,
@@ -55,10 +63,12 @@ def evaluate(
         data: The dataset's folder, or a split that is read already. Without annotations all
             metrics are NaN.
         split: Which annotations of the folder.
-        steps: Denoising steps; None: the model's own, as for the next two.
+        steps: Denoising steps, or `auto`: until a step finds nothing new; None: the model's own, as
+            for the next two and `kind`.
         proposals: Boxes to start from.
         max_detections: Results kept and counted per image; on federated data 300 where None.
         seed: Of the noise, the same for every image.
+        kind: `ddim` or `search`, how a step follows from the one before.
         single_class: Take all classes as one; a split that is given is `Split.merged` already.
         limit: Use the first N images only.
         out: Run folder: an evaluation that was stopped goes on from there (see `store`). Gets
@@ -98,6 +108,7 @@ def evaluate(
         proposals=proposals,
         max_detections=max_detections,
         seed=seed,
+        kind=kind,
         single_class=single_class,
     )
     records = [replace(record, annotations=()) for record in islice(data.records, limit)]

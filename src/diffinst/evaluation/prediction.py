@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, TypeAlias, cast
 
 import torch
 
-from diffinst.config import Config
+from diffinst.config import Config, Options
 from diffinst.datasets.segmentation import Segmentation, rasterize
 from diffinst.datasets.split import ImageRecord, Split
 from diffinst.evaluation.metrics import LVIS_MAX_DETECTIONS
@@ -19,6 +19,8 @@ from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.images import ImageReadError
 from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import CocoResult, Instances
+
+SamplerKind: TypeAlias = Literal["ddim", "search"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Request:
         max_detections: Results kept per image.
         seed: Of the noise, the same for every image.
         category_ids: The split's category id of each of the model's labels.
+        kind: How a step follows from the one before.
+        until_settled: An image ends when a step finds nothing new; `steps` is the cap.
     """
 
     steps: int
@@ -38,6 +42,8 @@ class Request:
     max_detections: int
     seed: int
     category_ids: tuple[int, ...]
+    kind: SamplerKind = "ddim"
+    until_settled: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,10 +67,11 @@ def request(
     config: Config,
     split: Split,
     *,
-    steps: int | None = None,
+    steps: int | Literal["auto"] | None = None,
     proposals: int | None = None,
     max_detections: int | None = None,
     seed: int = 0,
+    kind: SamplerKind | None = None,
     single_class: bool = False,
 ) -> Request:
     """Fill in what is left open, None, with the model's own; on federated data 300 detections.
@@ -76,6 +83,7 @@ def request(
         proposals: As in `Request`.
         max_detections: As in `Request`.
         seed: As in `Request`.
+        kind: As in `Request`.
         single_class: The split's classes were taken as one; so are the model's.
 
     Raises:
@@ -84,19 +92,22 @@ def request(
     """
     if max_detections is None and split.federated:
         max_detections = LVIS_MAX_DETECTIONS
-    parts: dict[str, dict[str, object]] = {
-        "sampler": {"steps": steps, "proposals": proposals},
-        "postprocess": {"max_detections": max_detections},
-    }
-    for part, values in parts.items():
-        parts[part] = {key: value for key, value in values.items() if value is not None}
-    chosen = config.updated(**parts)
-    return Request(
-        steps=chosen.sampler.steps,
-        proposals=chosen.sampler.proposals,
-        max_detections=chosen.postprocess.max_detections,
+    chosen = Options.of(
+        config,
+        steps=steps,
+        proposals=proposals,
+        max_detections=max_detections,
         seed=seed,
+        kind=kind,
+    )
+    return Request(
+        steps=chosen.steps,
+        proposals=chosen.proposals,
+        max_detections=chosen.max_detections,
+        seed=chosen.seed,
         category_ids=_label_categories(config, split, single_class=single_class),
+        kind=chosen.kind,
+        until_settled=chosen.until_settled,
     )
 
 
@@ -156,6 +167,8 @@ def predictions(
         threshold=0.0,
         max_detections=asked.max_detections,
         seed=asked.seed,
+        kind=asked.kind,
+        until_settled=asked.until_settled,
     )
     begin = time.perf_counter()
     for path, found in each:

@@ -77,7 +77,5 @@ def test_search_gives_each_proposal_its_own_time(
 
 def test_times_are_not_for_search(model: DiffusionInst) -> None:
     options = Options.of(model.config, kind="search", times=(700, 3))
-    with pytest.raises(
-        ConfigError, match=r"times are for .* ddim; .* give steps instead"
-    ):
+    with pytest.raises(ConfigError, match=r"times are for .* ddim; .* give steps instead"):
         Pipeline(model.network, model.config, options)
