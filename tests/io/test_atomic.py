@@ -209,6 +209,12 @@ def test_json_round_trip(tmp_path: Path) -> None:
     assert text.endswith("}\n")
 
 
+def test_json_of_a_name_that_is_no_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"ab\xff")
+    write_json(tmp_path / "a.json", {"name": name})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"name": name}
+
+
 @pytest.mark.parametrize(
     ("obj", "error", "message"),
     [

@@ -77,6 +77,9 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, obj: object) -> None:
     """Write `obj` as indented UTF-8 JSON, completely or not at all.
 
+    File names that are no UTF-8 stay what they are for Python: the bytes that are none become
+    escapes of lone surrogates, which `json.loads` gives back as `os.fsencode` takes them.
+
     Args:
         path: the file to write.
         obj: dicts with string keys, lists, tuples, str, int, finite float, bool, None.
@@ -94,7 +97,7 @@ def write_json(path: str | Path, obj: object) -> None:
         ) from error
     except ValueError as error:
         raise ValueError(f"cannot write {path}: {error}; put None (null) in its place") from error
-    write_text(path, text + "\n")
+    write_bytes(path, f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
 def remove_unfinished(folder: Path) -> list[Path]:
