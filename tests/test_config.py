@@ -11,7 +11,14 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from diffinst.config import Config, ConfigError, ModelConfig, TrainConfig, preset_names
+from diffinst.config import (
+    Config,
+    ConfigError,
+    ModelConfig,
+    Reading,
+    TrainConfig,
+    preset_names,
+)
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -197,3 +204,14 @@ assert "torch" not in sys.modules
 def test_a_value_that_was_named_otherwise_is_still_read() -> None:
     old = Config.from_dict({"criterion": {"matcher": {"l1_unit": "picture"}}})
     assert old.criterion.matcher.l1_unit == "image"
+
+
+def test_what_is_read_is_as_asked_and_else_as_the_model_has_it() -> None:
+    own = Config().updated(preprocess={"stretch": "full", "project": "max"}).preprocess
+    assert Reading().over(own) == Reading(stretch="full", project="max")
+    assert Reading(page=3).over(own) == Reading(stretch="full", page=3)
+    assert Reading(stretch="percentile").over(own) == Reading(project="max")
+    with pytest.raises(ConfigError, match="page 3 chooses one page, project 'max' takes all; give"):
+        Reading.of(page=3, project="max", channel=None)
+    with pytest.raises(ConfigError, match=r"page: Input should be greater .* \(got -1\)"):
+        Reading.of(page=-1)

@@ -4,8 +4,8 @@
 
 Example:
     >>> import diffinst
-    >>> diffinst.__all__
-    ['Config', 'DiffusionInst', 'Instances', 'Options', 'Start', '__version__', 'evaluate', 'train']
+    >>> [name for name in diffinst.__all__ if name[0].isupper()]
+    ['Config', 'DiffusionInst', 'Instances', 'Options', 'Reading', 'Start']
 """
 
 from importlib import import_module
@@ -16,6 +16,7 @@ __all__ = [
     "DiffusionInst",
     "Instances",
     "Options",
+    "Reading",
     "Start",
     "__version__",
     "evaluate",
@@ -28,13 +29,14 @@ _HOMES = {
     "DiffusionInst": "diffinst.inference.predictor",
     "Instances": "diffinst.results.instances",
     "Options": "diffinst.config",
+    "Reading": "diffinst.config",
     "Start": "diffinst.diffusion.start",
     "evaluate": "diffinst.evaluation.evaluate",
     "train": "diffinst.training.train",
 }
 
 if TYPE_CHECKING:
-    from diffinst.config import Config, Options
+    from diffinst.config import Config, Options, Reading
     from diffinst.diffusion.start import Start
     from diffinst.evaluation.evaluate import evaluate
     from diffinst.inference.predictor import DiffusionInst

@@ -14,7 +14,6 @@ FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.p
 LINES = 300
 LONGER = {  # why one file says it better than two
     "datasets/coco_entries.py": "what each entry may be, checked quickly and, where wrong, named",
-    "io/images.py": "one image from anything: each kind of source is a few lines",
     "inference/predictor.py": "the public class: more docstrings and overloads than code",
     "results/instances.py": "the public result: every way out of it stands in one place",
 }
@@ -50,6 +49,10 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "inference/samplers/ddim.py": "inference/test_pipeline.py",
     "inference/select.py": "inference/test_masks.py",
     "inference/trace.py": "inference/test_film.py",
+    "io/image_error.py": "io/test_images.py",
+    "io/listing.py": "io/test_images.py",
+    "io/pillow.py": "io/test_images.py",
+    "io/planes.py": "io/test_tiff.py",
     "kernels/blocks.py": "inference/test_masks.py",
     "models/frozen_norm.py": "models/test_backbone.py",
     "models/swin.py": "models/test_backbone.py",

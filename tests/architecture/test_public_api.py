@@ -13,6 +13,7 @@ PUBLIC_NAMES = [
     "DiffusionInst",
     "Instances",
     "Options",
+    "Reading",
     "Start",
     "__version__",
     "evaluate",

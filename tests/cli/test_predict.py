@@ -69,3 +69,29 @@ def test_predict_and_eval_can_compile(
         with pytest.warns(UserWarning, match="not compiled: no compiler"):
             code, _, _ = diffinst(*command)
         assert code == 0
+
+
+def test_page_channel_projection_and_stretch_are_flags(
+    diffinst: Run, model: Path, tmp_path: Path
+) -> None:
+    frames = [Image.new("RGB", (32, 24), colour) for colour in ("red", "lime")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    deep = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    flags = ("--model", model, "--out", tmp_path / "out", "--threshold", 1, "--proposals", 4)
+    code, _, err = diffinst("predict", tmp_path, *flags)
+    assert code == 0 and err.count("values of more than 8 bits are stretched") == 1
+    assert "a.gif: holds 2 pages, the first is read; choose one by --page 0 to 1" in err
+    code, _, err = diffinst("predict", tmp_path, *flags, "--project", "max", "--stretch", "full")
+    assert code == 0 and "notes" not in err
+    code, _, err = diffinst("predict", tmp_path, *flags, "--page", 1, "--channel", 1)
+    assert code == 1 and "deep.png: has no page 1; there is one" in err
+    drawn = np.asarray(Image.open(tmp_path / "out" / "overlays" / "a.png").convert("RGB"))
+    assert (drawn[0, 0] == 255).all()  # green's channel of the second page
+    code, _, err = diffinst("predict", tmp_path, *flags, "--page", 1, "--project", "max")
+    assert code == 1 and "page 1 chooses one page, project 'max' takes all" in one_line(err)
+
+
+def test_an_empty_name_is_not_the_current_folder(diffinst: Run, model: Path) -> None:
+    code, _, err = diffinst("predict", "", "--model", model)
+    assert code == 1 and "the name is empty; give a file or folder" in one_line(err)

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-from diffinst.config import ConfigError
+from diffinst.config import ConfigError, Options, Reading
 from diffinst.inference.folder import _Run, predict_folder
 from diffinst.inference.predictor import DiffusionInst
+from diffinst.inference.runner import Runner
+from diffinst.io import images
 from diffinst.io.images import ImageReadError
+from diffinst.io.out_of_memory import OutOfMemory
 from diffinst.results.instances import Instances
 
 
@@ -182,3 +189,85 @@ def test_a_wrong_option_leaves_earlier_results_alone(model: DiffusionInst, tmp_p
         with pytest.raises(ConfigError):
             predict_folder(model, [file], tmp_path / "out", **wrong)
     assert (tmp_path / "out" / "results.json").read_bytes() == before
+
+
+def test_links_that_lead_nowhere_and_in_a_circle_are_reported(
+    model: DiffusionInst, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    write_image(folder / "a.png", 0)
+    (folder / "broken.png").symlink_to(folder / "gone.png")
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    done = predict_folder(model, [folder], tmp_path / "out", proposals=5)
+    broken, loop = done.failed
+    assert done.images == 1 and "gone.png, which leads nowhere" in broken and "loop.png" in loop
+
+
+def test_a_name_that_is_no_utf8_stays_itself_in_the_index(
+    model: DiffusionInst, tmp_path: Path
+) -> None:
+    name = os.fsdecode(bytes(tmp_path) + b"/b\xff.png")
+    try:
+        write_image(tmp_path / "a.png", 0).rename(name)
+    except OSError:  # macOS, Windows
+        pytest.skip("this file system takes UTF-8 names only")
+    assert predict_folder(model, [name], tmp_path / "out", proposals=5).images == 1
+    (image,) = json.loads((tmp_path / "out" / "index.json").read_text(encoding="utf-8"))["images"]
+    assert os.fsencode(image["file_name"]).endswith(b"b\xff.png")
+
+
+@pytest.mark.parametrize("below", ["", "sub"])
+def test_a_file_where_results_are_to_go_is_refused_before_any_work(
+    model: DiffusionInst, tmp_path: Path, below: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "predict_each", None)
+    (tmp_path / "f.txt").write_text("mine")
+    with pytest.raises(NotADirectoryError, match=r"f\.txt.* is a file; results go into a folder"):
+        predict_folder(model, [write_image(tmp_path / "a.png", 0)], tmp_path / "f.txt" / below)
+    assert (tmp_path / "f.txt").read_text() == "mine"
+
+
+def test_an_image_that_does_not_fit_in_memory_is_named_and_the_others_done(
+    model: DiffusionInst, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [write_image(tmp_path / f"{name}.png", i) for i, name in enumerate("abc")]
+    write_image(files[1], 1, size=(24, 33))  # known by its size
+
+    def finished(values: NDArray[Any], *rest: Any) -> Any:
+        if values.shape[1] == 33:
+            raise MemoryError
+        return whole(values, *rest)
+
+    whole = images._finished
+    monkeypatch.setattr(images, "_finished", finished)
+    done = predict_folder(model, files, tmp_path / "read", proposals=5)
+    (message,) = done.failed
+    assert done.images == 2 and message.startswith(f"{files[1]}: does not fit in memory")
+    monkeypatch.undo()
+
+    def predict(runner: Runner, tensors: list[Tensor], options: Options) -> list[Instances]:
+        if tensors[0].shape[2] == 33:
+            raise OutOfMemory("out of memory while predicting: lower proposals")
+        return before(runner, tensors, options)
+
+    before = Runner.predict
+    monkeypatch.setattr(Runner, "predict", predict)
+    done = predict_folder(model, files, tmp_path / "predicted", proposals=5)
+    assert done.images == 2
+    assert done.failed == (f"{files[1]}: out of memory while predicting: lower proposals",)
+
+
+def test_deep_images_and_stacks_are_told_of_once(model: DiffusionInst, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (32, 24), colour) for colour in ("red", "lime")]
+    for name in "ab":
+        deep = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32)
+        Image.fromarray(deep).save(tmp_path / f"deep-{name}.png")
+        frames[0].save(tmp_path / f"{name}.gif", save_all=True, append_images=frames[1:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        done = predict_folder(model, [tmp_path], tmp_path / "out", proposals=5)
+        chosen = Reading(page=0, stretch="full")
+        silent = predict_folder(model, [tmp_path], tmp_path / "out", reading=chosen, proposals=5)
+    assert [text.startswith("values of more than 8 bits") for text in done.notes].count(True) == 1
+    assert sum("holds 2 pages, the first is read" in text for text in done.notes) == 2
+    assert len(done.notes) == 3 and done.images == silent.images == 4 and silent.notes == ()

@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffinst.config import Reading
 from diffinst.inference import many, runner
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.io.images import ImageReadError, read_image
+from diffinst.io import images
+from diffinst.io.images import ImageReadError, ImageSource, Pixels
 from diffinst.results.instances import Instances
 
 SIZES = [(24, 32), (40, 20), (24, 32), (30, 30), (33, 20), (40, 20), (24, 31)]
@@ -149,13 +151,13 @@ def test_images_are_read_while_the_network_works(
     model: DiffusionInst, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readers = set()
-    read = read_image
+    read = images.read
 
-    def remembered(source: object) -> NDArray[np.uint8]:
+    def remembered(source: ImageSource, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
         readers.add(threading.current_thread().name.rpartition("_")[0])
-        return read(source)  # type: ignore[arg-type]
+        return read(source, reading)
 
-    monkeypatch.setattr(many, "read_image", remembered)
+    monkeypatch.setattr(many, "read", remembered)
     assert len(list(model.predict((pixels(i) for i in range(4)), proposals=5))) == 4
     assert readers == {"read"}
 

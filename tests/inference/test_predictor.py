@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffinst.config import Config, ConfigError, preset_names
+from diffinst.config import Config, ConfigError, Reading, preset_names
 from diffinst.datasets.synthetic import make_shapes
 from diffinst.diffusion.noise import Noise
 from diffinst.diffusion.signal import from_signal
@@ -215,3 +215,46 @@ def test_trace_ends_with_the_prediction(model: DiffusionInst, path: Path) -> Non
 def rounded(boxes: torch.Tensor) -> list[list[float]]:
     """Boxes as a sorted list, to hundredths of a pixel."""
     return sorted([round(value, 2) for value in box] for box in boxes.tolist())
+
+
+def test_how_an_image_is_read_goes_with_every_way_of_asking(tmp_path: Path) -> None:
+    model = DiffusionInst.from_preset("tiny")
+    noise = np.random.default_rng(0).integers(0, 256, (2, 24, 32, 3), np.uint8)
+    first, second = (Image.fromarray(frame) for frame in noise)
+    file = tmp_path / "a.webp"
+    first.save(file, save_all=True, append_images=[second], lossless=True)
+    wanted, page = model.predict(noise[1], proposals=5, threshold=0.0), Reading(page=1)
+    asked = {"proposals": 5, "threshold": 0.0}
+    alone = model.predict(file, reading=page, **asked)
+    (listed,) = model.predict([file], reading=page, **asked)
+    (found,) = model.predict(str(tmp_path / "*.webp"), reading=page, **asked)
+    *_, streamed = model.stream(file, reading=page, **asked)
+    ((_, each),) = model.predict_each([file], reading=page, **asked)
+    for result in (alone, listed, found, streamed, each):
+        assert isinstance(result, Instances)
+        torch.testing.assert_close(result.boxes, wanted.boxes)
+    assert listed.image is None and np.array_equal(
+        np.asarray(listed.plot(alpha=0.0, boxes=False, labels=False)),
+        np.asarray(wanted.plot(alpha=0.0, boxes=False, labels=False)),
+    )  # drawn on the page that was read
+    with pytest.warns(UserWarning, match=r"a\.webp: holds 2 pages, the first is read"):
+        other = model.predict(file, **asked)
+    assert not torch.equal(other.boxes, wanted.boxes)
+    model.config = model.config.updated(preprocess={"page": 1, "stretch": "full"})
+    torch.testing.assert_close(model.predict(file, **asked).boxes, wanted.boxes)
+    with pytest.raises(ImageReadError, match="has no page 2; there are 2"):
+        model.predict(file, reading=Reading(page=2))
+    with pytest.raises(ValueError, match="has been read already; give `reading` to encode"):
+        model.predict(model.encode(file), reading=page)
+
+
+def test_the_bits_of_an_image_do_not_matter() -> None:
+    model = DiffusionInst.from_preset("tiny")
+    eight = np.random.default_rng(0).integers(0, 256, (24, 32), np.uint8)
+    eight[0, :2] = 0, 255
+    wanted = model.predict(eight, proposals=5)
+    for dtype, factor in ((np.uint16, 4), (np.uint16, 16), (np.uint32, 99), (np.float32, 0.5)):
+        with pytest.warns(UserWarning, match="values of more than 8 bits are stretched"):
+            found = model.predict((eight * float(factor)).astype(dtype), proposals=5)
+        assert found.image is not None and wanted.image is not None
+        assert np.abs(found.image.astype(int) - wanted.image).max() <= 2

@@ -11,11 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from diffinst.config import Reading
 from diffinst.io import images
-from diffinst.io.images import IMAGE_SUFFIXES, ImageReadError, list_images, read_image
+from diffinst.io.depth import STRETCHED
+from diffinst.io.images import (
+    IMAGE_SUFFIXES,
+    ImageReadError,
+    ImageSource,
+    list_images,
+    read,
+    read_image,
+)
 
+FULL = Reading(stretch="full")
 RED, GREEN, WHITE = [255, 0, 0], [0, 255, 0], [255, 255, 255]
 
 
@@ -96,18 +106,51 @@ def test_16_bit_grey_file_keeps_its_full_range(tmp_path: Path, suffix: str) -> N
     # 257 * k is exactly k; 128 is below half a step, 129 above.
     grey = np.array([[0, 128, 129, 257, 257 * 100, 65535]], np.uint16)
     Image.fromarray(grey).save(tmp_path / f"a.{suffix}")
-    assert read_image(tmp_path / f"a.{suffix}")[0, :, 0].tolist() == [0, 0, 1, 1, 100, 255]
+    image = read_image(tmp_path / f"a.{suffix}", FULL)
+    assert image[0, :, 0].tolist() == [0, 0, 1, 1, 100, 255]
 
 
 def test_16_bit_colour_file_keeps_its_full_range(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(np.array([[[0, 257 * 100, 65535]]]), colour_type=2))
-    assert read_image(tmp_path / "a.png").tolist() == [[[0, 100, 255]]]
+    assert read_image(tmp_path / "a.png", FULL).tolist() == [[[0, 100, 255]]]
+
+
+@pytest.mark.parametrize(("channels", "colour_type"), [(3, 2), (4, 6)])
+def test_no_bit_of_a_16_bit_colour_file_is_lost(
+    tmp_path: Path, channels: int, colour_type: int
+) -> None:
+    values = np.zeros((1, 3, channels), np.uint16)
+    values[0, :, 0] = 0, 100, 250  # all below 256: the upper bytes are zero
+    values[..., 3:] = 65535
+    (tmp_path / "a.png").write_bytes(png(values, colour_type))
+    assert read_image(tmp_path / "a.png")[0, :, 0].tolist() == [0, 102, 255]
+
+
+def test_16_bit_grey_with_alpha_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(np.zeros((1, 1, 2)), colour_type=4))
+    with pytest.raises(ImageReadError, match=r"a\.png: is 16-bit grey with alpha; save it without"):
+        read_image(tmp_path / "a.png")
 
 
 def test_first_image_of_an_animation_counts(tmp_path: Path) -> None:
     first, second = Image.new("RGB", (2, 2), "red"), Image.new("RGB", (2, 2), "lime")
     first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
-    assert read_image(tmp_path / "a.gif")[0, 0].tolist() == RED
+    pixels, (note,) = read(tmp_path / "a.gif")
+    assert pixels[0, 0].tolist() == RED
+    assert "a.gif: holds 2 pages, the first is read; choose one by --page 0 to 1" in note
+    assert read_image(tmp_path / "a.gif", Reading(page=1))[0, 0].tolist() == GREEN
+    brightest, notes = read(tmp_path / "a.gif", Reading(project="max"))
+    assert brightest[0, 0].tolist() == [255, 255, 0] and notes == ()
+
+
+def test_the_frame_that_a_pil_image_stands_at_counts(tmp_path: Path) -> None:
+    first, second = Image.new("RGB", (2, 2), "red"), Image.new("RGB", (2, 2), "lime")
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    with Image.open(tmp_path / "a.gif") as image:
+        image.seek(1)
+        assert read_image(image)[0, 0].tolist() == GREEN
+        assert read_image(image, Reading(page=0))[0, 0].tolist() == RED
+        assert image.tell() == 1
 
 
 def test_cmyk_jpeg(tmp_path: Path) -> None:
@@ -150,7 +193,7 @@ def with_colour_key(mode: str) -> Image.Image:
     ],
 )
 def test_pil_mode(image: Image.Image, pixel: list[int]) -> None:
-    assert read_image(image).tolist() == [[pixel]]
+    assert read_image(image, FULL).tolist() == [[pixel]]
 
 
 # --- arrays and tensors
@@ -174,7 +217,37 @@ def test_pil_mode(image: Image.Image, pixel: list[int]) -> None:
     ],
 )
 def test_array(array: np.ndarray, pixel: list[int]) -> None:
-    assert read_image(array).tolist() == [[pixel]]
+    assert read_image(array, FULL).tolist() == [[pixel]]
+
+
+def test_one_channel_of_many() -> None:
+    array = np.arange(10, dtype=np.uint8).reshape(1, 2, 5)
+    assert read_image(array, Reading(channel=4))[0, :, 0].tolist() == [4, 9]
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    assert read_image(tensor, Reading(channel=4))[0, :, 0].tolist() == [4, 9]
+    assert read_image(red_green(), Reading(channel=1))[0, :, 0].tolist() == [0, 255]
+    with pytest.raises(ImageReadError, match=r"array: has no channel 5; there are 5 \(shape 1x2x5"):
+        read_image(array, Reading(channel=5))
+    with pytest.raises(ImageReadError, match="array: has no page 1; there is one, counted from 0"):
+        read_image(array, Reading(channel=0, page=1))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        np.array([[1000, 1400, 2000]], np.uint16),
+        np.array([[1000, 1400, 2000]], np.uint32),
+        np.array([[-500, -100, 500]], np.int16),
+        np.array([[1.0, 41.0, 101.0]], np.float32),
+        torch.tensor([[[1000, 1400, 2000]]], dtype=torch.int32),
+        torch.tensor([[[-1.0, -0.2, 1.0]]]),
+        Image.fromarray(np.array([[-500, -100, 500]], np.int32)),
+        Image.fromarray(np.array([[2, 4, 7]], np.float32)),
+    ],
+)
+def test_values_of_more_than_8_bits_are_stretched_and_that_is_told(source: ImageSource) -> None:
+    pixels, notes = read(source)
+    assert pixels[0, :, 0].tolist() == [0, 102, 255] and notes == (STRETCHED,)
 
 
 @pytest.mark.parametrize(
@@ -340,9 +413,9 @@ def test_file_that_is_no_image(tmp_path: Path) -> None:
         (b"bytes", "from bytes; give a path, a PIL image, a numpy array or a torch tensor"),
         ([Path("a.png")], r"from list; give .* \(several images: one at a time\)"),
         (Image.new("RGB", (0, 5)), r"PIL image: its size \(w, h\) is \(0, 5\), no pixel; leave"),
-        (Image.new("I", (1, 1), -1), "32-bit values run from -1 to -1; allowed are 0 to 65535"),
-        (Image.new("I", (1, 1), 65536), "run from 65536 to 65536; .*; scale them and give a uint8"),
-        (Image.new("F", (1, 1), 9), "float values run from 9 to 9; allowed are 0 to 1; divide"),
+        (Image.new("I", (1, 1), -1), "PIL image: its type is int32, values from -1 to -1; with"),
+        (Image.new("I", (1, 1), 65536), "values from 65536 to 65536; with stretch 'full' allowed"),
+        (Image.new("F", (1, 1), 9), "float values run from 9 to 9; with stretch 'full' allowed"),
         (np.zeros(3, np.uint8), r"array: its shape is \(3,\); allowed are \(height, width\)"),
         (np.zeros((1, 4, 4, 3)), r"shape is \(1, 4, 4, 3\); .*one image at a time$"),
         (np.zeros((4, 4, 2)), r"shape is \(4, 4, 2\); .*\(height, width, 1 or 3 or 4\)"),
@@ -351,28 +424,53 @@ def test_file_that_is_no_image(tmp_path: Path) -> None:
         (np.zeros((4, 0)), r"shape is \(4, 0, 1\), without a pixel"),
         (
             np.zeros((2, 2), int),
-            "type is int64; allowed are uint8 .*, uint16 .* and float .*; conv",
+            "array: its type is int64, values from 0 to 0; with stretch",
         ),
+        (np.zeros((2, 2), np.int8), "array: its type is int8; allowed are uint8, other integers"),
         (np.zeros((2, 2), bool), "array: its type is bool; allowed are"),
         (np.array([[0.0, np.nan]]), "array: holds NaN or infinite values; replace them"),
         (np.array([[0.0, np.inf]]), "array: holds NaN or infinite values; replace them"),
-        (np.array([[0.0, 255.0]]), "from 0 to 255; allowed are 0 to 1; divide .* 255 as uint8"),
-        (np.array([[-0.5, 0.5]]), r"float values run from -0\.5 to 0\.5; allowed are 0 to 1"),
+        (np.array([[0.0, 255.0]]), "from 0 to 255; .* allowed are 0 to 1; divide them .*or use st"),
+        (np.array([[-0.5, 0.5]]), r"float values run from -0\.5 to 0\.5; .* are 0 to 1"),
         (torch.zeros(4, 4), r"tensor: its shape is \(4, 4\); allowed is \(1 or 3, height, width\)"),
         (torch.zeros(1, 3, 4, 4), r"tensor: its shape is \(1, 3, 4, 4\); .*, one image$"),
         (torch.zeros(4, 5, 3), r"\(4, 5, 3\).*; if channels come last, use tensor\.permute\(2, 0"),
         (torch.zeros(3, 0, 4), r"tensor: its shape is \(0, 4, 3\), without a pixel"),
         (
             torch.zeros(3, 4, 4).long(),
-            r"type is torch\.int64; allowed are torch\.uint8 .*; convert",
+            "tensor: its type is int64, values from 0 to 0; with stretch",
         ),
-        (torch.full((3, 1, 1), 255.0), "tensor: its float values run from 255 to 255; allowed are"),
+        (torch.zeros(3, 4, 4) > 0, "tensor: its type is bool; allowed are uint8, other integers"),
+        (torch.full((3, 1, 1), 255.0), "tensor: its float values run from 255 to 255; with str"),
         (torch.full((3, 1, 1), torch.nan), "tensor: holds NaN or infinite values"),
     ],
 )
 def test_unreadable_value(source: object, message: str) -> None:
     with pytest.raises(ImageReadError, match=message):
-        read_image(source)  # type: ignore[arg-type]
+        read_image(source, FULL)  # type: ignore[arg-type]
+
+
+def test_an_image_that_does_not_fit_in_memory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(image: Image.Image) -> None:
+        raise MemoryError  # as Pillow does, without a text
+
+    red_green().save(tmp_path / "a.png")
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    with pytest.raises(
+        ImageReadError, match=r"a\.png: does not fit in memory; cut it into"
+    ) as said:
+        read_image(tmp_path / "a.png")
+    assert isinstance(said.value, MemoryError)
+
+
+@pytest.mark.parametrize("target", ["gone.png", "a.png"])
+def test_link_that_leads_nowhere(tmp_path: Path, target: str) -> None:
+    link = tmp_path / "a.png"  # to itself, or to nothing
+    link.symlink_to(tmp_path / target)
+    with pytest.raises(ImageReadError, match=r"a\.png: (is a link to .*gone|cannot be opened .*)"):
+        read_image(link)
 
 
 # --- listing
@@ -416,6 +514,20 @@ def test_every_suffix_can_be_read() -> None:
 def test_missing_path_is_refused(folder: Path) -> None:
     with pytest.raises(ImageReadError, match="nowhere: there is no such file or folder; check"):
         list_images([folder, folder / "nowhere"])
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_name_is_not_the_current_folder(empty: str) -> None:
+    for look in (list_images, read_image):
+        with pytest.raises(ImageReadError, match="the name is empty; give a file or folder"):
+            look(empty)
+
+
+def test_a_folder_of_other_files_says_what_they_are(folder: Path) -> None:
+    (folder / "sub2" / "a.czi").touch()
+    message = r"no images in .*; .*a\.czi is a Zeiss CZI file, which is not read; save its image as"
+    with pytest.raises(ImageReadError, match=message):
+        list_images([folder / "sub2"])
 
 
 def test_nothing_found_says_what_was_looked_for(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import SequentialSampler
 
-from diffinst.config import Config
+from diffinst.config import Config, Reading
 from diffinst.datasets.load import load_split
 from diffinst.datasets.segmentation import DatasetError
 from diffinst.datasets.split import Split
 from diffinst.datasets.synthetic import make_shapes
+from diffinst.io.images import read_image
 from diffinst.training.loader import (
     Process,
     StreamSampler,
@@ -26,11 +28,13 @@ from diffinst.training.loader import (
     TrainStream,
     collate,
     images_each,
+    load_augmented,
     shuffled_repeats,
     train_loader,
     transform_targets,
 )
 from diffinst.training.repeat import repeat_factors
+from diffinst.training.splits import without_augmentation
 from diffinst.training.transforms import Crop, Flip, Resize, Step
 
 IMAGES = 5
@@ -337,3 +341,18 @@ def test_no_images_is_an_error(tmp_path: Path) -> None:
     make_shapes(tmp_path, train=0, val=1)
     with pytest.raises(DatasetError, match=r"instances_train\.json: no images to train on"):
         TrainStream(load_split(tmp_path, "train"), CONFIG)
+
+
+def test_training_reads_images_as_prediction_does(split: Split, tmp_path: Path) -> None:
+    record = split.records[0]
+    height, width = record.height, record.width
+    values = np.zeros((height, width, 2), np.uint16)
+    values[..., 1] = np.linspace(0, 4095, height * width).reshape(height, width)
+    tifffile = pytest.importorskip("tifffile", reason="needs the extra 'microscopy'")
+    file = tmp_path / "two.tif"
+    tifffile.imwrite(file, np.moveaxis(values, -1, 0), imagej=True, metadata={"axes": "CYX"})
+    config = without_augmentation(CONFIG.updated(preprocess={"channel": 1, "short_side": height}))
+    config = config.updated(augment={"long_side": width})
+    pixels, _ = load_augmented(replace(record, path=file), config, np.random.default_rng(0))
+    wanted = read_image(file, Reading(channel=1))
+    assert wanted.max() == 255 and np.array_equal(pixels.permute(1, 2, 0).numpy(), wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,18 +11,23 @@ from cyclopts import Parameter
 
 from diffinst.cli.options import usable_device
 from diffinst.cli.terminal import progress_bar, say
-from diffinst.config import OptionFields
+from diffinst.config import OptionFields, Reading
 
 Asked = Annotated[OptionFields, Parameter(name="*")]
+SHOWN = 10  # notes, and images that could not be read
 
 
 def predict(
-    images: Annotated[list[Path], Parameter(consume_multiple=True)],
+    images: Annotated[list[str], Parameter(consume_multiple=True)],  # a Path of "" would be "."
     /,
     *,
     model: str = "nano-nuclei",
     out: Path = Path("runs/predict"),
     options: Asked = {},  # noqa: B006 (never written to)
+    page: int | None = None,
+    channel: int | None = None,
+    project: Literal["max", "mean"] | None = None,
+    stretch: Literal["percentile", "full"] | None = None,
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
     compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
@@ -40,6 +46,15 @@ def predict(
         Name of shipped weights, a model folder, a file, or a hub id.
     out
         Where to write.
+    page
+        The page, slice or time of a file to read, counted from 0; default: the first.
+    channel
+        The one channel to read, counted from 0; default: all, where these are grey or RGB.
+    project
+        All pages of a file as one image: the brightest value at each pixel (max), or the mean.
+    stretch
+        Values of more than 8 bits: percentile stretches the range of each image, full keeps that of
+        the type. Default of this and the three above: as the model has it.
     device
         cpu, cuda or cuda:1, ...; default: a GPU if there is one.
     precision
@@ -49,21 +64,32 @@ def predict(
         Compile the network at the first image of each size, which takes up to a minute: for
         thousands of images of a few sizes.
     """
+    reading = Reading.of(page=page, channel=channel, project=project, stretch=stretch)
     from diffinst.inference.folder import predict_folder
     from diffinst.inference.predictor import DiffusionInst
 
     loaded = DiffusionInst.from_pretrained(model, device=usable_device(device))
     loaded = loaded.optimize(precision, compile_network=compile_network)
     with progress_bar("segmenting") as advance:
-        done = predict_folder(loaded, images, out, progress=advance, **options)
+        done = predict_folder(loaded, images, out, reading=reading, progress=advance, **options)
     say(
         f"{done.instances} instances on {done.images} images, "
         f"{done.seconds / max(done.images, 1):.2f} s an image\n"
         f"overlays   {out / 'overlays'}\nmasks      {out / 'masks'}\n"
         f"results    {out / 'results.json'}"
     )
+    _list("notes:", done.notes)
     if done.failed:
-        say(f"{len(done.failed)} images could not be read:")
-        for line in done.failed[:10]:
-            say(f"  {line}")
+        _list(f"{len(done.failed)} images could not be read:", done.failed)
         sys.exit(1)
+
+
+def _list(title: str, lines: Sequence[str]) -> None:
+    """The first lines below a title; nothing where there are none."""
+    if not lines:
+        return
+    say(title)
+    for line in lines[:SHOWN]:
+        say(f"  {line}")
+    if len(lines) > SHOWN:
+        say(f"  and {len(lines) - SHOWN} more")

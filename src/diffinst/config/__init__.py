@@ -7,7 +7,7 @@ differ, the difference is one named field, and the presets choose.
 
 from __future__ import annotations
 
-from diffinst.config.inference import PostprocessConfig, PreprocessConfig, SamplerConfig
+from diffinst.config.inference import PostprocessConfig, PreprocessConfig, Reading, SamplerConfig
 from diffinst.config.model import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -48,6 +48,7 @@ __all__ = [
     "Options",
     "PostprocessConfig",
     "PreprocessConfig",
+    "Reading",
     "SamplerConfig",
     "StartsConfig",
     "TrainConfig",

@@ -4,13 +4,77 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
-from diffinst.config.part import Part, PositiveFloat, PositiveInt, Probability
+from diffinst.config.explain import explain
+from diffinst.config.part import ConfigError, Part, PositiveFloat, PositiveInt, Probability
+
+Position = Annotated[int, Field(ge=0)]
 
 
-class PreprocessConfig(Part):
-    """How an image becomes the network input at test time."""
+class Reading(Part):
+    """How images are read: what counts of a file, and how deep values become 8 bits.
+
+    Example:
+        >>> Reading(channel=1, project="max").stretch
+        'percentile'
+    """
+
+    stretch: Literal["percentile", "full"] = "percentile"
+    """Values of more than 8 bits: `percentile` stretches each image's own range, `full` maps the
+    whole range of the type, floats from 0 to 1."""
+    page: Position | None = None
+    """The page, slice or time of a file that is read, counted from 0; none: the first, with a note
+    where there are more."""
+    channel: Position | None = None
+    """The one channel that is read, counted from 0; none: all, where these are grey or RGB."""
+    project: Literal["max", "mean"] | None = None
+    """All pages of a file as one image: the brightest value at each pixel, or their mean."""
+
+    @model_validator(mode="after")
+    def _one_page_or_all(self) -> Reading:
+        if self.page is not None and self.project is not None:
+            raise ValueError(
+                f"page {self.page} chooses one page, project '{self.project}' takes all; give one "
+                "of the two"
+            )
+        return self
+
+    @classmethod
+    def of(cls, **given: object) -> Reading:
+        """What is given by name; None: not given.
+
+        Raises:
+            ConfigError: A value out of range, or no such field; names it.
+
+        Example:
+            >>> Reading.of(page=None, channel=2).model_fields_set
+            {'channel'}
+        """
+        asked = {name: value for name, value in given.items() if value is not None}
+        try:
+            return Reading.model_validate(asked)
+        except ValidationError as error:
+            raise ConfigError(explain(error, Reading())) from error
+
+    def over(self, own: Reading) -> Reading:
+        """What is set here; the rest as `own` has it, a model's `preprocess` for example.
+
+        Example:
+            >>> Reading(channel=1).over(Reading(stretch="full")).stretch
+            'full'
+        """
+        asked = self.model_dump(exclude_unset=True)
+        kept = {name: getattr(own, name) for name in Reading.model_fields}
+        if asked.get("page") is not None:
+            kept["project"] = None
+        if asked.get("project") is not None:
+            kept["page"] = None
+        return Reading(**{**kept, **asked})
+
+
+class PreprocessConfig(Reading):
+    """How an image becomes the network input at test time, and how it is read at any time."""
 
     short_side: PositiveInt | None = 800
     """Resize the short side to this; None: multiply by `zoom` instead."""

@@ -127,6 +127,7 @@ def evaluate(
         title=f"{source.name} on {data.image_dir.parent.name} {data.name}",
         worst=worst,
         threshold=source.model.config.postprocess.threshold or USUAL_THRESHOLD,
+        reading=source.model.config.preprocess,
     )
     return replace(report, notes=tuple(notes))
 

@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from diffinst.config import Reading
 from diffinst.datasets.split import Split
 from diffinst.evaluation.curves import draw_precision_recall
 from diffinst.evaluation.prediction import Request
@@ -32,6 +33,7 @@ def write_outputs(
     title: str,
     worst: int,
     threshold: float,
+    reading: Reading | None = None,
 ) -> list[str]:
     """Write the files listed above in that order; only results.json where nothing is annotated.
 
@@ -43,6 +45,7 @@ def write_outputs(
         title: Of the curves.
         worst: How many of the worst images are drawn.
         threshold: Lowest score of a prediction that counts for them.
+        reading: How the images were read; None: the defaults.
 
     Returns:
         What could not be written and why: curves, without matplotlib.
@@ -57,7 +60,7 @@ def write_outputs(
     write_csv(out / "per_class.csv", fields, report.class_rows())
     write_results(out / "results.json", report.results)
     if worst:
-        write_worst(report, split, out, count=worst, threshold=threshold)
+        write_worst(report, split, out, count=worst, threshold=threshold, reading=reading)
     try:
         draw_precision_recall(report.mask, out / "precision_recall.png", title=title)
     except ImportError as error:

@@ -16,7 +16,7 @@ from diffinst.datasets.segmentation import Segmentation, rasterize
 from diffinst.datasets.split import ImageRecord, Split
 from diffinst.evaluation.metrics import LVIS_MAX_DETECTIONS
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.io.images import ImageReadError
+from diffinst.io.images import ImageReadError, ImageTooLarge
 from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import CocoResult, Instances
 
@@ -152,6 +152,9 @@ def predictions(
     Yields:
         Each image with what was found, or with the error if it cannot be read or is not of the
         size that the annotations say.
+
+    Raises:
+        ImageTooLarge: Memory is used up; names the image and what to lower.
     """
     waiting: deque[ImageRecord] = deque()
 
@@ -184,6 +187,8 @@ def _outcome(
     asked: Request,
     path: Path,
 ) -> Prediction | ImageReadError:
+    if isinstance(found, ImageTooLarge):
+        raise found  # lower settings, or more memory: no score without it
     if isinstance(found, ImageReadError):
         return found
     expected = (record.height, record.width)

@@ -10,6 +10,7 @@ from typing import cast
 
 from PIL import Image
 
+from diffinst.config import Reading
 from diffinst.datasets.records import ImageRecord
 from diffinst.datasets.split import Split
 from diffinst.evaluation.matching import ImageMatch, match
@@ -78,7 +79,15 @@ def image_scores(
     return sorted(scores, key=lambda s: (s.f1, -s.missed - s.false_positives, s.image_id))
 
 
-def write_worst(report: Report, split: Split, out: Path, *, count: int, threshold: float) -> None:
+def write_worst(
+    report: Report,
+    split: Split,
+    out: Path,
+    *,
+    count: int,
+    threshold: float,
+    reading: Reading | None = None,
+) -> None:
     """Draw the worst images, prediction beside annotation, and list them, the worst first.
 
     Earlier images of the folder are replaced.
@@ -89,6 +98,7 @@ def write_worst(report: Report, split: Split, out: Path, *, count: int, threshol
         out: Gets worst.json and worst/01_NAME.png, worst/02_NAME.png, ...
         count: How many.
         threshold: Lowest score of a prediction that counts.
+        reading: How the images were read; None: the defaults.
     """
     chosen = image_scores(split, report.results, report.image_ids, threshold)[:count]
     by_image = _confident(report.results, threshold)
@@ -102,7 +112,7 @@ def write_worst(report: Report, split: Split, out: Path, *, count: int, threshol
         name = f"{rank:02d}_{record.path.stem}.png"
         entry: dict[str, object] = {**asdict(score), "image": f"worst/{name}"}
         try:
-            drawn = draw(record, by_image[record.id], split)
+            drawn = draw(record, by_image[record.id], split, reading)
         except ImageReadError as error:  # predicted earlier, gone by now
             entry["image"] = f"not drawn: {error}"
         else:
@@ -112,7 +122,12 @@ def write_worst(report: Report, split: Split, out: Path, *, count: int, threshol
     write_json(out / "worst.json", {"score_threshold": threshold, "images": entries})
 
 
-def draw(record: ImageRecord, results: Sequence[CocoResult], split: Split) -> Image.Image:
+def draw(
+    record: ImageRecord,
+    results: Sequence[CocoResult],
+    split: Split,
+    reading: Reading | None = None,
+) -> Image.Image:
     """One image twice: what was predicted, and what is annotated.
 
     Blue is right, red a false positive, yellow a missed object (each at IoU 0.5), grey what does
@@ -121,7 +136,7 @@ def draw(record: ImageRecord, results: Sequence[CocoResult], split: Split) -> Im
     Raises:
         ImageReadError: The image cannot be read.
     """
-    image = read_image(record.path)
+    image = read_image(record.path, reading)
     matched = match(record, results, split)
     score = _score(record, matched, split)
     tile = min(max(record.width, _MIN_TILE), _MAX_TILE)

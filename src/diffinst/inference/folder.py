@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from typing_extensions import Unpack
 
-from diffinst.config import OptionFields
+from diffinst.config import OptionFields, Reading
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import remove_unfinished, write_json
 from diffinst.io.images import ImageReadError, list_images
@@ -30,13 +31,15 @@ class Predicted:
         images: Segmented.
         instances: Found in all.
         seconds: Wall clock of the whole run.
-        failed: One message per image that could not be read.
+        failed: One message per image that could not be read, or does not fit in memory.
+        notes: What is to be told of how images were read, each text once.
     """
 
     images: int
     instances: int
     seconds: float
     failed: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def predict_folder(
@@ -44,6 +47,7 @@ def predict_folder(
     images: Sequence[str | Path],
     out: str | Path,
     *,
+    reading: Reading | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     **options: Unpack[OptionFields],
 ) -> Predicted:
@@ -57,16 +61,23 @@ def predict_folder(
         images: Files or folders.
         out: Gets overlays/, masks/ (16-bit label maps), results.json (COCO results) and index.json
             (image files by id, classes by id).
+        reading: As in `DiffusionInst.predict`.
         progress: Called with (done, total) after each image.
         **options: As in `DiffusionInst.predict`.
 
     Raises:
         BlockingIOError: Another program is at work in `out`.
+        NotADirectoryError: `out`, or a folder above it, is a file.
+        ImageReadError: A path is empty or missing, or no image was found.
     """
     out = Path(out)
+    _refuse_file(out)
     files = [path for path in list_images(images) if not _is_own(path, out)]
     names = _unique_names(files)
-    found = model.predict_each(files, keep_images=True, **options)  # refuses wrong options
+    notes: dict[str, None] = {}
+    found = model.predict_each(  # refuses wrong options
+        files, keep_images=True, reading=reading, note=notes.setdefault, **options
+    )
     run = _Run(model, out)
     behind = model.device.type != "cpu"
     begin = time.perf_counter()
@@ -83,7 +94,7 @@ def predict_folder(
         finally:
             run.finish()  # what is done stays, whatever stopped the rest
     seconds = time.perf_counter() - begin
-    return Predicted(len(run.done), len(run.results), seconds, tuple(run.failed))
+    return Predicted(len(run.done), len(run.results), seconds, tuple(run.failed), tuple(notes))
 
 
 class _Run:
@@ -138,9 +149,22 @@ class _Run:
             write_json(self.out / "index.json", {"images": self.done, "categories": self.classes})
 
 
+def _refuse_file(out: Path) -> None:
+    """Say at once that results cannot go where a file is."""
+    for place in (out, *out.parents):
+        if place.is_dir():
+            return
+        if place.exists():
+            raise NotADirectoryError(
+                f"{out}: {'is' if place == out else f'{place} is'} a file; results go into a "
+                "folder, name one"
+            )
+
+
 def _is_own(path: Path, out: Path) -> bool:
     """Whether an image is the overlay or label map of an earlier run into the same folder."""
-    return any((out / kind).resolve() in path.resolve().parents for kind in ("overlays", "masks"))
+    above = Path(os.path.realpath(path)).parents  # unlike `resolve` it takes links in a circle
+    return any(Path(os.path.realpath(out / kind)) in above for kind in ("overlays", "masks"))
 
 
 def _unique_names(files: Sequence[Path]) -> list[str]:

@@ -6,10 +6,11 @@ A bounded number of images is in memory, however many there are.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -17,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffinst.acceleration.feed import fed
-from diffinst.config import Options
+from diffinst.config import Options, Reading
 from diffinst.inference.runner import Runner
-from diffinst.io.images import ImageReadError, ImageSource, read_image
+from diffinst.io.images import ImageReadError, ImageSource, ImageTooLarge, read
 from diffinst.io.out_of_memory import OutOfMemory
 from diffinst.results.instances import Instances
 
@@ -35,22 +36,31 @@ class _Read(Generic[Source]):
     source: Source | None
     pixels: NDArray[np.uint8] | None
     error: Exception | None = None
+    notes: tuple[str, ...] = ()
 
 
 def predict_each(
-    runner: Runner, sources: Iterable[Source], options: Options
+    runner: Runner,
+    sources: Iterable[Source],
+    options: Options,
+    reading: Reading,
+    note: Callable[[str], None],
 ) -> Iterator[tuple[Source, NDArray[np.uint8] | None, Instances | ImageReadError]]:
     """Each source, its pixels, and its instances or why it cannot be read; in order.
+
+    An image that does not fit in memory, alone, counts as one that cannot be read.
 
     Args:
         runner: Predicts.
         sources: Asked for one after the other, about three batches ahead of what is handed on. An
             error that they raise comes through when all before it are handed on.
         options: Of all.
+        reading: Of all.
+        note: Gets what is to be told of an image, just before the image is handed on.
     """
-    with closing(_read_ahead(sources, ahead=runner.at_once + READERS)) as read:
-        batches = _batches(read, runner)
-        ready: dict[int, tuple[_Read[Source], Instances | None]] = {}
+    with closing(_read_ahead(sources, reading, ahead=runner.at_once + READERS)) as coming:
+        batches = _batches(coming, runner)
+        ready: dict[int, tuple[_Read[Source], Instances | ImageReadError | None]] = {}
         following = 0
         for batch, found in _predicted(runner, batches, options):
             ready.update({item.place: (item, one) for item, one in zip(batch, found, strict=True)})
@@ -62,12 +72,16 @@ def predict_each(
                     raise item.error
                 answer = item.error if isinstance(item.error, ImageReadError) else instances
                 assert answer is not None
+                for text in item.notes:
+                    note(text)
                 yield item.source, item.pixels, answer
 
 
-def _read_ahead(sources: Iterable[Source], ahead: int) -> Generator[_Read[Source], None, None]:
+def _read_ahead(
+    sources: Iterable[Source], reading: Reading, ahead: int
+) -> Generator[_Read[Source], None, None]:
     """The sources in order, those to come being read in threads meanwhile."""
-    coming: deque[tuple[Source, Future[NDArray[np.uint8]]]] = deque()
+    coming: deque[tuple[Source, Future[tuple[NDArray[np.uint8], tuple[str, ...]]]]] = deque()
     failure: Exception | None = None
     feed, place = iter(sources), 0
     threads = ThreadPoolExecutor(READERS, "read")
@@ -81,14 +95,16 @@ def _read_ahead(sources: Iterable[Source], ahead: int) -> Generator[_Read[Source
                 except Exception as error:  # of the caller's own iterator
                     failure = error
                 else:
-                    coming.append((source, threads.submit(read_image, source)))
+                    coming.append((source, threads.submit(read, source, reading)))
             if not coming:
                 break
             source, future = coming.popleft()
             try:
-                yield _Read(place, source, future.result())
+                pixels, notes = future.result()
             except ImageReadError as error:
                 yield _Read(place, source, None, error)
+            else:
+                yield _Read(place, source, pixels, notes=notes)
             place += 1
         if failure is not None:
             yield _Read(place, None, None, failure)
@@ -123,25 +139,29 @@ def _batches(read: Iterable[_Read[Source]], runner: Runner) -> Iterator[list[_Re
 
 def _predicted(
     runner: Runner, batches: Iterable[list[_Read[Source]]], options: Options
-) -> Iterator[tuple[list[_Read[Source]], Sequence[Instances | None]]]:
+) -> Iterator[tuple[list[_Read[Source]], Sequence[Instances | ImageReadError | None]]]:
     """Batches with their results; the next one travels to the device meanwhile."""
     for batch, tensors in fed(batches, _pixels, runner.device):
-        found: Sequence[Instances | None] = [None] * len(batch)
+        found: Sequence[Instances | ImageReadError | None] = [None] * len(batch)
         if tensors:
-            found = _as_it_fits(runner, tensors, options)
+            found = _as_it_fits(runner, tensors, [item.source for item in batch], options)
         yield batch, found
 
 
-def _as_it_fits(runner: Runner, tensors: list[Tensor], options: Options) -> list[Instances]:
+def _as_it_fits(
+    runner: Runner, tensors: list[Tensor], sources: Sequence[object], options: Options
+) -> list[Instances | ImageReadError]:
     """All together, or half of them at a time where memory runs out."""
     try:
-        return runner.predict(tensors, options)
-    except OutOfMemory:
+        return [*runner.predict(tensors, options)]
+    except OutOfMemory as error:
         if len(tensors) == 1:
-            raise
+            (source,) = sources
+            name = f"{source}: " if isinstance(source, str | Path) else ""
+            return [ImageTooLarge(f"{name}{error}")]
     half = len(tensors) // 2  # behind the handler, which holds on to what was allocated
-    first = _as_it_fits(runner, tensors[:half], options)
-    return first + _as_it_fits(runner, tensors[half:], options)
+    first = _as_it_fits(runner, tensors[:half], sources[:half], options)
+    return first + _as_it_fits(runner, tensors[half:], sources[half:], options)
 
 
 def _pixels(batch: list[_Read[Source]]) -> list[NDArray[np.uint8]]:

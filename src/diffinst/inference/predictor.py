@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, overload
@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 from diffinst.acceleration.compile import compile_parts
 from diffinst.acceleration.optimize import Precision, optimized, resolved
 from diffinst.acceleration.record import GpuRecorder, Recorded
-from diffinst.config import Config, OptionFields, Options
+from diffinst.config import Config, OptionFields, Options, Reading
 from diffinst.diffusion.start import Start
 from diffinst.inference.image import EncodedImage
 from diffinst.inference.launch import Launch, direct
@@ -22,7 +22,7 @@ from diffinst.inference.many import predict_each
 from diffinst.inference.runner import Runner
 from diffinst.inference.sources import files_of, is_one, path_of
 from diffinst.inference.trace import TracePoint
-from diffinst.io.images import ImageReadError, ImageSource, read_image
+from diffinst.io.images import ImageReadError, ImageSource, read
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.results.instances import Instances
 from diffinst.weights import store
@@ -170,11 +170,19 @@ class DiffusionInst:
             self._last = Runner(self.network, self.config, last.launch)
         return self._last
 
-    def encode(self, image: ImageSource | EncodedImage) -> EncodedImage:
+    def _reading(self, asked: Reading | None = None) -> Reading:
+        """How images are read: as asked, and where nothing is asked as `config.preprocess` says."""
+        own = self.config.preprocess
+        return (Reading() if asked is None else asked).over(own)
+
+    def encode(
+        self, image: ImageSource | EncodedImage, *, reading: Reading | None = None
+    ) -> EncodedImage:
         """Take an image through the encoder once; then ask it as often as you like.
 
         Args:
             image: As in `predict`, one image.
+            reading: As in `predict`.
 
         Raises:
             ImageReadError: It cannot be read; names it.
@@ -187,8 +195,13 @@ class DiffusionInst:
             (48, 64)
         """
         if isinstance(image, EncodedImage):
+            if reading is not None:
+                raise ValueError(f"{image} has been read already; give `reading` to encode")
             return image if image.runner is self._runner() else self._adopted(image)
-        pixels, runner = read_image(image), self._runner()
+        pixels, notes = read(image, self._reading(reading))
+        for text in notes:
+            _warn(text)
+        runner = self._runner()
         (uploaded,) = runner.upload([pixels])
         encoded = runner.encode(uploaded, Options.of(self.config))
         return EncodedImage(runner, encoded, pixels, path_of(image))
@@ -200,7 +213,7 @@ class DiffusionInst:
         if before.network is not self.network:
             problem = "by another model"
         elif image.encoded.scale.device != self.device or not same_input:
-            problem = "on another device or at another input size"
+            problem = "on another device, or read or resized in another way"
         else:
             return EncodedImage(runner, image.encoded, image.image, image.path)
         raise ValueError(
@@ -213,6 +226,7 @@ class DiffusionInst:
         images: ImageSource | EncodedImage,
         *,
         start: Start | None = None,
+        reading: Reading | None = None,
         **options: Unpack[OptionFields],
     ) -> Instances: ...
 
@@ -222,6 +236,7 @@ class DiffusionInst:
         images: list[Source] | tuple[Source, ...],
         *,
         keep_images: bool = False,
+        reading: Reading | None = None,
         **options: Unpack[OptionFields],
     ) -> list[Instances]: ...
 
@@ -231,6 +246,7 @@ class DiffusionInst:
         images: Iterable[ImageSource],
         *,
         keep_images: bool = False,
+        reading: Reading | None = None,
         **options: Unpack[OptionFields],
     ) -> Iterator[Instances]: ...
 
@@ -240,6 +256,7 @@ class DiffusionInst:
         *,
         start: Start | None = None,
         keep_images: bool = False,
+        reading: Reading | None = None,
         **options: Unpack[OptionFields],
     ) -> Instances | list[Instances] | Iterator[Instances]:
         """Segment an image, a list of them, a folder, or as many as an iterable gives.
@@ -254,6 +271,8 @@ class DiffusionInst:
                 from `encode`.
             start: Boxes to begin with, in pixels of the original image, for one image alone.
             keep_images: Many results keep their image, too, as one does.
+            reading: Page, channel or projection, and how values of more than 8 bits become 8; what
+                is not set is as `config.preprocess` says.
             **options: See `OptionFields`: steps, proposals, threshold, max_detections, seed, ...
 
         Returns:
@@ -268,25 +287,33 @@ class DiffusionInst:
         """
         files = files_of(images)
         if files is None and is_one(images):
-            image = self.encode(images)  # type: ignore[arg-type]
+            image = self.encode(images, reading=reading)  # type: ignore[arg-type]
             return image.predict(start=start, **options)
         if start is not None:
             raise ValueError("a start is for one image; give it with each image on its own")
         chosen = Options.of(self.config, **options)
         sources: Iterable[ImageSource] = images if files is None else files  # type: ignore[assignment]
-        found = self._many(sources, chosen, keep_images, skip=files is not None)
+        found = self._many(
+            sources, chosen, keep_images, self._reading(reading), skip=files is not None
+        )
         return list(found) if isinstance(images, list | tuple) else found
 
     __call__ = predict
 
     def _many(
-        self, sources: Iterable[ImageSource], options: Options, keep_images: bool, *, skip: bool
+        self,
+        sources: Iterable[ImageSource],
+        options: Options,
+        keep_images: bool,
+        reading: Reading,
+        *,
+        skip: bool,
     ) -> Iterator[Instances]:
-        for _, found in self._each(sources, options, keep_images):
+        for _, found in self._each(sources, options, keep_images, reading, _warn):
             if not isinstance(found, ImageReadError):
                 yield found
             elif skip:
-                warnings.warn(f"omitted: {found}", stacklevel=2)
+                _warn(f"omitted: {found}")
             else:
                 raise found
 
@@ -295,26 +322,40 @@ class DiffusionInst:
         sources: Iterable[Source],
         *,
         keep_images: bool = False,
+        reading: Reading | None = None,
+        note: Callable[[str], None] | None = None,
         **options: Unpack[OptionFields],
     ) -> Iterator[tuple[Source, Instances | ImageReadError]]:
         """Each image with its result, in order; one that cannot be read comes with its error.
 
+        So does one that, alone, does not fit in memory: an `ImageTooLarge`.
+
         Args:
             sources: Images as in `predict`, any number; they are asked for as they are needed.
             keep_images: Results keep their image.
+            reading: As in `predict`.
+            note: Gets what is to be told of how images were read; None: they become warnings.
             **options: See `OptionFields`.
 
         Raises:
             ConfigError: A value out of range; names it.
         """
-        return self._each(sources, Options.of(self.config, **options), keep_images)
+        chosen = Options.of(self.config, **options)
+        return self._each(sources, chosen, keep_images, self._reading(reading), note or _warn)
 
     def _each(
-        self, sources: Iterable[Source], options: Options, keep_images: bool
+        self,
+        sources: Iterable[Source],
+        options: Options,
+        keep_images: bool,
+        reading: Reading,
+        note: Callable[[str], None],
     ) -> Iterator[tuple[Source, Instances | ImageReadError]]:
-        for source, pixels, found in predict_each(self._runner(), sources, options):
+        each = predict_each(self._runner(), sources, options, reading, note)
+        for source, pixels, found in each:
             if isinstance(found, Instances):
-                found = replace(found, image=pixels if keep_images else None, path=path_of(source))
+                kept, path = pixels if keep_images else None, path_of(source)
+                found = replace(found, image=kept, path=path, reading=reading)
             yield source, found
 
     def stream(
@@ -322,6 +363,7 @@ class DiffusionInst:
         image: ImageSource | EncodedImage,
         *,
         start: Start | None = None,
+        reading: Reading | None = None,
         **options: Unpack[OptionFields],
     ) -> Iterator[Instances]:
         """The instances of an image after each step, the best so far; stop at any time.
@@ -329,6 +371,7 @@ class DiffusionInst:
         Args:
             image: As in `predict`, one image.
             start: Boxes to begin with, in pixels of the original image.
+            reading: As in `predict`.
             **options: See `OptionFields`.
 
         Raises:
@@ -341,22 +384,32 @@ class DiffusionInst:
             >>> len(list(model.stream(blank, steps=3)))
             3
         """
-        return self.encode(image).stream(start=start, **options)
+        return self.encode(image, reading=reading).stream(start=start, **options)
 
     def trace(
-        self, image: ImageSource | EncodedImage, **options: Unpack[OptionFields]
+        self,
+        image: ImageSource | EncodedImage,
+        *,
+        reading: Reading | None = None,
+        **options: Unpack[OptionFields],
     ) -> list[TracePoint]:
         """Everything between noise and result: what enters each step, and each stage's output.
 
         Args:
             image: As in `predict`, one image.
+            reading: As in `predict`.
             **options: See `OptionFields`.
 
         Returns:
             For each step: stage -1 (boxes only), then stages 0, 1, ... with masks; not filtered by
             score, NMS applied.
         """
-        return [p for points, _ in self.encode(image).trace(**options) for p in points]
+        encoded = self.encode(image, reading=reading)
+        return [p for points, _ in encoded.trace(**options) for p in points]
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=2)  # one place for all: a text is shown once
 
 
 def _recorded(device: torch.device) -> Launch:

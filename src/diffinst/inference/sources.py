@@ -12,17 +12,18 @@ from torch import Tensor
 
 from diffinst.inference.image import EncodedImage
 from diffinst.io.images import ImageReadError, list_images
+from diffinst.io.listing import named
 
 
 def files_of(source: object) -> list[Path] | None:
     """The image files that a folder or a pattern stands for; None where it is neither.
 
     Raises:
-        ImageReadError: A folder without images, or a pattern that no file matches.
+        ImageReadError: An empty name, a folder without images, or a pattern that no file matches.
     """
     if not isinstance(source, str | Path):
         return None
-    path, text = Path(source), str(source)
+    path, text = named(source), str(source)
     if path.is_dir():
         return list_images([path])
     if path.exists() or not any(sign in text for sign in "*?["):

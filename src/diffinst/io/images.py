@@ -1,282 +1,200 @@
-"""Turns a path, PIL image, array or tensor into RGB uint8 (height, width, 3); lists images."""
+"""Turns a path, PIL image, array or tensor into RGB uint8 (height, width, 3)."""
 
 from __future__ import annotations
 
-import os
 import stat
-import struct
 import sys
-import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeGuard, Union
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from diffinst.config import Reading
+from diffinst.io.depth import STRETCHED, Pixels, Values, as_uint8
+from diffinst.io.foreign import what_it_is
+from diffinst.io.image_error import ImageReadError, ImageTooLarge
+from diffinst.io.listing import IMAGE_SUFFIXES, list_images, missing, named
+from diffinst.io.pillow import DECODING_ERRORS, from_pil, limited, undecodable
+from diffinst.io.planes import RGBA, first_page, which_channels
+from diffinst.io.tiff import beyond_pillow, is_tiff, read_tiff
 
 if TYPE_CHECKING:  # whoever has a tensor has loaded torch; whoever reads files need not wait for it
     from torch import Tensor
 
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "ImageReadError",
+    "ImageSource",
+    "ImageTooLarge",
+    "Pixels",
+    "list_images",
+    "read",
+    "read_image",
+]
+
 ImageSource: TypeAlias = Union[str, Path, Image.Image, npt.NDArray[np.generic], "Tensor"]
-Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 500_000_000
 """Larger images are refused (1.5 GB as RGB). Assign to it to allow more; Pillow's own limit,
 `PIL.Image.MAX_IMAGE_PIXELS`, is raised to it while an image is decoded and put back afterwards."""
-IMAGE_SUFFIXES = (
-    ".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"
-)  # fmt: skip
-"""What `list_images` picks from a folder, in lower case; any case counts."""
-FLOAT_SLACK = 1e-3
-"""Float images may leave [0, 1] by this much (resampling overshoots) and are clipped."""
-
-_DEPTH_RATIO = 257  # 65535 / 255: full range to full range
-_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, struct.error)
-_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-_DECODING_ERRORS = (*_DAMAGED, *_BOMB)  # what Pillow's decoders raise on such files
 
 
-class ImageReadError(ValueError):
-    """An image cannot be read; the message names it, what is wrong and what to do."""
-
-
-def read_image(source: ImageSource) -> Pixels:
+def read_image(source: ImageSource, reading: Reading | None = None) -> Pixels:
     """Read one image as RGB, always into memory of its own.
 
-    Files and PIL images are turned upright by their EXIF orientation; of an animation or a
-    multi-page file the first image counts; colour profiles are ignored. Whatever is transparent
-    is laid on white. 16-bit greys are divided by 257, so that the full range stays the full range
-    (Pillow itself reads 16-bit colour files as 8 bit). PIL mode `I` counts as 16-bit grey (Pillow
-    used to open such files in it), mode `F` as a float image.
+    Files and PIL images are turned upright by their EXIF orientation; colour profiles are ignored.
+    Whatever is transparent is laid on white. Values of more than 8 bits, and floats beyond [0, 1],
+    become 8 bits by the image's own range or by that of their type, as `reading` says. Of several
+    pages the first counts, of several channels grey or RGB, unless `reading` says otherwise.
 
     Args:
         source: a file; a PIL image of any mode; an array (height, width), (height, width, 1),
             (height, width, 3) RGB or (height, width, 4) RGBA; or a tensor (1, height, width) or
-            (3, height, width) RGB on any device. Arrays are uint8, uint16 or float in [0, 1],
-            tensors uint8 or float in [0, 1].
+            (3, height, width) RGB on any device. Arrays and tensors are uint8, integers of 16 bits
+            or more, or float; with a channel chosen they have any number of them.
+        reading: page, channel, projection and stretch; None: the defaults.
 
     Returns:
         (height, width, 3) RGB uint8, C-contiguous.
 
     Raises:
-        ImageReadError: the file is missing, a folder, empty, damaged, no image or larger than
-            `MAX_PIXELS`; or shape, type or values are not those above.
+        ImageReadError: the file is missing, a folder, empty, damaged, no image, of a known format
+            that is not read, or larger than `MAX_PIXELS`; it has no such page or channel, or
+            channels that are no colours; or shape, type or values are not those above.
+        ImageTooLarge: it does not fit in memory.
 
     Example:
-        >>> read_image(np.full((4, 6), 65535, np.uint16))[0, 0]
+        >>> read_image(np.full((4, 6), 65535, np.uint16), Reading(stretch="full"))[0, 0]
         array([255, 255, 255], dtype=uint8)
     """
-    match source:
-        case str() | Path():
-            return _from_file(Path(source))
-        case Image.Image():
-            return _from_pil(source, f"PIL image {getattr(source, 'filename', '')}".rstrip())
-        case np.ndarray():
-            return _from_array(source, "array")
-        case _ if _is_tensor(source):
-            return _from_tensor(source)
-        case _:
-            raise ImageReadError(
-                f"an image cannot be read from {type(source).__name__}; give a path, a PIL "
-                "image, a numpy array or a torch tensor (several images: one at a time)"
-            )
+    return read(source, reading)[0]
 
 
-def list_images(paths: Sequence[str | Path]) -> list[Path]:
-    """List image files, at least one: files as given, folders recursively in sorted order.
+def read(source: ImageSource, reading: Reading | None = None) -> tuple[Pixels, tuple[str, ...]]:
+    """Read one image as `read_image` does, with what is to be told of it, a line each.
 
-    Folders are searched for `IMAGE_SUFFIXES`; hidden files and folders are left out and links to
-    folders inside them are not followed.
-
-    Args:
-        paths: files and folders, or a single one.
-
-    Raises:
-        ImageReadError: a path is missing, a folder cannot be read, or no image was found.
+    The note that values were stretched is the same for all images.
     """
-    given = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    found: list[Path] = []
-    for path in given:
-        if path.is_dir():
-            found += sorted(_images_below(path))
-        elif path.exists():
-            found.append(path)
-        else:
-            raise ImageReadError(_missing(path))
-    if not found:
-        places = ", ".join(map(str, given)) or "an empty list of paths"
-        raise ImageReadError(
-            f"no images in {places}; looked for files ending in {' '.join(IMAGE_SUFFIXES)} "
-            "(any case, hidden ones left out); name a folder that holds some, or the files"
-        )
-    return found
-
-
-def _images_below(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise ImageReadError(
-            f"{error.filename}: the folder cannot be read ({error.strerror}); check its permissions"
+    reading = Reading() if reading is None else reading
+    try:
+        match source:
+            case str() | Path():
+                return _from_file(named(source), reading)
+            case Image.Image():
+                name = f"PIL image {getattr(source, 'filename', '')}".rstrip()
+                values, _ = from_pil(source, name, reading, MAX_PIXELS)
+                return _finished(values, name, reading, [])
+            case np.ndarray():
+                first_page(reading, 1, "array")
+                return _finished(_channels_last(source, reading), "array", reading, [])
+            case _ if _is_tensor(source):
+                first_page(reading, 1, "tensor")
+                return _finished(_from_tensor(source, reading), "tensor", reading, [])
+    except MemoryError as error:
+        whose = source if isinstance(source, str | Path) else "image"
+        raise ImageTooLarge(
+            f"{whose}: does not fit in memory; cut it into tiles, or use a computer with more"
         ) from error
-
-    found = []
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(parent, name)
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        ]
-    return found
+    raise ImageReadError(
+        f"an image cannot be read from {type(source).__name__}; give a path, a PIL image, a numpy "
+        "array or a torch tensor (several images: one at a time)"
+    )
 
 
-class _PillowLimit:
-    """Raises Pillow's pixel limit while at least one thread decodes; the last one restores it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._before: int | None = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._users == 0:
-                self._before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MAX_PIXELS
-            self._users += 1
-
-    def __exit__(self, *exception: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                Image.MAX_IMAGE_PIXELS = self._before
-
-
-_pillow_limit = _PillowLimit()
-
-
-def _missing(path: Path) -> str:
-    if str(path).startswith(("http:/", "https:/", "ftp:/", "s3:/", "gs:/")):
-        return f"{path}: addresses are not fetched; download the image and give its path"
-    place = "" if path.is_absolute() else f" (looked in {Path.cwd()})"
-    return f"{path}: there is no such file or folder{place}; check the spelling"
-
-
-def _from_file(path: Path) -> Pixels:
+def _from_file(path: Path, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageReadError(_missing(path)) from error
-    except (OSError, ValueError) as error:  # no permission, name too long, NUL in the name
+        raise ImageReadError(missing(path)) from error
+    except (OSError, ValueError) as error:  # no permission, name too long, NUL in the name, a loop
         raise ImageReadError(f"{path}: cannot be opened ({error}); check the path") from error
     if stat.S_ISDIR(status.st_mode):
-        raise ImageReadError(f"{path}: is a folder; give a file, or list it with `list_images`")
+        what = what_it_is(path) or "is a folder; give a file, or list it with `list_images`"
+        raise ImageReadError(f"{path}: {what}")
     if not stat.S_ISREG(status.st_mode):
         raise ImageReadError(f"{path}: is a device or pipe; save the image to a file first")
     if status.st_size == 0:
         raise ImageReadError(f"{path}: the file is empty (0 bytes); copy or download it again")
     try:
-        with _pillow_limit:
-            image = Image.open(path)
+        return _decoded(path, reading)
     except PermissionError as error:
         raise ImageReadError(f"{path}: may not be read; check its permissions") from error
+    except ImageReadError as error:
+        known = what_it_is(path)
+        if known is None:
+            raise
+        raise ImageReadError(f"{path}: {known}") from error
+
+
+def _decoded(path: Path, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
+    try:
+        with limited(MAX_PIXELS):
+            image = Image.open(path)
+    except PermissionError:
+        raise
     except UnidentifiedImageError as error:
+        if is_tiff(path):
+            return _from_tiff(path, reading)
         raise ImageReadError(
             f"{path}: is not an image in a format that Pillow knows, or its first bytes are "
             "damaged; convert it to PNG or JPEG, or download it again"
         ) from error
-    except _DECODING_ERRORS as error:
-        raise ImageReadError(_undecodable(str(path), error)) from error
+    except DECODING_ERRORS as error:
+        raise ImageReadError(undecodable(str(path), error, MAX_PIXELS)) from error
     with image:
-        return _from_pil(image, str(path))
+        try:
+            beyond = image.format == "TIFF" and beyond_pillow(image)
+        except DECODING_ERRORS as error:
+            raise ImageReadError(undecodable(str(path), error, MAX_PIXELS)) from error
+        if beyond:
+            return _from_tiff(path, reading)
+        values, notes = from_pil(image, str(path), reading, MAX_PIXELS, file=path)
+    return _finished(values, str(path), reading, notes)
 
 
-def _undecodable(name: str, error: BaseException) -> str:
-    if isinstance(error, _BOMB):
-        return _too_large(name, f"more than {MAX_PIXELS}")
-    return f"{name}: is cut short or damaged ({error}); copy or download it again"
-
-
-def _too_large(name: str, pixels: str) -> str:
-    return (
-        f"{name}: has {pixels} pixels, allowed are {MAX_PIXELS}; cut it into tiles, or raise "
-        "`diffinst.io.images.MAX_PIXELS` if you trust the file"
-    )
-
-
-def _from_pil(image: Image.Image, name: str) -> Pixels:
-    pixels = image.width * image.height
-    if pixels == 0:
-        raise ImageReadError(f"{name}: its size (w, h) is {image.size}, no pixel; leave it out")
-    if pixels > MAX_PIXELS:
-        raise ImageReadError(_too_large(name, str(pixels)))
+def _from_tiff(path: Path, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
     try:
-        with _pillow_limit:
-            image.load()
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-        if image.mode == "La":  # Pillow only knows the way back to LA
-            image = image.convert("LA")
-        if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        values: npt.NDArray[np.generic] = np.asarray(image)
-    except _DECODING_ERRORS as error:
-        raise ImageReadError(_undecodable(name, error)) from error
-    if image.mode == "I":
-        values = _mode_i_as_uint16(values, name)
-    return _from_array(values, name)
+        values, notes = read_tiff(path, reading, MAX_PIXELS)
+    except (ImageReadError, MemoryError):
+        raise
+    except Exception as error:  # of tifffile and its decoders, of many kinds
+        raise ImageReadError(undecodable(str(path), error, MAX_PIXELS)) from error
+    rest = Reading(stretch=reading.stretch)  # page and channel are chosen
+    return _finished(values, str(path), rest, notes)
 
 
-def _mode_i_as_uint16(values: npt.NDArray[np.generic], name: str) -> npt.NDArray[np.generic]:
-    low, high = values.min(), values.max()
-    if low < 0 or high > 65535:
-        raise ImageReadError(
-            f"{name}: its 32-bit values run from {low} to {high}; allowed are 0 to 65535 (taken as "
-            "16-bit grey); scale them and give a uint8 or uint16 array"
-        )
-    return values.astype(np.uint16)
-
-
-def _from_array(array: npt.NDArray[np.generic], name: str) -> Pixels:
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
+def _channels_last(array: npt.NDArray[np.generic], reading: Reading) -> Values:
+    values = array[..., None] if array.ndim == 2 else array
+    if values.ndim != 3 or (values.shape[2] not in (1, 3, RGBA) and reading.channel is None):
         first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
         hint = "; if channels come first, use array.transpose(1, 2, 0)" if first else ""
+        several = "; of more channels choose one: Reading(channel=0)" if values.ndim == 3 else ""
         raise ImageReadError(
-            f"{name}: its shape is {array.shape}; allowed are (height, width) and (height, width, "
-            f"1 or 3 or 4), one image at a time{hint}"
+            f"array: its shape is {array.shape}; allowed are (height, width) and (height, width, "
+            f"1 or 3 or 4), one image at a time{hint or several}"
         )
-    if array.size == 0:
-        raise ImageReadError(f"{name}: its shape is {array.shape}, without a pixel; leave it out")
-    values = _as_uint8(array, name)
-    if values.shape[2] == 4:
-        values = _on_white(values)
-    height, width, _ = values.shape
-    return np.array(np.broadcast_to(values, (height, width, 3)), order="C")  # a copy
+    return values
 
 
-def _as_uint8(array: npt.NDArray[np.generic], name: str) -> Pixels:
-    """Full range to full range: uint16 0..65535 and float 0..1 become 0..255, rounded."""
-    if array.dtype == np.uint8:
-        return array.astype(np.uint8, copy=False)
-    if array.dtype.kind == "u" and array.dtype.itemsize == 2:  # either byte order
-        wide = array.astype(np.uint32) + _DEPTH_RATIO // 2
-        return (wide // _DEPTH_RATIO).astype(np.uint8)
-    if array.dtype.kind != "f":
-        raise ImageReadError(
-            f"{name}: its type is {array.dtype}; allowed are uint8 (0 to 255), uint16 (0 to 65535) "
-            "and float (0 to 1); convert it"
-        )
-    low, high = array.min(), array.max()
-    if not np.isfinite([low, high]).all():
-        raise ImageReadError(f"{name}: holds NaN or infinite values; replace them")
-    if low < -FLOAT_SLACK or high > 1 + FLOAT_SLACK:
-        raise ImageReadError(
-            f"{name}: its float values run from {low:g} to {high:g}; allowed are 0 to 1; divide "
-            "them by the largest possible value, or give 0 to 255 as uint8"
-        )
-    unit: npt.NDArray[np.float32] = array.astype(np.float32).clip(0, 1)
-    return np.rint(unit * 255).astype(np.uint8)
+def _finished(
+    values: Values, name: str, reading: Reading, notes: list[str]
+) -> tuple[Pixels, tuple[str, ...]]:
+    """RGB uint8 of (height, width, channels) of any depth."""
+    if values.size == 0:
+        raise ImageReadError(f"{name}: its shape is {values.shape}, without a pixel; leave it out")
+    height, width, count = values.shape
+    layout = f"shape {height}x{width}x{count}"
+    if reading.channel is not None:
+        (kept,) = which_channels(count, reading.channel, name, layout)
+        values = values[..., kept : kept + 1]
+    eight, stretched = as_uint8(values, name, reading.stretch)
+    if eight.shape[2] == RGBA:
+        eight = _on_white(eight)
+    rgb = np.array(np.broadcast_to(eight, (height, width, 3)), order="C")  # a copy
+    return rgb, (*notes, *([STRETCHED] if stretched else []))
 
 
 def _on_white(rgba: Pixels) -> Pixels:
@@ -290,20 +208,20 @@ def _is_tensor(source: object) -> TypeGuard[Tensor]:
     return torch is not None and isinstance(source, torch.Tensor)
 
 
-def _from_tensor(tensor: Tensor) -> Pixels:
+def _from_tensor(tensor: Tensor, reading: Reading) -> Values:
     import torch
 
     shape = tuple(tensor.shape)
-    if len(shape) != 3 or shape[0] not in (1, 3):
+    if len(shape) != 3 or (shape[0] not in (1, 3) and reading.channel is None):
         last = len(shape) == 3 and shape[2] in (1, 3)
         hint = "; if channels come last, use tensor.permute(2, 0, 1)" if last else ""
+        several = "; of more channels choose one: Reading(channel=0)" if len(shape) == 3 else ""
         raise ImageReadError(
-            f"tensor: its shape is {shape}; allowed is (1 or 3, height, width), one image{hint}"
+            f"tensor: its shape is {shape}; allowed is (1 or 3, height, width), one image"
+            f"{hint or several}"
         )
-    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
-        raise ImageReadError(
-            f"tensor: its type is {tensor.dtype}; allowed are torch.uint8 (0 to 255) and floating "
-            "point (0 to 1); convert it"
-        )
-    dtype = torch.uint8 if tensor.dtype == torch.uint8 else torch.float32  # numpy: no bfloat16
-    return _from_array(tensor.detach().to("cpu", dtype).permute(1, 2, 0).numpy(), "tensor")
+    values = tensor.detach().cpu().permute(1, 2, 0)
+    if values.is_floating_point() and values.dtype != torch.float64:
+        values = values.float()  # numpy knows no bfloat16
+    array: Values = values.numpy()
+    return array

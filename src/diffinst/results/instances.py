@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from diffinst.config import Reading
 from diffinst.io.atomic import atomic_path
 from diffinst.io.images import ImageReadError, ImageSource, read_image
 from diffinst.results.crops import CompressedRLE, CroppedMasks, Index, resolve_index
@@ -44,8 +45,8 @@ class CocoResult(TypedDict):
 class Instances:
     """The n instances found on one image.
 
-    Two results are equal when all fields but `image` and `path` hold the same values, wherever
-    they lie. As the last value of a notebook's cell, a result shows itself.
+    Two results are equal when all fields but `image`, `path` and `reading` hold the same values,
+    wherever they lie. As the last value of a notebook's cell, a result shows itself.
 
     Attributes:
         boxes: float32 (n, 4) xyxy, pixels of the original image. They are predicted apart from
@@ -58,6 +59,7 @@ class Instances:
         image: uint8 (height, width, 3) RGB, the image if it is remembered, for `plot` and `save`.
         path: the file that the image was read from, if any; `plot` and `save` read it again
             where the image is not remembered.
+        reading: how it was read: which page, which channel; None: the defaults.
 
     Raises:
         ValueError: the fields do not fit together.
@@ -87,6 +89,7 @@ class Instances:
     class_names: tuple[str, ...]
     image: NDArray[np.uint8] | None = field(default=None, repr=False)
     path: Path | None = field(default=None, repr=False)
+    reading: Reading | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         n = len(self.mask_crops)
@@ -143,6 +146,7 @@ class Instances:
             class_names=parts[0].class_names,
             image=next((part.image for part in parts if part.image is not None), None),
             path=next((part.path for part in parts if part.path is not None), None),
+            reading=next((part.reading for part in parts if part.path is not None), None),
         )
 
     @property
@@ -391,13 +395,13 @@ class Instances:
         """The image given, else the remembered one, else that of the file."""
         advice = "give the image: result.plot(image=image), result.save(path, image=image)"
         if image is not None:
-            return read_image(image)
+            return read_image(image, self.reading if isinstance(image, str | Path) else None)
         if self.image is not None:
             return self.image
         if self.path is None:
             raise ValueError(f"this result remembers neither its image nor a file; {advice}")
         try:
-            pixels = read_image(self.path)
+            pixels = read_image(self.path, self.reading)
         except ImageReadError as error:
             raise ImageReadError(f"{error}; or {advice}") from error
         if pixels.shape[:2] != self.image_size:

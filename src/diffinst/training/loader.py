@@ -134,7 +134,7 @@ def load_augmented(
     record: ImageRecord, config: Config, rng: np.random.Generator
 ) -> tuple[Tensor, Targets]:
     """One image and its objects after random geometry and colour."""
-    image = read_image(record.path)
+    image = read_image(record.path, config.preprocess)
     pixels = torch.from_numpy(image).permute(2, 0, 1)
     size = (int(pixels.shape[1]), int(pixels.shape[2]))
     if size != (record.height, record.width):

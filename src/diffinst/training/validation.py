@@ -15,7 +15,7 @@ from diffinst.evaluation.prediction import Prediction, as_instances, predictions
 from diffinst.evaluation.report import Report, score
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import atomic_path
-from diffinst.io.images import ImageReadError
+from diffinst.io.images import ImageReadError, read_image
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.results.render.sheet import contact_sheet
 
@@ -52,7 +52,8 @@ class Validation:
             self._predictions.append(outcome)
             if len(self._drawn) < SHEET_IMAGES:
                 sure = [r for r in outcome.results if r["score"] >= SHEET_SCORE]
-                drawn = as_instances(sure, record, self._split).plot(record.path)
+                image = read_image(record.path, self._model.config.preprocess)
+                drawn = as_instances(sure, record, self._split).plot(image)
                 self._drawn.append((drawn, record.path.name))
 
     def report(self, processes: int = 1) -> Report:

@@ -421,10 +421,10 @@ def _grey_image(data: Data, objects: list[Entry]) -> None:
     Image.new("RGB", (WIDTH, HEIGHT), (90, 90, 90)).save(data.image(0))
 
 
-@plant("faint-image", (1, None), left=True, also=("16-bit",))
+@plant("16-bit", (1, None), left=True)
 def _twelve_of_sixteen_bits(data: Data, objects: list[Entry]) -> None:
     values = np.linspace(0, 4095, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint16)
-    Image.fromarray(values).save(data.image(0))  # read as 0 to 4095 / 257 = 16
+    Image.fromarray(values).save(data.image(0))  # stretched, so not faint
 
 
 @plant("16-bit", (1, None), left=True)

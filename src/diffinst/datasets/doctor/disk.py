@@ -15,7 +15,6 @@ from diffinst.datasets.problems import Place, repeated
 from diffinst.io.images import ImageReadError, list_images
 
 FAINT = 8  # of 255: less contrast than this is as good as none
-FAINT_16_BIT = 32  # a 12-bit camera's full range is 16 of 255 once read
 LARGE_SIDE = 4000
 
 
@@ -139,7 +138,7 @@ def _polygons_fit(image: ImageEntry, size: tuple[int, int]) -> bool:
 def _check_traits(image: ImageEntry, facts: Facts, tables: Tables) -> None:
     for trait in facts.traits:
         tables.notes.note(trait, image.place())
-    if facts.contrast < (FAINT_16_BIT if "16-bit" in facts.traits else FAINT):
+    if facts.contrast < FAINT:
         detail = f"its values span {facts.contrast} of 255"
         tables.notes.note("faint-image", image.place(detail))
     if max(facts.size) > LARGE_SIDE:

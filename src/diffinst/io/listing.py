@@ -1,0 +1,94 @@
+"""Lists the image files that paths and folders stand for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffinst.io.foreign import what_it_is
+from diffinst.io.image_error import ImageReadError
+
+IMAGE_SUFFIXES = (
+    ".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"
+)  # fmt: skip
+"""What `list_images` picks from a folder, in lower case; any case counts."""
+
+
+def list_images(paths: Sequence[str | Path]) -> list[Path]:
+    """List image files, at least one: files as given, folders recursively in sorted order.
+
+    Folders are searched for `IMAGE_SUFFIXES`; hidden files and folders are left out and links to
+    folders inside them are not followed. Links to files are listed, wherever they lead.
+
+    Args:
+        paths: files and folders, or a single one.
+
+    Raises:
+        ImageReadError: a path is empty or missing, a folder cannot be read or is a known format of
+            its own (Zarr), or no image was found.
+    """
+    given = [paths] if isinstance(paths, str | Path) else paths
+    found: list[Path] = []
+    for path in map(named, given):
+        if path.is_dir():
+            found += sorted(_images_below(path))
+        elif path.exists():
+            found.append(path)
+        else:
+            raise ImageReadError(missing(path))
+    if not found:
+        raise ImageReadError(_nothing([Path(path) for path in given]))
+    return found
+
+
+def named(path: str | Path) -> Path:
+    """The path of a name; an empty one (of an unset variable) would be the current folder.
+
+    Raises:
+        ImageReadError: The name is empty.
+    """
+    if str(path).strip():
+        return Path(path)
+    raise ImageReadError("'': the name is empty; give a file or folder ('.' is the current one)")
+
+
+def missing(path: Path) -> str:
+    """What is wrong with a path that leads nowhere."""
+    if str(path).startswith(("http:/", "https:/", "ftp:/", "s3:/", "gs:/")):
+        return f"{path}: addresses are not fetched; download the image and give its path"
+    if path.is_symlink():
+        return f"{path}: is a link to {os.readlink(path)}, which leads nowhere; mend or remove it"
+    place = "" if path.is_absolute() else f" (looked in {Path.cwd()})"
+    return f"{path}: there is no such file or folder{place}; check the spelling"
+
+
+def _images_below(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise ImageReadError(
+            f"{error.filename}: the folder cannot be read ({error.strerror}); check its permissions"
+        ) from error
+
+    what = what_it_is(folder)
+    if what is not None:
+        raise ImageReadError(f"{folder}: {what}")
+    found = []
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(parent, name)
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+        ]
+    return found
+
+
+def _nothing(given: Sequence[Path]) -> str:
+    places = ", ".join(map(str, given)) or "an empty list of paths"
+    inside = (path for folder in given for path in sorted(folder.iterdir()))
+    known = (f"; {path} {what}" for path in inside if (what := what_it_is(path, look=False)))
+    instead = next(known, "")
+    return (
+        f"no images in {places}; looked for files ending in {' '.join(IMAGE_SUFFIXES)} "
+        f"(any case, hidden ones left out); name a folder that holds some, or the files{instead}"
+    )
