@@ -171,3 +171,16 @@ def plant(package_dir: Path, file: str, code: str) -> None:
     path = package_dir / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(code + "\n", encoding="utf-8")
+
+
+def test_what_only_some_systems_have_is_imported_where_it_is_used() -> None:
+    """`resource` and `fcntl` are missing on Windows: at the top of a file they would end it."""
+    missing = {"resource", "fcntl", "termios", "pwd"}
+    found = [
+        file.relative_to(SOURCE).as_posix()
+        for file in sorted(SOURCE.rglob("*.py"))
+        for node in ast.parse(file.read_text(encoding="utf-8"), str(file)).body
+        if (isinstance(node, ast.Import) and missing & {alias.name for alias in node.names})
+        or (isinstance(node, ast.ImportFrom) and node.module in missing)
+    ]
+    assert found == []

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffinst.config import Config, ConfigError, Reading, preset_names
+from diffinst.config import Config, ConfigError, OptionFields, Reading, preset_names
 from diffinst.datasets.synthetic import make_shapes
 from diffinst.diffusion.noise import Noise
 from diffinst.diffusion.signal import from_signal
@@ -224,7 +224,7 @@ def test_how_an_image_is_read_goes_with_every_way_of_asking(tmp_path: Path) -> N
     file = tmp_path / "a.webp"
     first.save(file, save_all=True, append_images=[second], lossless=True)
     wanted, page = model.predict(noise[1], proposals=5, threshold=0.0), Reading(page=1)
-    asked = {"proposals": 5, "threshold": 0.0}
+    asked: OptionFields = {"proposals": 5, "threshold": 0.0}
     alone = model.predict(file, reading=page, **asked)
     (listed,) = model.predict([file], reading=page, **asked)
     (found,) = model.predict(str(tmp_path / "*.webp"), reading=page, **asked)

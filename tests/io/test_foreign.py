@@ -61,4 +61,4 @@ def test_a_zarr_folder_is_no_folder_of_images(tmp_path: Path, mark: str) -> None
     (folder / mark).write_text("{}")
     for look in (read_image, list_images):
         with pytest.raises(ImageReadError, match=r"a\.zarr: is a Zarr folder, .*zarr\.open"):
-            look(folder)
+            look(str(folder))

@@ -137,7 +137,7 @@ def _deep_colours(image: Image.Image) -> bool:
 
 def _deep_png(file: Path, image: Image.Image) -> Values:
     """Pillow takes one byte of each value; which one, the order of bytes says that it is told."""
-    if any(str(tile[3]).startswith("LA") for tile in image.tile):
+    if any(str(tile[3]).startswith("LA") for tile in getattr(image, "tile", ())):
         raise ImageReadError(f"{file}: is 16-bit grey with alpha; save it without alpha")
     bytes_ = []
     for order in "BL":
