@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from diffinst.datasets.load import load_split
+from diffinst.datasets.records import ImageRecord
+from diffinst.datasets.segmentation import compressed
 from diffinst.datasets.split import Split
 from diffinst.datasets.synthetic import make_shapes
 from diffinst.evaluation.source import Source
 from diffinst.inference.predictor import DiffusionInst
+from diffinst.results.instances import CocoResult
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +44,28 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def truth() -> Callable[..., list[CocoResult]]:
+    """Takes an image, its split and a score: the annotations as if they had been predicted."""
+
+    def as_found(record: ImageRecord, split: Split, score: float = 0.9) -> list[CocoResult]:
+        results: list[CocoResult] = []
+        for a in record.annotations:
+            rle = compressed(a.segmentation, record.height, record.width)
+            counts = rle["counts"]
+            text = counts.decode() if isinstance(counts, bytes) else str(counts)
+            x0, y0, x1, y1 = a.box
+            results.append(
+                {
+                    "image_id": record.id,
+                    "category_id": split.category_ids[a.label],
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "score": score,
+                    "segmentation": {"size": [record.height, record.width], "counts": text},
+                }
+            )
+        return results
+
+    return as_found

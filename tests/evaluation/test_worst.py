@@ -3,52 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from diffinst.datasets.records import ImageRecord
-from diffinst.datasets.segmentation import compressed
 from diffinst.datasets.split import Split
 from diffinst.evaluation.prediction import Prediction
 from diffinst.evaluation.report import score
 from diffinst.evaluation.worst import (
-    FALSE,
-    IGNORED,
-    MISSED,
-    RIGHT,
     draw,
     image_scores,
     write_worst,
 )
 from diffinst.results.instances import CocoResult
 
-
-def truth(record: ImageRecord, split: Split, score: float = 0.9) -> list[CocoResult]:
-    """The annotations as if they had been predicted."""
-    results: list[CocoResult] = []
-    for a in record.annotations:
-        rle = compressed(a.segmentation, record.height, record.width)
-        counts = rle["counts"]
-        text = counts.decode() if isinstance(counts, bytes) else str(counts)
-        x0, y0, x1, y1 = a.box
-        results.append(
-            {
-                "image_id": record.id,
-                "category_id": split.category_ids[a.label],
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "score": score,
-                "segmentation": {"size": [record.height, record.width], "counts": text},
-            }
-        )
-    return results
+AsFound = Callable[..., list[CocoResult]]
 
 
 @pytest.fixture
-def results(shapes: Split) -> list[CocoResult]:
+def results(shapes: Split, truth: AsFound) -> list[CocoResult]:
     """Image 1 perfect, 2 without its first object, 3 with wrong names, 4 unsure, 5, 6 none."""
     first, second, third, fourth, *_ = shapes.records
     wrong = truth(third, shapes)
@@ -65,6 +40,7 @@ def test_the_worst_come_first(shapes: Split, results: list[CocoResult]) -> None:
     by_id = {s.image_id: s for s in scores}
     n = counts[2]
     assert by_id[1].f1 == 1 and by_id[2].f1 == pytest.approx(2 * (n - 1) / (2 * (n - 1) + 1))
+    assert (by_id[1].f1_50, by_id[2].f1_50) == (1, by_id[2].f1)  # right at all thresholds or none
     assert (by_id[2].objects, by_id[2].found, by_id[2].missed) == (n, n - 1, 1)
     assert by_id[2].false_positives == 0
     assert by_id[4].found == 0 and by_id[4].missed == counts[4]
@@ -104,36 +80,6 @@ def test_an_image_gone_by_now_is_listed(shapes: Split, tmp_path: Path) -> None:
     assert entry["file"] == "gone.png"
 
 
-def near_colour(image: Image.Image, colour: tuple[int, int, int], left: bool) -> int:
-    """Pixels of about this colour (outlines are drawn opaque) in one half of the sheet."""
-    pixels = np.asarray(image.convert("RGB")).astype(int)
-    half = pixels[:, : pixels.shape[1] // 2] if left else pixels[:, pixels.shape[1] // 2 :]
-    return int((abs(half - np.array(colour)).max(-1) < 25).sum())
-
-
-def test_colours_tell_right_from_wrong(shapes: Split, tmp_path: Path) -> None:
-    record = shapes.records[0]
-    grey = tmp_path / "grey.png"
-    Image.new("RGB", (record.width, record.height), (20, 20, 20)).save(grey)
-    record = replace(record, path=grey)
-    perfect = draw(record, truth(record, shapes), shapes)
-    for left in (True, False):
-        assert near_colour(perfect, RIGHT, left) > 100
-    assert near_colour(perfect, FALSE, True) == near_colour(perfect, MISSED, False) == 0
-
-    wrong = truth(record, shapes)
-    for result in wrong:
-        result["category_id"] = result["category_id"] % 3 + 1
-    useless = draw(record, wrong, shapes)
-    assert near_colour(useless, FALSE, True) > 100 and near_colour(useless, MISSED, False) > 100
-    assert near_colour(useless, RIGHT, True) == near_colour(useless, RIGHT, False) == 0
-
-    crowds = replace(record, annotations=tuple(replace(a, crowd=True) for a in record.annotations))
-    ignored = draw(crowds, truth(record, shapes), shapes)
-    for left in (True, False):
-        assert near_colour(ignored, IGNORED, left) > 100 and near_colour(ignored, RIGHT, left) == 0
-
-
-def test_nothing_predicted_and_nothing_there_can_be_drawn(shapes: Split) -> None:
-    empty = replace(shapes.records[0], annotations=())
-    assert draw(empty, [], shapes).size == draw(shapes.records[0], [], shapes).size
+def test_tiles_of_small_images_are_large_enough_for_their_captions(shapes: Split) -> None:
+    sheet = draw(shapes.records[0], [], shapes)
+    assert sheet.width > 2 * 480 and sheet.width < 2 * 480 + 100

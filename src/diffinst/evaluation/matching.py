@@ -15,6 +15,7 @@ from diffinst.datasets.split import Split
 from diffinst.results.instances import CocoResult
 
 THRESHOLDS: NDArray[np.float64] = np.arange(10, 20) / 20  # IoU 0.50, 0.55, ..., 0.95
+IOU_50 = 0  # the place of IoU 0.50 in them
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,16 @@ class ImageMatch:
         return ~self.found & ~self.crowd
 
     @property
-    def f1(self) -> float:
-        """Mean over the thresholds of 2 TP / (2 TP + FP + FN); 1 where there is nothing."""
+    def f1_at(self) -> NDArray[np.float64]:
+        """(10,) by threshold, 2 TP / (2 TP + FP + FN); 1 where there is nothing."""
         hits = self.hit.sum(1)
-        wrong = self.false.sum(1) + self.missed.sum(1)
-        total = 2 * hits + wrong
-        return float(np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0).mean())
+        total = 2 * hits + self.false.sum(1) + self.missed.sum(1)
+        return np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0)
+
+    @property
+    def f1(self) -> float:
+        """Mean of F1 over the thresholds."""
+        return float(self.f1_at.mean())
 
 
 def match(record: ImageRecord, results: Sequence[CocoResult], split: Split) -> ImageMatch:

@@ -6,33 +6,23 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
 
 from PIL import Image
 
 from diffinst.config import Reading
 from diffinst.datasets.records import ImageRecord
 from diffinst.datasets.split import Split
-from diffinst.evaluation.matching import ImageMatch, match
-from diffinst.evaluation.prediction import as_instances
+from diffinst.evaluation.comparison import side_by_side
+from diffinst.evaluation.matching import IOU_50, ImageMatch, match
 from diffinst.evaluation.report import Report
 from diffinst.io.atomic import atomic_path, write_json
-from diffinst.io.images import ImageReadError, read_image
-from diffinst.results.crops import CompressedRLE, CroppedMasks
+from diffinst.io.images import ImageReadError
 from diffinst.results.instances import CocoResult
-from diffinst.results.render.marks import Color, draw_masks
 from diffinst.results.render.sheet import contact_sheet
 
 USUAL_THRESHOLD = 0.3
 """Score from which on predictions count for a model that itself keeps all (threshold 0)."""
 
-# Told apart by people who do not see red and green as different.
-RIGHT: Color = (41, 182, 255)
-FALSE: Color = (255, 77, 66)
-MISSED: Color = (255, 200, 31)
-IGNORED: Color = (150, 156, 163)
-
-_IOU_50 = 0
 _MIN_TILE, _MAX_TILE = 480, 960  # pixels
 
 
@@ -44,6 +34,7 @@ class ImageScore:
         image_id: As in the annotations.
         file: The image, in the split's folder.
         f1: Mean over the IoU thresholds 0.50, 0.55, ..., 0.95 of the masks' F1.
+        f1_50: F1 at IoU 0.5, which the counts below belong to.
         objects: Annotated, crowds omitted.
         found: Objects found at IoU 0.5.
         missed: The others.
@@ -53,6 +44,7 @@ class ImageScore:
     image_id: int
     file: str
     f1: float
+    f1_50: float
     objects: int
     found: int
     missed: int
@@ -128,32 +120,14 @@ def draw(
     split: Split,
     reading: Reading | None = None,
 ) -> Image.Image:
-    """One image twice: what was predicted, and what is annotated.
-
-    Blue is right, red a false positive, yellow a missed object (each at IoU 0.5), grey what does
-    not count: crowds, and predictions in them or of classes not looked for.
+    """One image twice, as `side_by_side` draws it.
 
     Raises:
         ImageReadError: The image cannot be read.
     """
-    image = read_image(record.path, reading)
-    matched = match(record, results, split)
-    score = _score(record, matched, split)
     tile = min(max(record.width, _MIN_TILE), _MAX_TILE)
-    line = max(1.0, 1.5 * record.width / tile)
-    found = _pick(RIGHT, matched.hit[_IOU_50], FALSE, matched.false[_IOU_50])
-    truth = _pick(RIGHT, matched.found[_IOU_50], MISSED, matched.missed[_IOU_50])
-    predicted = draw_masks(image, _crops(results, record, split), found, 0.4, line)
-    annotated = draw_masks(image, _crops(_truth(record, split), record, split), truth, 0.4, line)
-    wrong = f"{score.false_positives} false positive{'s' if score.false_positives != 1 else ''}"
-    objects = f"{score.objects} object{'s' if score.objects != 1 else ''}"
-    hits = int(matched.hit[_IOU_50].sum())
-    captions = (
-        f"{record.path.name}: F1 {score.f1:.2f}\nprediction: {hits} right (blue), {wrong} (red)",
-        f"{objects}\nannotation: {score.found} found (blue), {score.missed} missed (yellow)",
-    )
-    pairs = list(zip((predicted, annotated), captions, strict=True))
-    return contact_sheet(pairs, columns=2, tile_width=tile)
+    tiles = side_by_side(record, results, split, tile, reading)
+    return contact_sheet(tiles, columns=2, tile_width=tile)
 
 
 def _confident(results: Iterable[CocoResult], threshold: float) -> dict[int, list[CocoResult]]:
@@ -167,34 +141,7 @@ def _confident(results: Iterable[CocoResult], threshold: float) -> dict[int, lis
 def _score(record: ImageRecord, matched: ImageMatch, split: Split) -> ImageScore:
     inside = record.path.is_relative_to(split.image_dir)
     file = record.path.relative_to(split.image_dir).as_posix() if inside else record.path.name
-    missed, found = int(matched.missed[_IOU_50].sum()), int(matched.found[_IOU_50].sum())
-    wrong = int(matched.false[_IOU_50].sum())
-    return ImageScore(record.id, file, matched.f1, missed + found, found, missed, wrong)
-
-
-def _pick(
-    first: Color, is_first: Iterable[bool], second: Color, is_second: Iterable[bool]
-) -> list[Color]:
-    pairs = zip(is_first, is_second, strict=True)
-    return [first if a else second if b else IGNORED for a, b in pairs]
-
-
-def _truth(record: ImageRecord, split: Split) -> list[CocoResult]:
-    """The annotations as results."""
-    results: list[CocoResult] = []
-    for a in record.annotations:
-        x0, y0, x1, y1 = a.box
-        results.append(
-            {
-                "image_id": record.id,
-                "category_id": split.category_ids[a.label],
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "score": 1.0,
-                "segmentation": cast("CompressedRLE", a.segmentation),  # of any form, to be drawn
-            }
-        )
-    return results
-
-
-def _crops(results: Sequence[CocoResult], record: ImageRecord, split: Split) -> CroppedMasks:
-    return as_instances(results, record, split).mask_crops
+    missed, found = int(matched.missed[IOU_50].sum()), int(matched.found[IOU_50].sum())
+    wrong = int(matched.false[IOU_50].sum())
+    f1_50 = float(matched.f1_at[IOU_50])
+    return ImageScore(record.id, file, matched.f1, f1_50, missed + found, found, missed, wrong)
