@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -20,7 +21,7 @@ from diffinst.inference.predictor import DiffusionInst
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.training.module import DiffusionInstModule
 from diffinst.training.stream import StreamData
-from diffinst.training.validation import Validation
+from diffinst.training.validation import SHEET_IMAGES, Validation
 
 Settings = Callable[..., Config]
 
@@ -76,8 +77,33 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_scored(
     assert len(validation.failed) == 2
     assert "gone.png" in validation.failed[0] and "annotations (47, 64)" in validation.failed[1]
     assert validation.report().image_ids == tuple(val.records[i].id for i in (0, 3))
-    validation.save_sheet(tmp_path / "sheet.png")
+    validation.save_sheet(tmp_path / "sheet.png", 1)
     assert (tmp_path / "sheet.png").is_file()
+
+
+def test_the_sheet_shows_iteration_and_prediction_beside_annotation(
+    val: Split, network: DiffusionInstNetwork, quick: Settings, tmp_path: Path
+) -> None:
+    def drawn(threshold: float, iteration: int) -> tuple[np.ndarray, list[str]]:
+        config = quick().updated(postprocess={"threshold": threshold})
+        validation = Validation(network, config, val)
+        validation.predict(val.records[:7])
+        validation.save_sheet(tmp_path / "sheet.png", iteration)
+        sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+        return sheet, [caption for _, caption in validation._drawn]
+
+    sure, captions = drawn(1.0, 500)
+    assert len(captions) == 2 * SHEET_IMAGES  # the seventh image is not shown
+    for record, left, right in zip(val.records, captions[::2], captions[1::2], strict=False):
+        n = len(record.annotations)
+        assert left.splitlines()[:2] == [record.path.name, "0 found"]
+        assert right.splitlines() == ["annotation", f"{n} annotated: {n} missed (yellow)"]
+    later, _ = drawn(1.0, 1000)
+    top = np.flatnonzero((sure != later).any(axis=(1, 2)))
+    assert len(top) > 0 and top.max() < 40  # the heading alone tells them apart
+    unsure, captions = drawn(0.01, 500)
+    assert not captions[0].splitlines()[1].startswith("0 found")
+    assert (unsure != sure).any()
 
 
 def test_nothing_predicted_no_sheet(
@@ -85,7 +111,7 @@ def test_nothing_predicted_no_sheet(
 ) -> None:
     validation = Validation(network, quick(), val)
     validation.predict([])
-    validation.save_sheet(tmp_path / "sheet.png")
+    validation.save_sheet(tmp_path / "sheet.png", 1)
     assert not (tmp_path / "sheet.png").exists()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffinst.config import Reading
 from diffinst.datasets.records import ImageRecord
 from diffinst.datasets.split import Split
 from diffinst.evaluation.matching import IOU_50, match

@@ -19,12 +19,12 @@ from diffinst.evaluation.prediction import (
     SamplerKind,
     predict_and_keep,
     request,
+    score_threshold,
 )
 from diffinst.evaluation.report import Report, score
 from diffinst.evaluation.source import Source
 from diffinst.evaluation.store import Shard, Store, describe
 from diffinst.evaluation.workers import devices, predict_in_processes
-from diffinst.evaluation.worst import USUAL_THRESHOLD
 from diffinst.inference.predictor import DiffusionInst
 
 Progress = Callable[[int, int], None]
@@ -126,7 +126,7 @@ def evaluate(
         Path(out),
         title=f"{source.name} on {data.image_dir.parent.name} {data.name}",
         worst=worst,
-        threshold=source.model.config.postprocess.threshold or USUAL_THRESHOLD,
+        threshold=score_threshold(source.model.config),
         reading=source.model.config.preprocess,
     )
     return replace(report, notes=tuple(notes))

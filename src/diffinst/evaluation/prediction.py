@@ -21,6 +21,8 @@ from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import CocoResult, Instances
 
 SamplerKind: TypeAlias = Literal["ddim", "search"]
+USUAL_THRESHOLD = 0.3
+"""Score from which on predictions count for a model that itself keeps all (threshold 0)."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,11 @@ def request(
         kind=chosen.kind,
         until_settled=chosen.until_settled,
     )
+
+
+def score_threshold(config: Config) -> float:
+    """Score from which on predictions count where AP, which takes all, is not what is asked."""
+    return config.postprocess.threshold or USUAL_THRESHOLD
 
 
 def _label_categories(config: Config, split: Split, *, single_class: bool) -> tuple[int, ...]:

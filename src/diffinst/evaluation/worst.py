@@ -20,9 +20,6 @@ from diffinst.io.images import ImageReadError
 from diffinst.results.instances import CocoResult
 from diffinst.results.render.sheet import contact_sheet
 
-USUAL_THRESHOLD = 0.3
-"""Score from which on predictions count for a model that itself keeps all (threshold 0)."""
-
 _MIN_TILE, _MAX_TILE = 480, 960  # pixels
 
 

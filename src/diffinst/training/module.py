@@ -213,7 +213,8 @@ class DiffusionInstModule(pl.LightningModule):
         self.log_dict({f"val/{k}": v for k, v in values.items()})
         self.log("AP", report.mask.ap, prog_bar=True, logger=False)
         if self.out is not None and self.trainer.is_global_zero:
-            done.save_sheet(self.out / SHEETS / f"iteration_{self.iteration:07d}.png")
+            sheet = self.out / SHEETS / f"iteration_{self.iteration:07d}.png"
+            done.save_sheet(sheet, self.iteration)
             if mask.ap > self.best:
                 folder = self.out / BEST
                 store.save(self.network, self.config, folder)

@@ -11,16 +11,17 @@ from PIL import Image
 
 from diffinst.config import Config
 from diffinst.datasets.split import ImageRecord, Split
-from diffinst.evaluation.prediction import Prediction, as_instances, predictions, request
+from diffinst.evaluation.comparison import side_by_side
+from diffinst.evaluation.prediction import Prediction, predictions, request, score_threshold
 from diffinst.evaluation.report import Report, score
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import atomic_path
-from diffinst.io.images import ImageReadError, read_image
+from diffinst.io.images import ImageReadError
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.results.render.sheet import contact_sheet
 
 SHEET_IMAGES = 6
-SHEET_SCORE = 0.3
+SHEET_TILE = 320  # pixels wide; two tiles an image, two images a row
 
 
 class Validation:
@@ -38,6 +39,7 @@ class Validation:
     def __init__(self, network: DiffusionInstNetwork, config: Config, split: Split) -> None:
         self._split = split
         self._asked = request(config, split)
+        self._threshold = score_threshold(config)
         self._model = DiffusionInst(network, config)
         self._predictions: list[Prediction] = []
         self._drawn: list[tuple[Image.Image, str]] = []
@@ -50,11 +52,11 @@ class Validation:
                 self.failed.append(str(outcome))
                 continue
             self._predictions.append(outcome)
-            if len(self._drawn) < SHEET_IMAGES:
-                sure = [r for r in outcome.results if r["score"] >= SHEET_SCORE]
-                image = read_image(record.path, self._model.config.preprocess)
-                drawn = as_instances(sure, record, self._split).plot(image)
-                self._drawn.append((drawn, record.path.name))
+            if len(self._drawn) < 2 * SHEET_IMAGES:
+                sure = [r for r in outcome.results if r["score"] >= self._threshold]
+                self._drawn += side_by_side(
+                    record, sure, self._split, SHEET_TILE, self._model.config.preprocess
+                )
 
     def report(self, processes: int = 1) -> Report:
         """The scores over the images of all processes, which have to call it together."""
@@ -65,9 +67,18 @@ class Validation:
             found = [prediction for part in parts for prediction in part]
         return score(self._split, found, self._asked.max_detections)
 
-    def save_sheet(self, path: Path) -> None:
-        """Draw this process's first images, if there are any."""
+    def save_sheet(self, path: Path, iteration: int) -> None:
+        """Draw this process's first images, if there are any, prediction beside annotation.
+
+        Args:
+            path: A .png file.
+            iteration: Steps done; stands at the top.
+        """
         if self._drawn:
-            sheet = contact_sheet(self._drawn, columns=3)
+            heading = (
+                f"Iteration {iteration}: prediction beside annotation, {self._split.name}, "
+                f"scores of {self._threshold:g} or more"
+            )
+            sheet = contact_sheet(self._drawn, columns=4, tile_width=SHEET_TILE, heading=heading)
             with atomic_path(path) as temporary:
                 sheet.save(temporary, format="PNG")

@@ -18,14 +18,16 @@ def contact_sheet(
     *,
     columns: int | None = None,
     tile_width: int = 320,
+    heading: str = "",
 ) -> Image.Image:
     """Lays images out in a grid on white, each with a caption below.
 
     Args:
         images_with_titles: images of any size, scaled to `tile_width`. The first line of a
-            title is written dark, a second one faint.
+            title is written dark, the others faint.
         columns: tiles per row; by default the number (up to five) that leaves the fewest gaps.
         tile_width: width of a tile in pixels.
+        heading: one line above the grid; empty: none.
 
     Raises:
         ValueError: there are no images, or `columns` or `tile_width` is not positive.
@@ -40,14 +42,16 @@ def contact_sheet(
     tiles = [to_width(image, tile_width) for image, _ in images_with_titles]
     rows = [tiles[start : start + columns] for start in range(0, count, columns)]
     heights = [max(tile.height for tile in row) + leading * lines + gap // 2 for row in rows]
-    sheet = Image.new(
-        "RGB", (gap + columns * (tile_width + gap), gap + sum(heights) + gap * len(rows)), PAPER
-    )
+    top = gap + (leading + gap // 2 if heading else 0)
+    width = gap + columns * (tile_width + gap)
+    sheet = Image.new("RGB", (width, top + sum(heights) + gap * len(rows)), PAPER)
     draw = ImageDraw.Draw(sheet)
+    text = _shortened(heading, font, width - 2 * gap)
+    draw.text((gap, gap + size * 0.8), text, fill=INK, font=font, anchor="ls")
     for i, (tile, (_, title)) in enumerate(zip(tiles, images_with_titles, strict=True)):
         row, column = divmod(i, columns)
         x = gap + column * (tile_width + gap)
-        y = gap + sum(heights[:row]) + gap * row
+        y = top + sum(heights[:row]) + gap * row
         draw.rectangle((x - 1, y - 1, x + tile.width, y + tile.height), outline=FRAME_LINE)
         sheet.paste(tile, (x, y))
         for k, text in enumerate(title.split("\n")):
