@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from diffinst.acceleration import compile as compile_module
+from diffinst.inference.predictor import DiffusionInst
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 Run = Callable[..., tuple[int, str, str]]
@@ -95,3 +96,23 @@ def test_page_channel_projection_and_stretch_are_flags(
 def test_an_empty_name_is_not_the_current_folder(diffinst: Run, model: Path) -> None:
     code, _, err = diffinst("predict", "", "--model", model)
     assert code == 1 and "the name is empty; give a file or folder" in one_line(err)
+
+
+def test_overlays_go_without_class_or_score_where_asked(diffinst: Run, tmp_path: Path) -> None:
+    y, x = np.mgrid[:128, :160]
+    disc = np.where((y - 64) ** 2 + (x - 80) ** 2 < 30**2, 180, 20).astype(np.uint8)
+    Image.fromarray(disc).save(tmp_path / "disc.png")
+    model = DiffusionInst.from_pretrained("nano-nuclei", device="cpu")
+    found = model.predict(tmp_path / "disc.png", proposals=100)
+    drawn = {}
+    for flags in ((), ("--no-labels",), ("--no-labels", "--no-scores")):
+        out, proposals = tmp_path / "-".join(("out", *flags)), ("--proposals", 100)
+        code, *_ = diffinst(
+            "predict", tmp_path / "disc.png", "--out", out, "--device", "cpu", *proposals, *flags
+        )
+        assert code == 0
+        drawn[flags] = np.asarray(Image.open(out / "overlays" / "disc.png"))
+        chosen = found.plot(labels="--no-labels" not in flags, scores="--no-scores" not in flags)
+        assert np.array_equal(drawn[flags], np.asarray(chosen))
+    score, bare = drawn["--no-labels",], drawn["--no-labels", "--no-scores"]
+    assert not np.array_equal(score, bare)

@@ -265,6 +265,21 @@ def test_save_draws_over_the_remembered_or_the_given_image(tmp_path: Path) -> No
     assert not np.array_equal(saved, grey_image())
 
 
+def one_large_object() -> Instances:
+    """Large enough to be labelled, with its image."""
+    mask = torch.zeros(1, 120, 160, dtype=torch.bool)
+    mask[0, 10:110, 10:150] = True
+    return Instances(
+        boxes=torch.tensor([[5.0, 5.0, 155.0, 115.0]]),
+        scores=torch.tensor([0.5]),
+        labels=torch.tensor([0]),
+        mask_crops=CroppedMasks.from_dense(mask),
+        image_size=(120, 160),
+        class_names=("cat",),
+        image=np.full((120, 160, 3), 90, np.uint8),
+    )
+
+
 def test_save_writes_what_plot_draws(tmp_path: Path) -> None:
     found = replace(scene(), image=grey_image())
     found.save(tmp_path / "a.png")
@@ -274,6 +289,12 @@ def test_save_writes_what_plot_draws(tmp_path: Path) -> None:
     assert found.plot(labels=False, alpha=1) != plain
     with pytest.raises(ValueError, match="alpha is -1"):
         found.plot(alpha=-1)
+    for name, value in {"boxes": True, "labels": False, "scores": False, "alpha": 1.0}.items():
+        large = one_large_object()
+        large.save(tmp_path / "b.png", **{name: value})  # type: ignore[arg-type]
+        saved = np.asarray(Image.open(tmp_path / "b.png"))
+        assert np.array_equal(saved, np.asarray(large.plot(**{name: value})))  # type: ignore[arg-type]
+        assert not np.array_equal(saved, np.asarray(large.plot())), name
 
 
 def test_the_image_given_comes_before_the_remembered_one_and_that_before_the_file(

@@ -75,7 +75,9 @@ def _tile(sample: Sample) -> Image.Image:
         image_size=size,
         class_names=("",),
     )
-    canvas = overlay(np.asarray(image), instances, boxes=True, labels=False, alpha=0.4)
+    canvas = overlay(
+        np.asarray(image), instances, boxes=True, labels=False, scores=False, alpha=0.4
+    )
     _write_names(canvas, [drawn.name for drawn, _ in shown], boxes.tolist())
     return canvas
 

@@ -28,6 +28,8 @@ def predict(
     channel: int | None = None,
     project: Literal["max", "mean"] | None = None,
     stretch: Literal["percentile", "full"] | None = None,
+    labels: bool = True,
+    scores: bool = True,
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
     compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
@@ -55,6 +57,10 @@ def predict(
     stretch
         Values of more than 8 bits: percentile stretches the range of each image, full keeps that of
         the type. Default of this and the three above: as the model has it.
+    labels
+        Write classes into the overlays, where they fit.
+    scores
+        Write scores into the overlays, where they fit.
     device
         cpu, cuda or cuda:1, ...; default: a GPU if there is one.
     precision
@@ -71,7 +77,16 @@ def predict(
     loaded = DiffusionInst.from_pretrained(model, device=usable_device(device))
     loaded = loaded.optimize(precision, compile_network=compile_network)
     with progress_bar("segmenting") as advance:
-        done = predict_folder(loaded, images, out, reading=reading, progress=advance, **options)
+        done = predict_folder(
+            loaded,
+            images,
+            out,
+            reading=reading,
+            progress=advance,
+            labels=labels,
+            scores=scores,
+            **options,
+        )
     say(
         f"{done.instances} instances on {done.images} images, "
         f"{done.seconds / max(done.images, 1):.2f} s an image\n"

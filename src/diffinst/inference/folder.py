@@ -49,6 +49,8 @@ def predict_folder(
     *,
     reading: Reading | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    labels: bool = True,
+    scores: bool = True,
     **options: Unpack[OptionFields],
 ) -> Predicted:
     """Segment files and folders; an image that cannot be read is reported, the others go on.
@@ -63,6 +65,8 @@ def predict_folder(
             (image files by id, classes by id).
         reading: As in `DiffusionInst.predict`.
         progress: Called with (done, total) after each image.
+        labels: Write classes into the overlays, where they fit.
+        scores: Write scores there.
         **options: As in `DiffusionInst.predict`.
 
     Raises:
@@ -78,7 +82,7 @@ def predict_folder(
     found = model.predict_each(  # refuses wrong options
         files, keep_images=True, reading=reading, note=notes.setdefault, **options
     )
-    run = _Run(model, out)
+    run = _Run(model, out, labels=labels, scores=scores)
     behind = model.device.type != "cpu"
     begin = time.perf_counter()
     with alone_in(out), ThreadPoolExecutor(SAVERS, "save") as threads:
@@ -100,9 +104,10 @@ def predict_folder(
 class _Run:
     """What has been predicted so far, and the files it goes to."""
 
-    def __init__(self, model: DiffusionInst, out: Path) -> None:
+    def __init__(self, model: DiffusionInst, out: Path, *, labels: bool, scores: bool) -> None:
         self.classes = [{"id": i + 1, "name": name} for i, name in enumerate(model.class_names)]
         self.out = out
+        self.labels, self.scores = labels, scores
         self.results: list[CocoResult] = []
         self.done: list[dict[str, object]] = []
         self.failed: list[str] = []
@@ -129,7 +134,8 @@ class _Run:
             self._settle()
 
     def _save(self, image_id: int, name: str, found: Instances) -> list[CocoResult]:
-        found.save(self.out / "overlays" / f"{name}.png")
+        overlay = self.out / "overlays" / f"{name}.png"
+        found.save(overlay, labels=self.labels, scores=self.scores)
         found.save_masks(self.out / "masks" / f"{name}.png")
         return found.to_coco(image_id)
 

@@ -20,7 +20,7 @@ from diffinst.io.atomic import atomic_path
 from diffinst.io.images import ImageReadError, ImageSource, read_image
 from diffinst.results.crops import CompressedRLE, CroppedMasks, Index, resolve_index
 from diffinst.results.render.marks import INK, check_image
-from diffinst.results.render.overlay import LabelChoice, overlay
+from diffinst.results.render.overlay import overlay
 
 if TYPE_CHECKING:
     import pandas
@@ -315,19 +315,21 @@ class Instances:
         image: ImageSource | None = None,
         *,
         boxes: bool = False,
-        labels: LabelChoice = True,
+        labels: bool = True,
+        scores: bool = True,
         alpha: float = 0.5,
     ) -> Image.Image:
         """Draws the instances over their image: what `save` writes.
 
-        Smaller instances lie on top; labels are written where they fit, and none at all in crowds
-        of small objects.
+        Smaller instances lie on top; class and score are written where they fit, and not at all
+        in crowds of small objects.
 
         Args:
             image: the image, as `diffinst.io.images.read_image` takes it; by default the one that
                 is remembered, else the file at `path`.
             boxes: draw the boxes too.
-            labels: True writes class and score, "class" or "score" one of them, False none.
+            labels: write the class.
+            scores: write the score.
             alpha: opacity of the fills, in [0, 1].
 
         Returns:
@@ -335,17 +337,30 @@ class Instances:
 
         Raises:
             ValueError: no image is given, remembered or at `path`, it cannot be read or is of
-                another size, or an option is none of those above.
+                another size, or alpha lies outside [0, 1].
         """
         pixels = self._pixels(image)
-        return overlay(pixels, self, boxes=boxes, labels=labels, alpha=alpha)
+        return overlay(pixels, self, boxes=boxes, labels=labels, scores=scores, alpha=alpha)
 
-    def save(self, path: str | Path, image: ImageSource | None = None) -> None:
-        """Writes the image with the instances drawn over it; `plot` has more options.
+    def save(
+        self,
+        path: str | Path,
+        image: ImageSource | None = None,
+        *,
+        boxes: bool = False,
+        labels: bool = True,
+        scores: bool = True,
+        alpha: float = 0.5,
+    ) -> None:
+        """Writes the image with the instances drawn over it.
 
         Args:
             path: a .png, .jpg or .jpeg file; missing folders are made.
-            image: as in `plot`.
+            image: as in `plot`, like all that follow.
+            boxes: as there.
+            labels: as there.
+            scores: as there.
+            alpha: as there.
 
         Raises:
             ValueError: as for `plot`, or the type of the file is another.
@@ -354,7 +369,7 @@ class Instances:
         kind = IMAGE_FORMATS.get(path.suffix.lower())
         if kind is None:
             raise ValueError(f"cannot write {path.name}: use one of {', '.join(IMAGE_FORMATS)}")
-        canvas = self.plot(image)
+        canvas = self.plot(image, boxes=boxes, labels=labels, scores=scores, alpha=alpha)
         with atomic_path(path) as temporary:
             canvas.save(temporary, format=kind, quality=JPEG_QUALITY)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,21 +21,20 @@ LINE_FRACTION = 1 / 300  # line width per square root of the image's area: 6 pix
 FONT_FRACTION = 1 / 45  # text size likewise: 12 pixels at 480 x 640
 MIN_LINE, MIN_FONT = 1.25, 11
 
-LabelChoice: TypeAlias = bool | Literal["class", "score"]
-
 
 def overlay(
     image: NDArray[np.uint8],
     instances: Drawable,
     *,
     boxes: bool = False,
-    labels: LabelChoice = True,
+    labels: bool = True,
+    scores: bool = True,
     alpha: float = 0.5,
 ) -> Image.Image:
     """Draws instances over their image: translucent fills, crisp contours, labels where they fit.
 
-    Smaller instances lie on top. A label ("cat 0.93") fits where it is no wider than its instance,
-    at most 0.4 times as high, and touches no label of a higher score. If the labels that fit stand
+    Smaller instances lie on top. A text ("cat 0.93") fits where it is no wider than its instance,
+    at most 0.4 times as high, and touches no text of a higher score. If the texts that fit stand
     for less than half of the area of all instances, as in crowds of small objects, none is drawn.
     Pillow's built-in font writes them; it has no letters beyond ASCII.
 
@@ -44,15 +42,16 @@ def overlay(
         image: uint8 (H, W, 3), RGB.
         instances: the result for this image.
         boxes: draw the boxes too.
-        labels: True writes class and score, "class" or "score" one of them, False none.
+        labels: write the class.
+        scores: write the score.
         alpha: opacity of the fills, in [0, 1].
 
     Returns:
         An RGB image of the same size; without instances, the image itself.
 
     Raises:
-        ValueError: the image is not uint8 RGB or not of the size of the result, alpha lies
-            outside [0, 1], or `labels` is something else.
+        ValueError: the image is not uint8 RGB or not of the size of the result, or alpha lies
+            outside [0, 1].
 
     Example:
         >>> from diffinst.results.instances import Instances
@@ -63,8 +62,6 @@ def overlay(
     check_image(image, instances.image_size)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; give an opacity from 0 (no fill) to 1 (opaque)")
-    if labels not in (True, False, "class", "score"):
-        raise ValueError(f'labels is {labels!r}; give True, False, "class" or "score"')
     instances = instances.to("cpu")
     colors = instance_colors(instances.boxes, instances.scores)
     side = math.sqrt(image.shape[0] * image.shape[1])
@@ -72,10 +69,9 @@ def overlay(
     canvas = draw_masks(image, instances.mask_crops, colors, alpha, line)
     if boxes:
         draw_boxes(canvas, instances.boxes.tolist(), colors, max(1, round(line)))
-    if labels:
-        names = [instances.class_names[label] for label in instances.labels.tolist()]
-        scores = [f"{score:.2f}" for score in instances.scores.tolist()]
-        both = [f"{name} {score}" for name, score in zip(names, scores, strict=True)]
-        texts = names if labels == "class" else scores if labels == "score" else both
+    if labels or scores:
+        names = [instances.class_names[k] if labels else "" for k in instances.labels.tolist()]
+        numbers = [f"{score:.2f}" if scores else "" for score in instances.scores.tolist()]
+        texts = [f"{a} {b}".strip() for a, b in zip(names, numbers, strict=True)]
         draw_labels(canvas, instances, texts, colors, max(MIN_FONT, round(side * FONT_FRACTION)))
     return canvas
