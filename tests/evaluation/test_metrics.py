@@ -5,7 +5,7 @@ import copy
 import io
 import json
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,7 @@ def numbers_from_arrays(evaluation: COCOeval) -> dict[str, float]:
         "ap": mean(precision[:, :, :, 0, 2]),
         "ap50": mean(precision[0, :, :, 0, 2]),
         "ap75": mean(precision[5, :, :, 0, 2]),
+        "ap90": mean(precision[8, :, :, 0, 2]),
         "ar1": mean(recall[:, :, 0, 0]),
         "ar10": mean(recall[:, :, 0, 1]),
         "ar_max": mean(recall[:, :, 0, 2]),
@@ -106,7 +107,8 @@ def numbers_from_arrays(evaluation: COCOeval) -> dict[str, float]:
 
 
 def numbers_of(metrics: Metrics) -> dict[str, float]:
-    return {name: getattr(metrics, name) for name in PUBLISHED}
+    values = {f.name: getattr(metrics, f.name) for f in fields(metrics)}
+    return {name: value for name, value in values.items() if isinstance(value, float)}
 
 
 def near(expected: Any) -> Any:
@@ -148,11 +150,16 @@ class TestHandWorked:
 
     @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
     def test_iou_of_exactly_a_threshold_counts(self, iou_type: Any) -> None:
-        # 24 x 40 of 40 x 40 pixels: IoU 0.6 passes 0.50, 0.55 and 0.60, three of ten thresholds.
+        # 24 x 40 of 40 x 40 pixels: IoU 0.6 passes 0.50, 0.55 and 0.60, three of ten thresholds;
+        # 36 x 40: IoU 0.9 passes nine of them, 0.90 the last.
         truth = scene(thing((10, 10, 40, 40)))
         metrics = compute_metrics(truth, [found((10, 10, 24, 40), 0.9)], iou_type=iou_type)
         assert (metrics.ap, metrics.ap50, metrics.ap75) == near((0.3, 1, 0))
         assert metrics.ar_max == near(0.3)
+        metrics = compute_metrics(truth, [found((10, 10, 36, 40), 0.9)], iou_type=iou_type)
+        assert (metrics.ap, metrics.ap75, metrics.ap90) == near((0.9, 1, 1))
+        metrics = compute_metrics(truth, [found((10, 10, 35, 40), 0.9)], iou_type=iou_type)
+        assert (metrics.ap, metrics.ap75, metrics.ap90) == near((0.8, 1, 0))
 
     @pytest.mark.parametrize(("iscrowd", "ap"), [(1, 1.0), (0, 51 / 101 / 3)])
     @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
@@ -316,16 +323,15 @@ class TestAgainstPycocotools:
 
         assert capsys.readouterr() == ("", "")
         assert (truth, results) == inputs
-        assert numbers_of(metrics) == near(published)
+        assert {name: getattr(metrics, name) for name in published} == near(published)
         evaluation = pycocotools_evaluation(truth, results, iou_type)
         assert numbers_of(metrics) == near(numbers_from_arrays(evaluation))
         expected = evaluation.eval["precision"][..., 0, 2]
         np.testing.assert_allclose(
             metrics.precision, np.where(expected > -1, expected, np.nan), rtol=0, atol=1e-9
         )
-        assert numbers_of(compute_metrics(truth_path, results, iou_type=iou_type)) == near(
-            published
-        )
+        from_file = compute_metrics(truth_path, results, iou_type=iou_type)
+        assert numbers_of(from_file) == near(numbers_of(metrics))
 
     @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
     @pytest.mark.parametrize("max_detections", [100, 500])
@@ -455,6 +461,7 @@ class TestMetrics:
             "mask/AP",
             "mask/AP50",
             "mask/AP75",
+            "mask/AP90",
             "mask/AP_small",
             "mask/AP_medium",
             "mask/AP_large",

@@ -339,6 +339,7 @@ class TestMetrics:
             "box/AP",
             "box/AP50",
             "box/AP75",
+            "box/AP90",
             "box/AP_small",
             "box/AP_medium",
             "box/AP_large",

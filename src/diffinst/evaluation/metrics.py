@@ -29,7 +29,7 @@ LVIS_MAX_DETECTIONS = 300  # per image, over all classes (LVIS paper, 5; the `lv
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 
 # Positions in the evaluator's arrays.
-IOU_50, IOU_75 = 0, 5  # of the thresholds 0.50, 0.55, ..., 0.95
+IOU_50, IOU_75, IOU_90 = 0, 5, 8  # of the thresholds 0.50, 0.55, ..., 0.95
 ALL = 0  # of the areas all, small, medium, large
 
 _THRESHOLDS, _RECALLS, _AREAS = 10, 101, 4
@@ -47,7 +47,7 @@ class Metrics:
 
     Attributes:
         ap: Average precision over 101 recall points, all classes that have objects and the IoU
-            thresholds 0.50, 0.55, ..., 0.95; `ap50`, `ap75`: at one threshold; `ap_small`,
+            thresholds 0.50, 0.55, ..., 0.95; `ap50`, `ap75`, `ap90`: at one threshold; `ap_small`,
             `ap_medium`, `ap_large`: of objects below 32^2 pixels, from there to 96^2, and above.
         ap_rare: LVIS only: of the classes on 1 to 10 training images; `ap_common`: on 11 to 100;
             `ap_frequent`: on more.
@@ -63,6 +63,7 @@ class Metrics:
     ap: float
     ap50: float
     ap75: float
+    ap90: float
     ap_small: float
     ap_medium: float
     ap_large: float
@@ -167,7 +168,8 @@ def compute_metrics(
 
     # The evaluator's own summary assumes a limit of 100.
     whole = precision[..., ALL].copy()  # the other areas are not kept
-    numbers = {"ap": mean(whole), "ap50": mean(whole[IOU_50]), "ap75": mean(whole[IOU_75])}
+    at = {"ap50": IOU_50, "ap75": IOU_75, "ap90": IOU_90}
+    numbers = {"ap": mean(whole), **{name: mean(whole[place]) for name, place in at.items()}}
     for i, area in enumerate(("small", "medium", "large"), start=1):
         numbers |= {f"ap_{area}": mean(precision[..., i]), f"ar_{area}": mean(recall[:, :, i, -1])}
     by_limit = {limit: mean(recall[:, :, ALL, i]) for i, limit in enumerate(limits)}
