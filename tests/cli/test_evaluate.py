@@ -70,8 +70,14 @@ def test_eval_of_one_class(diffinst: Run, shapes: Path, tmp_path: Path) -> None:
     flags = ("--data", shapes, "--model", folder, *QUICK_EVAL)
     code, _, err = diffinst("eval", *flags)
     assert code == 1 and "has 3 classes" in err and "evaluate with --single-class" in err
-    code, text, _ = diffinst("eval", *flags, "--single-class")
+    out = tmp_path / "run"
+    code, text, _ = diffinst("eval", *flags, "--single-class", "--out", out, "--worst", 0)
     assert code == 0 and re.search(r"^object ", text, re.MULTILINE)
+    numbers = json.loads((out / "metrics.json").read_text())
+    for name in ("mask/AP90", "mask/AP_small", "label_map/mSA", "label_map/PQ"):
+        value = "undefined" if numbers[name] is None else f"{numbers[name]:.4f}"
+        assert re.search(rf"^{name} +{value}$", text, re.MULTILINE)
+    assert numbers["label_map/threshold"] == (only.postprocess.threshold or 0.3)
 
 
 def test_eval_of_other_classes_names_them(diffinst: Run, shapes: Path) -> None:

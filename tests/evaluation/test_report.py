@@ -167,3 +167,24 @@ def test_a_report_knows_what_there_was_to_find(split: Split) -> None:
     only = replace(split, records=(replace(split.records[0], annotations=crowd),))
     report = score(only, perfect(split)[:1])
     assert not report.annotated and set(report.objects.values()) == {0}
+
+
+def test_label_maps_are_measured_where_there_is_one_class(split: Split) -> None:
+    one = split.merged()
+    found = [
+        predicted(record, replace(truth(record, one), labels=torch.zeros_like(labels)), one)
+        for record in one.records
+        for labels in [truth(record, one).labels]
+    ]
+    report = score(one, found, threshold=0.5)
+    assert report.label_map is not None
+    assert (report.label_map.msa, report.label_map.pq) == pytest.approx((1, 1))
+    assert report.as_dict()["label_map/AP@0.5"] == pytest.approx(1)
+    assert report.as_dict()["label_map/threshold"] == 0.5
+    unsure = score(one, found, threshold=0.95).label_map
+    assert unsure is not None and unsure.f1_50 == 0
+    assert score(one, found).label_map is None
+    several = score(split, perfect(split), threshold=0.5)
+    assert several.label_map is None
+    assert not any(name.startswith("label_map") for name in several.as_dict())
+    assert score(one, [], threshold=0.5).label_map is None  # nothing to find

@@ -46,6 +46,7 @@ def evaluate(
 ) -> None:
     """Mask and box AP of a model on an annotated split: COCO's, or LVIS's on LVIS data.
 
+    On data of one class also mSA, AP@0.5, F1@0.5 and PQ of its label maps.
     With --out every finished image is kept: the same command again goes on where it stopped.
     The exit code is 1 if an image could not be read; the others are evaluated.
 

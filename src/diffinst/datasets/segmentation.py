@@ -73,7 +73,7 @@ def checked(segmentation: Segmentation, height: int, width: int) -> Segmentation
         return [polygon for polygon in segmentation if len(polygon) >= 6]
     if segmentation["size"] != [height, width]:
         raise refused("rle-size", given=segmentation["size"], size=[height, width])
-    runs = _run_lengths(segmentation["counts"])
+    runs = run_lengths(segmentation["counts"])
     total = int(runs.sum())
     if runs.size and (total != height * width or runs.min() < 0):  # decoded, it would be garbage
         covered = f"cover {total} pixels, the image has {height} x {width} = {height * width}"
@@ -81,7 +81,7 @@ def checked(segmentation: Segmentation, height: int, width: int) -> Segmentation
     return segmentation if runs[1::2].any() else []
 
 
-def _run_lengths(counts: str | bytes | list[int]) -> npt.NDArray[np.int64]:
+def run_lengths(counts: str | bytes | list[int]) -> npt.NDArray[np.int64]:
     """All runs, background first; pycocotools itself never checks what it decodes."""
     if isinstance(counts, list):
         return np.array(counts, dtype=np.int64)

@@ -53,6 +53,7 @@ def evaluate(
 ) -> Report:
     """Predict the images of a split and score the results by COCO's rules (LVIS's on LVIS data).
 
+    Of one class, label maps are scored as well, at the model's own score threshold.
     An image that cannot be read is noted in the report; the others are what is scored. Any number
     of processes gives the same predictions, if torch uses as many threads: processes on a CPU share
     them, and sums over other numbers of threads differ in their last bits.
@@ -116,7 +117,8 @@ def evaluate(
         raise ValueError(f"{data.annotation_file} lists no images: there is nothing to evaluate")
     on = devices(device, processes) if processes > 1 else [str(source.model.device)]
     predictions, failed = _predict(source, data, asked, records, out, on, progress)
-    report = score(data, predictions, asked.max_detections, failed)
+    threshold = score_threshold(source.model.config)
+    report = score(data, predictions, asked.max_detections, failed, threshold)
     if out is None or not files:
         return report
     notes = write_outputs(
@@ -126,7 +128,7 @@ def evaluate(
         Path(out),
         title=f"{source.name} on {data.image_dir.parent.name} {data.name}",
         worst=worst,
-        threshold=score_threshold(source.model.config),
+        threshold=threshold,
         reading=source.model.config.preprocess,
     )
     return replace(report, notes=tuple(notes))

@@ -1,4 +1,4 @@
-"""How good predictions of a split are: mask and box metrics, by class, and what failed."""
+"""How good predictions of a split are: mask, box and label-map metrics, and what failed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 
 from diffinst.datasets.split import Split
 from diffinst.evaluation.inputs import IouType
+from diffinst.evaluation.label_metrics import LabelMetrics, label_metrics
 from diffinst.evaluation.metrics import Metrics, compute_metrics
 from diffinst.evaluation.prediction import Prediction
 from diffinst.results.instances import CocoResult
@@ -48,6 +49,7 @@ class Report:
         objects: Annotated objects on them by class name, crowds omitted.
         failed: One message per image that could not be predicted.
         notes: What could not be written, and why.
+        label_map: Metrics of label maps; of data of one class with objects only.
     """
 
     mask: Metrics
@@ -59,6 +61,7 @@ class Report:
     objects: Mapping[str, int] = field(default_factory=dict)
     failed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    label_map: LabelMetrics | None = None
 
     @property
     def annotated(self) -> bool:
@@ -66,10 +69,11 @@ class Report:
         return any(self.objects.values())
 
     def as_dict(self) -> dict[str, float | None]:
-        """`mask/AP`, ..., `box/AP`, ..., `seconds_per_image`, `images`; None where undefined."""
+        """`mask/AP`, ..., `box/AP`, ..., `label_map/mSA`, ..., `images`; None where undefined."""
         values = {
             **self.mask.as_dict("mask"),
             **self.box.as_dict("box"),
+            **(self.label_map.as_dict("label_map") if self.label_map else {}),
             "seconds_per_image": self.seconds_per_image,
             "images": float(self.images),
             "failed_images": float(len(self.failed)),
@@ -97,6 +101,7 @@ def score(
     predictions: Iterable[Prediction],
     max_detections: int | None = None,
     failed: Sequence[str] = (),
+    threshold: float | None = None,
 ) -> Report:
     """Score predictions of some or all images of a split: by LVIS's rules where it is federated.
 
@@ -105,11 +110,14 @@ def score(
         predictions: One per image; images without one do not count.
         max_detections: As in `compute_metrics`.
         failed: One message per image that could not be predicted.
+        threshold: Lowest score of what enters label maps; None: nothing is said of them.
     """
     results: list[CocoResult] = []
+    by_image: dict[int, list[CocoResult]] = {}
     seconds: dict[int, float] = {}
     for prediction in predictions:
         results += prediction.results
+        by_image[prediction.image_id] = prediction.results
         seconds[prediction.image_id] = prediction.seconds
     truth = split.as_coco(seconds)
     annotations = cast("Sequence[dict[str, int]]", truth["annotations"])
@@ -127,6 +135,10 @@ def score(
     objects = dict.fromkeys(split.classes, 0)
     for annotation in annotations:
         objects[names[annotation["category_id"]]] += not annotation["iscrowd"]
+    label_map = None
+    one_class = len(split.classes) == 1 and not split.federated
+    if threshold is not None and one_class and any(objects.values()):
+        label_map = label_metrics(split.records, by_image, threshold)
     return Report(
         mask=metrics("segm"),
         box=metrics("bbox"),
@@ -136,4 +148,5 @@ def score(
         image_ids=tuple(seconds),
         objects=objects,
         failed=tuple(failed),
+        label_map=label_map,
     )
