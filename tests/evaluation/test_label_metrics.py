@@ -205,6 +205,11 @@ def test_crowds_of_a_label_map_are_no_objects() -> None:
     assert (counted.hits == 1).all() and not counted.false.any() and not counted.missed.any()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_label_maps_may_be_of_any_integers(dtype: type[np.integer[Any]]) -> None:
+    assert metrics((FOUND.astype(dtype), TRUTH.astype(dtype))) == metrics((FOUND, TRUTH))
+
+
 def test_names_are_those_of_the_field() -> None:
     names = ["mSA", "AP@0.5", "F1@0.5", "PQ", "threshold"]
     assert list(metrics((FOUND, TRUTH)).as_dict("label_map")) == [f"label_map/{n}" for n in names]

@@ -141,9 +141,10 @@ def count(predicted: NDArray[np.integer], truth: NDArray[np.integer]) -> LabelCo
         truth: (H, W) likewise, and `CROWD` where crowds are.
     """
     columns = int(truth.max(initial=0)) + 2  # crowd, background, objects
-    pairs = predicted.astype(np.int64) * columns + (truth - CROWD)
+    pairs = predicted.astype(np.int64) * columns + (truth.astype(np.int64) - CROWD)
     shared = np.bincount(pairs.ravel(order="K"))
-    shared = np.pad(shared, (0, -shared.size % columns)).reshape(-1, columns)  # pixels, (n + 1, ..)
+    # Pixels by predicted object or background, and by column.
+    shared = np.pad(shared, (0, -shared.size % columns)).reshape(-1, columns)
     object_areas = shared[:, 2:].sum(0)
     there = object_areas > 0
     areas, in_crowd = shared[1:].sum(1), shared[1:, 0]
