@@ -1,5 +1,6 @@
 """A repair keeps what is sound, puts the rest right, and is complete or absent."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from PIL import Image
 from diffinst.datasets.doctor import repair
 from diffinst.datasets.doctor.examine import examine
 
+from diffinst.io import disk
 HEIGHT, WIDTH = 96, 128
 Data = Any  # of conftest.py
 Trains = Callable[[Path], bool]
@@ -169,3 +171,27 @@ def test_copy_below_a_file_is_refused(clean: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(PermissionError, match=r"cannot be made: .*file may not be written; name"):
         repair.write(examine(clean), tmp_path / "file" / "fixed")
+
+
+def test_too_little_room_is_told_before_anything_is_written(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "free_space", lambda folder: 1000)
+    with pytest.raises(OSError, match=r"the repaired copy needs \S+ kB in \S+fixed, where 1.0 kB"):
+        repair.write(examine(data.root), tmp_path / "fixed")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+@pytest.mark.parametrize("writer", ["shutil.copyfile", "pathlib.Path.write_text"])
+def test_a_disk_that_fills_up_leaves_nothing(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    def fill(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    report = examine(data.root)
+    monkeypatch.setattr(writer, fill)
+    full = r"cannot write \S+fixed: the disk .* is full; nothing of the copy is left; free some"
+    with pytest.raises(OSError, match=full):
+        repair.write(report, tmp_path / "fixed")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]

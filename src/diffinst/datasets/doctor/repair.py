@@ -22,6 +22,7 @@ from diffinst.datasets.doctor.geometry import mask_box
 from diffinst.datasets.doctor.tables import Entry, ImageEntry, Tables, Thing
 from diffinst.datasets.load import load_split
 from diffinst.datasets.problems import DatasetError
+from diffinst.io.disk import check_space, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +55,14 @@ def write(
     Raises:
         DatasetError: Something breaks training and has to be corrected by hand.
         FileExistsError: `out` is there already.
-        OSError: `out` cannot be written.
+        OSError: `out` cannot be written, or there is too little room for it.
     """
     out = Path(os.path.realpath(out))
     _check_repairable(report)
     check_free(out, [report.root, *(tables.files.images for tables in report.splits)])
     pairs = [(tables, image) for tables in report.splits for image in tables.kept]
-    with _complete_or_absent(out) as folder:
+    check_space(out, sum(image.path.stat().st_size for _, image in pairs), "the repaired copy")
+    with writing(out, "nothing of the copy is left"), _complete_or_absent(out) as folder:
         done = 0
         for tables in report.splits:
             names = _file_names(tables)
