@@ -49,6 +49,21 @@ def test_repair_keeps_what_is_sound(data: Data, tmp_path: Path) -> None:
 
 
 def test_what_json_does_not_know_becomes_null(data: Data) -> None:
+def test_how_frequent_a_class_is_is_kept_where_it_says_so(data: Data) -> None:
+    for content in (data.train, data.val):
+        content["categories"][0].update(frequency="c", supercategory="shape")
+        content["categories"][1].update(frequency="r")
+        for image in content["images"]:  # as LVIS has them
+            image["neg_category_ids"] = []
+    assert repaired(data)["categories"] == data.train["categories"]
+
+
+@pytest.mark.parametrize("wrong", ["", 0, False, [], "often"])
+def test_what_tells_nothing_of_a_class_is_dropped(data: Data, wrong: object) -> None:
+    data.train["categories"][0].update(frequency=wrong, supercategory=[])
+    assert repaired(data)["categories"] == [{"id": 1, "name": "disc"}, {"id": 2, "name": "box"}]
+
+
     data.train["annotations"][0]["score"] = float("nan")
     assert repaired(data)["annotations"][0]["score"] is None
 

@@ -195,9 +195,9 @@ def _annotation_ids(tables: Tables) -> dict[Thing, int]:
 
 def _class_entry(entry: Entry, number: int, name: str) -> Entry:
     sound = dict(entry)
-    if not isinstance(sound.get("supercategory") or "", str):
+    if not isinstance(sound.get("supercategory"), str | None):
         del sound["supercategory"]
-    if sound.get("frequency") or "r" not in FREQUENCIES:
+    if sound.get("frequency") not in (None, *FREQUENCIES):
         del sound["frequency"]
     return {**sound, "id": number, "name": name}
 
