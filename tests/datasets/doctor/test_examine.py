@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pycocotools import mask as mask_utils
 from diffinst.datasets.doctor import repair
 from diffinst.datasets.doctor.examine import Report, examine
 from diffinst.datasets.doctor.findings import Finding
+from diffinst.datasets.doctor.images import Facts, inspect
 from diffinst.datasets.problems import catalogue
 from diffinst.datasets.segmentation import DatasetError, rasterize
 from diffinst.datasets.synthetic import make_shapes
@@ -682,6 +684,35 @@ def test_nothing_is_found_in_clean_data(clean: Path, trains: Trains) -> None:
         "val": "loads: 2 images, 10 objects, 2 classes",
     }
     assert trains(clean)
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "orientation"),
+    [
+        (2, b"left\0", 1),
+        (7, b"\x06ab", 1),
+        (5, struct.pack("<II", 0, 0), 1),
+        (5, struct.pack("<II", 6, 1), 6),
+        (12, struct.pack("<d", float("nan")), 1),
+        (12, struct.pack("<d", 6.0), 6),
+        (4, struct.pack("<I", 2**32 - 1), 1),
+        (3, struct.pack("<H", 6), 6),
+    ],
+    ids=["text", "bytes", "0/0", "6/1", "NaN", "6.0", "large", "6"],
+)
+def test_an_odd_exif_mark_turns_nothing(
+    tmp_path: Path, kind: int, raw: bytes, orientation: int
+) -> None:
+    """As Pillow, which turns by what equals a number from 2 to 8."""
+    count = {2: len(raw), 7: len(raw)}.get(kind, 1)
+    value, behind = (raw.ljust(4, b"\0"), b"") if len(raw) < 5 else (struct.pack("<I", 26), raw)
+    entry = struct.pack("<HHI", 0x0112, kind, count) + value
+    exif = b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4) + behind
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.png", exif=exif)
+    facts = inspect(tmp_path / "a.png")
+    assert isinstance(facts, Facts)
+    assert facts.orientation == orientation
+    assert facts.size == ((8, 4) if facts.sideways else (4, 8))
 
 
 @pytest.mark.parametrize("one", PLANTS, ids=ids(PLANTS))
