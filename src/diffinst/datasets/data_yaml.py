@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
+from diffinst.config.yaml_file import YamlError, read_yaml
 from diffinst.datasets.problems import DatasetError, Place, Problems, merge_namesakes, shown
 from diffinst.io.images import ImageReadError, list_images
+from diffinst.io.regular import check_regular
 
 SPLITS = ("train", "val", "test")
 
@@ -57,14 +58,15 @@ def names(file: Path, problems: Problems) -> tuple[dict[int, str], dict[int, int
             here,
             where=str(file),
             repaired=False,
-            problem=f"'names' is {given!r}; give a list of class names, or numbers with names",
+            problem=f"'names' is {reprlib.repr(given)}; give a list of class names, or numbers "
+            "with names",
             detail="'names' is missing, empty, or no list of class names",
         )
         return {}, {}
-    classes = {number: str(named[number]) for number in sorted(named)}
+    classes = {number: _name(named[number]) for number in sorted(named)}
     renumbered = merge_namesakes(classes, problems, where=str(file), table="names", unit="classes")
     if count is not None and count != len(named):
-        detail = f"'nc' is {count}, 'names' holds {len(named)}"
+        detail = f"'nc' is {reprlib.repr(count)}, 'names' holds {len(named)}"
         problem = f"{detail}; correct one"
         problems.note("yolo-names", here, where=str(file), problem=problem, detail=detail)
     return classes, renumbered
@@ -77,6 +79,11 @@ def images_of(file: Path, split: str, problems: Problems) -> tuple[list[Path], l
     for source in sources(file)[split]:
         if source.is_dir():
             try:
+def _name(value: object) -> str:
+    """Of a class; what should be no name, of a million values perhaps, is shortened."""
+    return reprlib.repr(value) if isinstance(value, list | dict | set) else str(value)
+
+
                 found += list_images([source])
             except ImageReadError as error:
                 problems.note("no-images", where=str(file), problem=f"'{split}': {error}")
@@ -91,11 +98,13 @@ def _listed(source: Path, bases: Sequence[Path], problems: Problems) -> Iterator
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        problem = f"cannot be read ({error}); correct it"
+        reason = getattr(error, "strerror", None) or error
+        problem = f"cannot be read ({reason}); correct it"
         problems.note("broken-file", where=str(source), problem=problem)
         return
     for number, line in enumerate(lines, start=1):
         if not line.strip():
+        check_regular(source)
             continue
         places = [place / line.strip() for place in (source.parent, *bases)]
         path = next((place for place in places if os.path.isfile(place)), None)
@@ -108,9 +117,11 @@ def _listed(source: Path, bases: Sequence[Path], problems: Problems) -> Iterator
 
 def _read_yaml(file: Path) -> Mapping[str, object]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DatasetError(f"{file}: cannot be read as YAML ({error}); correct it") from error
+        check_regular(file)
+        content = read_yaml(file)
+    except (OSError, YamlError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise DatasetError(f"{file}: cannot be read as YAML ({problem}); correct it") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{file}: expected 'names', 'train' and 'val'; it holds no such keys")
     return content
@@ -122,8 +133,8 @@ def _existing(file: Path, content: Mapping[str, object], split: str, value: obje
     for entry in (content.get("path") or "", *entries):
         if not isinstance(entry, str):
             raise DatasetError(
-                f"{file}: '{split}' or 'path' holds {entry!r}; allowed are a folder, a .txt file "
-                "that lists images, or a list of them"
+                f"{file}: '{split}' or 'path' holds {reprlib.repr(entry)}; allowed are a folder, a "
+                ".txt file that lists images, or a list of them"
             )
     roots = _bases(file, content)
     found, missing = [], []

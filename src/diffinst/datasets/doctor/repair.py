@@ -174,7 +174,13 @@ def _write_json(file: Path, tables: Tables, names: dict[ImageEntry, str]) -> Non
         ],
     }
     file.parent.mkdir(exist_ok=True)
-    text = json.dumps(_finite(content), ensure_ascii=False, allow_nan=False)
+    try:
+        text = json.dumps(_finite(content), ensure_ascii=False, allow_nan=False)
+    except RecursionError as error:
+        raise DatasetError(
+            f"{tables.files.annotations}: holds lists within lists, too deep to be written again; "
+            "remove them"
+        ) from error
     file.write_text(text + "\n", encoding="utf-8")
 
 
