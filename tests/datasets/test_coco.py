@@ -380,8 +380,8 @@ def rle(size: list[int], counts: object) -> Callable[[Content], None]:
             rle([6, 4], SQUARE_RUNS),
             r"annotation 1: its RLE is of size \[6, 4\] \(height, width\), the image of \[4, 6\]",
         ),
-        (rle([4, 6], [9, 2]), "counts cover 11 pixels, the image has 4 x 6 = 24 .*; encode the"),
-        (rle([4, 6], [9, -2, 17]), "annotation 1: its RLE counts cover 24 pixels, .*negative"),
+        (rle([4, 6], [9, 2]), "counts cover 11 pixels, the image has 4 x 6 = 24; encode the"),
+        (rle([4, 6], [9, -2, 17]), "annotation 1: its RLE counts hold -2, allowed are 0 to 24"),
         (rle([4, 6], "9"), "annotation 1: its RLE counts cover 9 pixels"),
         (rle([4, 6], "not RLE"), "its RLE counts 'not RLE' are no compressed RLE; encode the mask"),
         (rle([4, 6], "9P"), "its RLE counts '9P' are no compressed RLE"),
@@ -523,11 +523,29 @@ def test_names_in_any_script(tmp_path: Path) -> None:
     ],
 )
 def test_rarer_defect_is_named(
+        (
+            imaged(height=2**31 - 1),
+            "image 42: height is 2147483647, width is 6: 12884901882 pixels; allowed are 500000000",
+        ),
     tmp_path: Path, damage: Callable[[Content], None], message: str
 ) -> None:
     content = copy.deepcopy(CONTENT)
     damage(content)
     with pytest.raises(DatasetError, match=rf"instances_train\.json: .*{message}"):
+        (annotated(bbox=[0, 0, 10**400, 4]), r"annotation 1: bbox\.2: .*finite number"),
+        (annotated(segmentation=[[0, 0, 10**400, 0, 1, 1]]), r"polygons\.0\.2: .*finite number"),
+        (annotated(id=10**400), "annotation 10{19}: id: .*less than"),
+        (annotated(id="1" * 5000), "annotation 1{20}: id: .*valid integer, given '111"),
+        (
+            rle([4, 6], [2**63, 24 - 2**63]),
+            "its RLE counts hold 9223372036854775808, more than any",
+        ),
+        (
+            rle([4, 6], [2**62] * 3 + [2**62 + 24]),
+            "counts hold 4611686018427387904, allowed are 0 to",
+        ),
+        (rle([4, 6], [10**400]), r"its RLE counts hold 10{8,}\.\.\.0+, more than any image"),
+        (rle([10**400], SQUARE_RUNS), r"its RLE is of size \[10+\.\.\.0+\]; allowed is"),
         load_split(dataset(tmp_path, content), "train")
 
 

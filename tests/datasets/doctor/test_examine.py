@@ -148,6 +148,12 @@ def _negative_size(data: Data, objects: list[Entry]) -> None:
     data.train["images"][0]["width"] = -128
 
 
+@plant("image-entry", (1, None))
+def _a_height_that_no_image_has(data: Data, objects: list[Entry]) -> None:
+    data.polygon(0)
+    data.train["images"][0]["height"] = 2**31 - 1  # drawn, its mask would take all memory
+
+
 @plant("image-entry", (1, None), also=("unnamed-image",))
 def _no_file_name(data: Data, objects: list[Entry]) -> None:
     del data.train["images"][0]["file_name"]
@@ -567,6 +573,14 @@ def _cut_runs(data: Data, objects: list[Entry]) -> None:
 def _far_right(data: Data, objects: list[Entry]) -> None:
     square = data.polygon(1)
     square[::2] = [x + WIDTH for x in square[::2]]
+
+
+@plant("rle-broken", (1, 2), (1, 3), (1, 4))
+def _runs_beyond_all_images(data: Data, objects: list[Entry]) -> None:
+    pixels = HEIGHT * WIDTH
+    runs = ([10**400], [2**63, pixels - 2**63], [2**62, 2**62, 2**62, 2**62 + pixels])
+    for one, counts in zip(objects[1:4], runs, strict=True):
+        one["segmentation"]["counts"] = counts
 
 
 @plant("partly-outside", (1, 2))
