@@ -201,6 +201,30 @@ def test_only_a_yaml_that_describes_a_dataset_counts(tmp_path: Path) -> None:
     (root / "data.yaml").write_text("names: [")
     with pytest.raises(DatasetError, match=r"data\.yaml: cannot be read as YAML"):
         find_splits(root)
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (  # supervision's
+            ["images/train/", "labels/train/", "images/val/", "labels/val/"],
+            {"train": "images/train", "val": "images/val"},
+        ),
+        (
+            ["train/images/", "train/labels/", "valid/images/", "valid/labels/", "test/images/"],
+            {"train": "train/images", "val": "valid/images"},
+        ),
+        (["images/", "labels/"], {"train": "images"}),
+        (["images/train/"], {}),
+    ],
+)
+@pytest.mark.parametrize("name", ["data.yaml", "shapes.yaml"])
+def test_yolo_with_names_alone(
+    tmp_path: Path, folders: list[str], expected: dict[str, str], name: str
+) -> None:
+    root = tree(tmp_path, *folders)
+    (root / name).write_text("names: [cat]\nnc: 1\n")
+    assert found(root) == {split: ("yolo", name, images) for split, images in expected.items()}
+
+
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,16 @@ from diffinst.io.regular import check_regular
 
 SPLITS = ("train", "val", "test")
 
+_KEYS = {*SPLITS, "valid"}
+_FOLDERS = {split: split for split in SPLITS} | {"valid": "val", "validation": "val"}
+
 
 def sources(file: Path) -> dict[str, list[Path]]:
     """Where the images of each split are: folders, or text files that list images.
 
-    Splits of which nothing is there are left out (exports list a test split that they lack).
+    Splits of which nothing is there are left out (exports list a test split that they lack). A file
+    that says nothing of any split (supervision's) lies beside images/train, images/val, ... or
+    train/images, ...; images/ without such folders is "train".
 
     Args:
         file: The data.yaml.
@@ -29,6 +34,8 @@ def sources(file: Path) -> dict[str, list[Path]]:
             which only one is there.
     """
     content = _read_yaml(file)
+    if not _KEYS & content.keys():
+        return _usual(file, content)
     named = {**content, "val": content.get("val", content.get("valid"))}
     found = {split: _existing(file, content, split, named.get(split)) for split in SPLITS}
     return {split: paths for split, paths in found.items() if paths}
@@ -40,7 +47,7 @@ def is_dataset(file: Path) -> bool:
         content = _read_yaml(file)
     except DatasetError:
         return False
-    return "names" in content and ("train" in content or "val" in content)
+    return "names" in content and ("train" in content or "val" in content or bool(sources(file)))
 
 
 def names(file: Path, problems: Problems) -> tuple[dict[int, str], dict[int, int]]:
@@ -72,6 +79,11 @@ def names(file: Path, problems: Problems) -> tuple[dict[int, str], dict[int, int
     return classes, renumbered
 
 
+def _name(value: object) -> str:
+    """Of a class; what should be no name, of a million values perhaps, is shortened."""
+    return reprlib.repr(value) if isinstance(value, list | dict | set) else str(value)
+
+
 def images_of(file: Path, split: str, problems: Problems) -> tuple[list[Path], list[str]]:
     """The images of a split, missing ones that are listed included, and names that stand twice."""
     places = bases(file)
@@ -79,11 +91,6 @@ def images_of(file: Path, split: str, problems: Problems) -> tuple[list[Path], l
     for source in sources(file)[split]:
         if source.is_dir():
             try:
-def _name(value: object) -> str:
-    """Of a class; what should be no name, of a million values perhaps, is shortened."""
-    return reprlib.repr(value) if isinstance(value, list | dict | set) else str(value)
-
-
                 found += list_images([source])
             except ImageReadError as error:
                 problems.note("no-images", where=str(file), problem=f"'{split}': {error}")
@@ -96,6 +103,7 @@ def _name(value: object) -> str:
 def _listed(source: Path, bases: Sequence[Path], problems: Problems) -> Iterator[Path]:
     """The images that a text file lists, one a line."""
     try:
+        check_regular(source)
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -104,7 +112,6 @@ def _listed(source: Path, bases: Sequence[Path], problems: Problems) -> Iterator
         return
     for number, line in enumerate(lines, start=1):
         if not line.strip():
-        check_regular(source)
             continue
         places = [place / line.strip() for place in (source.parent, *bases)]
         path = next((place for place in places if os.path.isfile(place)), None)
@@ -150,6 +157,30 @@ def _existing(file: Path, content: Mapping[str, object], split: str, value: obje
             f"{roots[0]}; correct the entry or remove it"
         )
     return found
+
+
+def _usual(file: Path, content: Mapping[str, object]) -> dict[str, list[Path]]:
+    """Where the images of each split are if images/ and labels/ lie as usual."""
+    for root in _bases(file, content):
+        pairs = [
+            (split, root / images, root / labels)
+            for name, split in _FOLDERS.items()
+            for images, labels in (
+                (f"images/{name}", f"labels/{name}"),
+                (f"{name}/images", f"{name}/labels"),
+            )
+        ]
+        there = [(split, images) for split, images, labels in pairs if _all_there(images, labels)]
+        found = {split: [images] for split, images in reversed(there)}  # the first has it
+        if not found and _all_there(root / "images", root / "labels"):
+            found = {"train": [root / "images"]}
+        if found:
+            return found
+    return {}
+
+
+def _all_there(*folders: Path) -> bool:
+    return all(folder.is_dir() for folder in folders)
 
 
 def bases(file: Path) -> list[Path]:
