@@ -359,11 +359,14 @@ def rle(size: list[int], counts: object) -> Callable[[Content], None]:
         (imaged(id="42"), "image 42: id: .*valid integer, given '42'"),
         (without("images", "id"), r"images\[0\]: id: Field required; correct this entry"),
         (without("categories", "name"), "category 7: name: Field required"),
-        (without("annotations", "segmentation"), "annotation 1: segmentation: Field required"),
+        (
+            without("annotations", "segmentation"),
+            "its annotations are boxes: not one of 1 has a ma",
+        ),
         (without("annotations", "image_id"), "annotation 1: image_id: Field required"),
         (without("annotations", "category_id"), "annotation 1: category_id: Field required"),
         (lambda content: content["annotations"].append(5), r"annotations\[1\]: .*object, given 5"),
-        (annotated(segmentation=None), "annotation 1: segmentation.*valid array, given None"),
+        (annotated(segmentation=None), "its annotations are boxes: not one of 1 has a mask"),
         (annotated(segmentation=[1, 2, 3]), r"segmentation\.polygons\.0: .*array, given 1"),
         (annotated(segmentation=[[1, 2, "3", 4]]), r"polygons\.0\.2: .*number, given '3'"),
         (annotated(segmentation=[[0, 0, float("nan")]]), "should be a finite number, given nan"),
@@ -391,6 +394,12 @@ def test_defect_is_named(tmp_path: Path, damage: Callable[[Content], None], mess
     content = copy.deepcopy(CONTENT)
     damage(content)
     with pytest.raises(DatasetError, match=rf"instances_train\.json: .*{message}"):
+        load_split(dataset(tmp_path, content), "train")
+
+
+def test_a_missing_mask_among_others_is_named(tmp_path: Path) -> None:
+    content = with_annotations(annotation(1), annotation(2, segmentation=None))
+    with pytest.raises(DatasetError, match=r"annotation 2: segmentation.*valid array, given None"):
         load_split(dataset(tmp_path, content), "train")
 
 
@@ -514,24 +523,15 @@ def test_names_in_any_script(tmp_path: Path) -> None:
     [
         (imaged(file_name="\ud800.jpg"), r"image 42: Invalid JSON: .*hex escape"),
         (imaged(height=2**31), "image 42: height: .*less than 2147483648"),
+        (
+            imaged(height=2**31 - 1),
+            "image 42: height is 2147483647, width is 6: 12884901882 pixels; allowed are 500000000",
+        ),
         (rle([4], SQUARE_RUNS), r"annotation 1: its RLE is of size \[4\]; allowed is \[height, wi"),
         (rle([0, 6], []), r"its RLE is of size \[0, 6\]; allowed is"),
         (rle([10**6, 10**6], "9"), r"its RLE is of size \[1000000, 1000000\]; allowed .* pixels"),
         (annotated(segmentation={"size": [4, 6]}), r"segmentation\.RLE\.counts: Field required"),
         (annotated(area=10**400), "annotation 1: area: "),
-        (annotated(segmentation=[[0, 0, True, 1, 2, 3]]), r"polygons\.0\.2: .*number, given True"),
-    ],
-)
-def test_rarer_defect_is_named(
-        (
-            imaged(height=2**31 - 1),
-            "image 42: height is 2147483647, width is 6: 12884901882 pixels; allowed are 500000000",
-        ),
-    tmp_path: Path, damage: Callable[[Content], None], message: str
-) -> None:
-    content = copy.deepcopy(CONTENT)
-    damage(content)
-    with pytest.raises(DatasetError, match=rf"instances_train\.json: .*{message}"):
         (annotated(bbox=[0, 0, 10**400, 4]), r"annotation 1: bbox\.2: .*finite number"),
         (annotated(segmentation=[[0, 0, 10**400, 0, 1, 1]]), r"polygons\.0\.2: .*finite number"),
         (annotated(id=10**400), "annotation 10{19}: id: .*less than"),
@@ -546,6 +546,15 @@ def test_rarer_defect_is_named(
         ),
         (rle([4, 6], [10**400]), r"its RLE counts hold 10{8,}\.\.\.0+, more than any image"),
         (rle([10**400], SQUARE_RUNS), r"its RLE is of size \[10+\.\.\.0+\]; allowed is"),
+        (annotated(segmentation=[[0, 0, True, 1, 2, 3]]), r"polygons\.0\.2: .*number, given True"),
+    ],
+)
+def test_rarer_defect_is_named(
+    tmp_path: Path, damage: Callable[[Content], None], message: str
+) -> None:
+    content = copy.deepcopy(CONTENT)
+    damage(content)
+    with pytest.raises(DatasetError, match=rf"instances_train\.json: .*{message}"):
         load_split(dataset(tmp_path, content), "train")
 
 

@@ -115,8 +115,8 @@ def _columns(mask: RLE, first: int, last: int) -> NDArray[np.uint8]:
     ends = np.cumsum(run_lengths(mask["counts"])).clip(first * height, last * height)
     runs = np.diff(ends, prepend=first * height)
     values = (np.arange(len(runs)) % 2).astype(np.uint8)
-    columns: NDArray[np.uint8] = np.repeat(values, runs).reshape(last - first, height)
-    return columns.T
+    columns: NDArray[np.uint8] = np.repeat(values, runs).reshape(last - first, height).T
+    return columns
 
 
 def _write_names(canvas: Image.Image, names: list[str], boxes: list[list[float]]) -> None:

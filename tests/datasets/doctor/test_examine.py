@@ -476,6 +476,12 @@ def _wide_image(data: Data, objects: list[Entry]) -> None:
 # --- segmentations
 
 
+@plant("boxes-only", (None, None), left=True, also=("class-not-in-train",))
+def _boxes_of_a_detector(data: Data, objects: list[Entry]) -> None:
+    for i, one in enumerate(objects):
+        one["segmentation"] = [] if i % 2 else None
+
+
 @plant("no-segmentation", (1, 2))
 def _boxes_alone(data: Data, objects: list[Entry]) -> None:
     del objects[1]["segmentation"]
@@ -569,18 +575,18 @@ def _cut_runs(data: Data, objects: list[Entry]) -> None:
     objects[3]["segmentation"]["counts"] = "\ud800"  # half a character
 
 
-@plant("outside-image", (1, 2))
-def _far_right(data: Data, objects: list[Entry]) -> None:
-    square = data.polygon(1)
-    square[::2] = [x + WIDTH for x in square[::2]]
-
-
 @plant("rle-broken", (1, 2), (1, 3), (1, 4))
 def _runs_beyond_all_images(data: Data, objects: list[Entry]) -> None:
     pixels = HEIGHT * WIDTH
     runs = ([10**400], [2**63, pixels - 2**63], [2**62, 2**62, 2**62, 2**62 + pixels])
     for one, counts in zip(objects[1:4], runs, strict=True):
         one["segmentation"]["counts"] = counts
+
+
+@plant("outside-image", (1, 2))
+def _far_right(data: Data, objects: list[Entry]) -> None:
+    square = data.polygon(1)
+    square[::2] = [x + WIDTH for x in square[::2]]
 
 
 @plant("partly-outside", (1, 2))
@@ -680,26 +686,6 @@ def _lvis_without_lists_of_absent_classes(data: Data, objects: list[Entry]) -> N
 # --- what is found
 
 
-def found(report: Report, code: str, split: str) -> Finding:
-    (finding,) = (one for one in report.findings if (one.code, one.split) == (code, split))
-    return finding
-
-
-def ids(plants: list[Plant]) -> list[str]:
-    return [f"{one.code}: {one.name}" for one in plants]
-
-
-def test_nothing_is_found_in_clean_data(clean: Path, trains: Trains) -> None:
-    report = examine(clean)
-    assert report.findings == ()
-    assert not report.breaks
-    assert report.verdicts == {
-        "train": "loads: 6 images, 32 objects, 2 classes",
-        "val": "loads: 2 images, 10 objects, 2 classes",
-    }
-    assert trains(clean)
-
-
 @pytest.mark.parametrize(
     ("kind", "raw", "orientation"),
     [
@@ -727,6 +713,26 @@ def test_an_odd_exif_mark_turns_nothing(
     assert isinstance(facts, Facts)
     assert facts.orientation == orientation
     assert facts.size == ((8, 4) if facts.sideways else (4, 8))
+
+
+def found(report: Report, code: str, split: str) -> Finding:
+    (finding,) = (one for one in report.findings if (one.code, one.split) == (code, split))
+    return finding
+
+
+def ids(plants: list[Plant]) -> list[str]:
+    return [f"{one.code}: {one.name}" for one in plants]
+
+
+def test_nothing_is_found_in_clean_data(clean: Path, trains: Trains) -> None:
+    report = examine(clean)
+    assert report.findings == ()
+    assert not report.breaks
+    assert report.verdicts == {
+        "train": "loads: 6 images, 32 objects, 2 classes",
+        "val": "loads: 2 images, 10 objects, 2 classes",
+    }
+    assert trains(clean)
 
 
 @pytest.mark.parametrize("one", PLANTS, ids=ids(PLANTS))

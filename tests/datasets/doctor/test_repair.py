@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,8 @@ from PIL import Image
 
 from diffinst.datasets.doctor import repair
 from diffinst.datasets.doctor.examine import examine
-
 from diffinst.io import disk
+
 HEIGHT, WIDTH = 96, 128
 Data = Any  # of conftest.py
 Trains = Callable[[Path], bool]
@@ -48,7 +49,6 @@ def test_repair_keeps_what_is_sound(data: Data, tmp_path: Path) -> None:
             assert copy.stat().st_ino != path.stat().st_ino  # no link
 
 
-def test_what_json_does_not_know_becomes_null(data: Data) -> None:
 def test_how_frequent_a_class_is_is_kept_where_it_says_so(data: Data) -> None:
     for content in (data.train, data.val):
         content["categories"][0].update(frequency="c", supercategory="shape")
@@ -64,6 +64,7 @@ def test_what_tells_nothing_of_a_class_is_dropped(data: Data, wrong: object) -> 
     assert repaired(data)["categories"] == [{"id": 1, "name": "disc"}, {"id": 2, "name": "box"}]
 
 
+def test_what_json_does_not_know_becomes_null(data: Data) -> None:
     data.train["annotations"][0]["score"] = float("nan")
     assert repaired(data)["annotations"][0]["score"] is None
 
