@@ -136,17 +136,24 @@ def test_class_numbers_of_train_hold_everywhere(data: Data) -> None:
     assert {entry["category_id"] for entry in content["annotations"]} == {1, 2}
 
 
-def test_images_from_elsewhere_get_names_of_their_own(
-    data: Data, tmp_path: Path, trains: Trains
-) -> None:
-    """Absolute paths of two folders with files of one name."""
+def test_images_behind_links_are_copied(data: Data, tmp_path: Path, trains: Trains) -> None:
+    """Two folders elsewhere, with files of one name."""
     for index, folder in enumerate(("a", "b")):
         (tmp_path / folder).mkdir()
-        target = shutil.move(data.image(index), tmp_path / folder / "same.png")
-        data.train["images"][index]["file_name"] = str(target)
+        (data.root / "train" / folder).symlink_to(tmp_path / folder)
+        shutil.move(data.image(index), tmp_path / folder / "same.png")
+        data.train["images"][index]["file_name"] = f"{folder}/same.png"
     names = [image["file_name"] for image in repaired(data)["images"]]
-    assert names[:2] == ["same.png", "same-2.png"]
+    assert names[:2] == ["a/same.png", "b/same.png"]
+    assert not (tmp_path / "fixed" / "train" / "a").is_symlink()
     assert trains(tmp_path / "fixed")
+
+
+def test_no_image_elsewhere_is_copied(data: Data, tmp_path: Path) -> None:
+    secret = shutil.move(data.image(0), tmp_path / "secret.png")
+    data.train["images"][0]["file_name"] = str(secret)
+    assert len(repaired(data)["images"]) == 5
+    assert not list((tmp_path / "fixed").rglob("secret*"))
 
 
 # --- a repair is complete or absent
