@@ -39,8 +39,10 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "config/": "test_config.py",  # parts mean something in a whole configuration only
     "datasets/coco_entries.py": "datasets/test_coco.py",
     "datasets/data_yaml.py": "datasets/test_yolo.py",
+    "datasets/listed.py": "datasets/test_coco.py",
     "datasets/packer.py": "datasets/test_packed.py",
     "datasets/records.py": "datasets/test_packed.py",
+    "datasets/split_names.py": "datasets/test_layouts.py",
     "datasets/doctor/": "datasets/doctor/test_examine.py",  # findings, planted one by one
     "export/": "export/test_files.py",  # what is written predicts as the model does
     "inference/sources.py": "inference/test_many.py",

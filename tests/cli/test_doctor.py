@@ -171,3 +171,17 @@ def test_sheet_holds_the_samples_and_a_tile_for_each_finding(
     run(root, samples=100)  # all 8 images and the finding: three rows of three leave no gap
     with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
         assert sheet.width == 20 + 3 * 420
+
+
+def test_an_image_said_to_be_a_line_gets_no_endless_tile(
+    clean: Path, run: Run, tmp_path: Path
+) -> None:
+    """400 pixels wide, three times as tall, and 20 and a title around."""
+    root = Path(shutil.copytree(clean, tmp_path / "data"))
+    file = root / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["images"][0]["height"] = 400_000
+    file.write_text(json.dumps(content), encoding="utf-8")
+    run(root, samples=1)
+    with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
+        assert sheet.height < 1400

@@ -65,10 +65,43 @@ def test_names_that_say_it_right_are_left_alone(folder: Path) -> None:
 
 
 def test_absolute_names_and_linked_folders(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "ä b.jpg").touch()
+    (folder / "ä b.jpg").touch()
     (folder / "link").symlink_to(tmp_path)
-    names = [f"{tmp_path}/ä b.jpg", "link/coco/train/a.jpg"]
+    names = [f"{folder}/ä b.jpg", "link/coco/train/a.jpg"]
     assert located(folder, *names) == names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.jpg",
+        "..\\secret.jpg",
+        "sub/../../secret.jpg",
+        "{outside}/secret.jpg",
+        "{outside}/train/../secret.jpg",
+        "link/../secret.jpg",  # the system would look beside what the link leads to
+    ],
+)
+@pytest.mark.parametrize("other", [False, True])
+def test_nothing_outside_the_folder_is_read(folder: Path, name: str, other: bool) -> None:
+    name = name.format(outside=folder.parent)
+    (folder.parent / "secret.jpg").touch()
+    (folder.parent / "linked").mkdir()
+    (folder / "link").symlink_to(folder.parent / "linked")
+    given = ("none.jpg", name) if other else name
+    with pytest.raises(DatasetError, match=r"some\.json: image 10 \(.*\) is missing on disk"):
+        located(folder, given)
+    (folder / "sub" / "secret.jpg").touch()
+    assert located(folder, given) == ["sub/secret.jpg"]
+
+
+def test_a_name_that_leads_out_is_told(folder: Path) -> None:
+    with pytest.raises(DatasetError, match=r"\('file_name' leads out of \S+train\); put it into"):
+        located(folder, "../x.jpg")
+
+
+def test_a_detour_within_the_folder_is_no_way_out(folder: Path) -> None:
+    assert located(folder, "one/../sub/b.jpg") == ["sub/b.jpg"]
 
 
 def test_a_relative_path_the_folder_does_not_have_is_not_guessed(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Lists come out entry by entry, however the text is cut; breaks are named with their place."""
 
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -134,3 +135,22 @@ def test_an_early_break_is_found_without_reading_on(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5_000_000
+
+
+@pytest.mark.parametrize("place", ["entry", "ignored", "other table"])
+def test_lists_too_deep_are_broken(tmp_path: Path, place: str) -> None:
+    deep = "[" * 50_000 + "]" * 50_000
+    texts = {"entry": f'{{"a": [{{"x": {deep}}}', "ignored": f'{{"a": [{{"x": 1, "y": {deep}}}'}
+    text = texts.get(place, f'{{"c": [{deep}')
+    file = tmp_path / "file.json"
+    file.write_text(text + ', {"x": 1}, {"x": 2}]}')
+    decoders = {"a": msgspec.json.Decoder(list[Sound])}
+    with pytest.raises(DatasetError, match=r"broken JSON \(maximum recursion depth .* line 1 col"):
+        list(entries(file, ("a",), "it looks so", None, decoders))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "file.json")
+    with pytest.raises(DatasetError, match=r"file\.json: cannot be read \(it is a pipe or a dev"):
+        list(entries(tmp_path / "file.json", ("a",), "it looks so"))

@@ -140,6 +140,18 @@ LAYOUTS = {
         ["annotations/instances_default.json", "images/default/"],
         {"train": ("coco", "annotations/instances_default.json", "images/default")},
     ),
+    "CVAT for images": (
+        ["annotations.xml", "images/a.png"],
+        {"train": ("cvat", "annotations.xml", "images")},
+    ),
+    "CVAT for images, by split": (
+        ["train/annotations.xml", "train/images/", "val.xml", "images/val/", "notes.xml"],
+        {
+            "train": ("cvat", "train/annotations.xml", "train/images"),
+            "val": ("cvat", "val.xml", "images/val"),
+        },
+    ),
+    "VOC's xml are not CVAT's": (["annotations/a.xml", "annotations/b.xml", "images/a.png"], {}),
     "Label Studio": (
         ["result.json", "images/"],
         {"train": ("coco", "result.json", "images")},
@@ -163,6 +175,14 @@ def test_layouts(
     assert found(tree(tmp_path, *paths)) == expected
 
 
+def test_labelme(tmp_path: Path) -> None:
+    tree(tmp_path, "train/a.jpg", "train/b.jpg", "train/c.json", "val/d.jpg", "val/d.json")
+    for name in ("train/a", "train/b", "val/d"):
+        (tmp_path / f"{name}.json").write_text('{"shapes": [], "imagePath": "a.jpg"}')
+    assert found(tmp_path) == {name: ("labelme", name, name) for name in ("train", "val")}
+    assert found(tmp_path / "val") == {"train": ("labelme", ".", ".")}
+
+
 def test_lvis_finds_the_images_of_coco_next_door(tmp_path: Path) -> None:
     tree(tmp_path, "lvis/lvis_v1_train.json", "coco/train2017/")
     assert found(tmp_path / "lvis") == {"train": ("lvis", "lvis_v1_train.json", "../coco")}
@@ -179,6 +199,30 @@ def test_yolo(tmp_path: Path) -> None:
         "val": ("yolo", "data.yaml", "images/val"),
     }
     assert find_splits(root / "data.yaml") == find_splits(root)
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (  # supervision's
+            ["images/train/", "labels/train/", "images/val/", "labels/val/"],
+            {"train": "images/train", "val": "images/val"},
+        ),
+        (
+            ["train/images/", "train/labels/", "valid/images/", "valid/labels/", "test/images/"],
+            {"train": "train/images", "val": "valid/images"},
+        ),
+        (["images/", "labels/"], {"train": "images"}),
+        (["images/train/"], {}),
+    ],
+)
+@pytest.mark.parametrize("name", ["data.yaml", "shapes.yaml"])
+def test_yolo_with_names_alone(
+    tmp_path: Path, folders: list[str], expected: dict[str, str], name: str
+) -> None:
+    root = tree(tmp_path, *folders)
+    (root / name).write_text("names: [cat]\nnc: 1\n")
+    assert found(root) == {split: ("yolo", name, images) for split, images in expected.items()}
 
 
 def test_yolo_yields_to_a_json_of_the_same_split(tmp_path: Path) -> None:
@@ -239,7 +283,8 @@ def test_missing_split_lists_what_was_looked_for_and_what_is_there(tmp_path: Pat
     assert str(raised.value) == (
         f"no split 'val' in {tmp_path}; splits found: train; looked for "
         "annotations/instances_val.json with val/ or images/val/, val/_annotations.coco.json, "
-        "val.json with images/, lvis_v1_val.json, and 'val' in a data.yaml; "
+        "val.json with images/, lvis_v1_val.json, such an .xml (CVAT for images), val/*.json of "
+        "LabelMe, and 'val' in a data.yaml; "
         f"{tmp_path} holds annotations/, train/; {tmp_path}/annotations holds "
         "instances_train.json"
     )

@@ -17,6 +17,9 @@ from diffinst.datasets.split import Split
 # 0.75 * 4 = 3, so four pixels.
 SQUARE = "0.25 0.25 0.5 0.25 0.5 0.75 0.25 0.75"
 POLYGON = [2.0, 1.0, 4.0, 1.0, 4.0, 3.0, 2.0, 3.0]
+ALIASES = "a0: &a0 [x]\n" + "\n".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)
+)
 YAML = "names: [cat, dog]\ntrain: images/train\nval: images/val\n"
 
 
@@ -246,11 +249,28 @@ def test_a_little_beyond_the_border_is_cut(tmp_path: Path) -> None:
         ("names: [cat]\ntrain: [images/train, none]", "'none' of 'train' is no folder and no .txt"),
         ("- 1", "expected 'names', 'train' and 'val'"),
         ("names: [cat\n", "cannot be read as YAML"),
+        (
+            "names: !!python/name:os.system []",
+            r"cannot be read as YAML \(could not determine a cons",
+        ),
+        ("names: " + "[" * 50_000, r"cannot be read as YAML \(lists within lists, too deep"),
+        (ALIASES, r"cannot be read as YAML \(more than 1000000 values, aliases written out"),
     ],
 )
 def test_a_wrong_data_yaml_is_named(tmp_path: Path, content: str, message: str) -> None:
     root = write(tmp_path, {"a": f"0 {SQUARE}"}, content)
     with pytest.raises(DatasetError, match=rf"data\.yaml: .*{message}"):
+        load_split(root, "train")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["data.yaml", "labels/train/a.txt", "images/train/a.png", "l.txt"])
+def test_pipes_are_not_waited_for(tmp_path: Path, name: str) -> None:
+    listed = "names: [cat]\ntrain: l.txt\n"
+    root = write(tmp_path, {"a": f"0 {SQUARE}"}, listed if name == "l.txt" else YAML)
+    (root / name).unlink(missing_ok=True)
+    os.mkfifo(root / name)
+    with pytest.raises(DatasetError, match=f"(?s){name}: cannot be read.*it is a pipe|no split"):
         load_split(root, "train")
 
 

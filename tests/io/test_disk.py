@@ -1,12 +1,13 @@
 """A lack of room is noticed, and said in figures a person can read."""
 
 import errno
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from diffinst.io.disk import check_space, free_space, readable
+from diffinst.io.disk import check_space, free_space, readable, writing
 
 
 @pytest.fixture
@@ -46,3 +47,19 @@ def test_what_fits_and_what_does_not(tmp_path: Path) -> None:
         f"unpacking a.zip needs 4.0 MB in {tmp_path / 'a'}, where 1.5 MB are free; free 2.5 MB "
         "there, or choose another folder"
     )
+
+
+def test_a_disk_that_is_full_is_explained_once() -> None:
+    explained = "cannot write a: the disk .* is full; nothing is left; free some space there, or"
+    with (
+        pytest.raises(OSError, match=explained) as raised,
+        writing("b"),
+        writing("a", "nothing is left"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert raised.value.errno == errno.ENOSPC
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(FileNotFoundError, match="no such thing"), writing("a"):
+        raise FileNotFoundError(errno.ENOENT, "no such thing")

@@ -104,6 +104,16 @@ def test_no_state_dict(content: object, message: str) -> None:
         flat_tensors(content, "file.pth")
 
 
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_pickle_that_holds_itself_ends(tmp_path: Path, length: int) -> None:
+    ring: list[dict[str, object]] = [{} for _ in range(length)]
+    for i, one in enumerate(ring):
+        one["model"] = ring[(i + 1) % length]
+    (tmp_path / "ring.pkl").write_bytes(pickle.dumps(ring[0]))
+    with pytest.raises(ConvertError, match=r"ring\.pkl holds no state dict: 'model' is dict and"):
+        read_foreign(tmp_path / "ring.pkl")
+
+
 def test_prefixes_of_parallel_training_go() -> None:
     tensors = flat_tensors({"module.module.a": ARRAY, "module.module.b": ARRAY}, "x")
     assert list(tensors) == ["a", "b"]

@@ -13,6 +13,7 @@ from pycocotools import mask as mask_utils
 from diffinst.datasets.doctor.examine import Report
 from diffinst.datasets.doctor.geometry import Box, mask_box
 from diffinst.datasets.doctor.samples import Drawn, Sample, one_per_finding, spread
+from diffinst.datasets.segmentation import RLE, run_lengths
 from diffinst.io.atomic import atomic_path
 from diffinst.io.images import ImageReadError, read_image
 from diffinst.results.crops import CroppedMasks
@@ -22,6 +23,7 @@ from diffinst.results.render.overlay import overlay
 from diffinst.results.render.sheet import PAPER, contact_sheet
 
 TILE_WIDTH = 400
+TALLEST = 3  # a tile, in widths: narrower images get a margin
 NAME_SIZE = 22  # pixels, on an image of twice the width of a tile
 
 
@@ -79,7 +81,11 @@ def _tile(sample: Sample) -> Image.Image:
         np.asarray(image), instances, boxes=True, labels=False, scores=False, alpha=0.4
     )
     _write_names(canvas, [drawn.name for drawn, _ in shown], boxes.tolist())
-    return canvas
+    if canvas.width * TALLEST >= canvas.height:
+        return canvas
+    wider = Image.new("RGB", (canvas.height // TALLEST, canvas.height), PAPER)
+    wider.paste(canvas)
+    return wider
 
 
 def _box(drawn: Drawn) -> Box | None:
@@ -96,13 +102,23 @@ def _window(
     if drawn.mask is None or mask_utils.area(drawn.mask) == 0:
         return (0, 0, 0, 0), torch.zeros(0, 0, dtype=torch.bool)
     x0, y0, x1, y1 = (round(side) for side in mask_box(drawn.mask))
-    mask: NDArray[np.uint8] = mask_utils.decode(drawn.mask)[y0:y1, x0:x1]
+    mask = _columns(drawn.mask, x0, x1)[y0:y1]
     top, left = min(int(y0 * zoom), size[0] - 1), min(int(x0 * zoom), size[1] - 1)
     height = min(max(1, round((y1 - y0) * zoom)), size[0] - top)
     width = min(max(1, round((x1 - x0) * zoom)), size[1] - left)
     resized = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
     patch = torch.from_numpy(np.array(resized, dtype=bool))
     return (top, left, height, width), patch
+
+
+def _columns(mask: RLE, first: int, last: int) -> NDArray[np.uint8]:
+    """Columns of a mask; an image may say that it is so large that all of it is too much."""
+    height = mask["size"][0]
+    ends = np.cumsum(run_lengths(mask["counts"])).clip(first * height, last * height)
+    runs = np.diff(ends, prepend=first * height)
+    values = (np.arange(len(runs)) % 2).astype(np.uint8)
+    columns: NDArray[np.uint8] = np.repeat(values, runs).reshape(last - first, height).T
+    return columns
 
 
 def _write_names(canvas: Image.Image, names: list[str], boxes: list[list[float]]) -> None:

@@ -50,7 +50,7 @@ def doctor(
     Parameters
     ----------
     data
-        Folder of a dataset (COCO, LVIS or YOLO), or a YOLO data.yaml.
+        Folder of a dataset (COCO, LVIS, YOLO, CVAT or LabelMe), or a YOLO data.yaml.
     fix
         New folder for a repaired copy, in COCO layout, images included.
     out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from difflib import get_close_matches
 
 from pydantic import ValidationError
@@ -19,7 +20,7 @@ def explain(error: ValidationError, whole: Part) -> str:
         elif item["type"] == "value_error":  # from a validator here: it names its fields and values
             lines.append(str(item["ctx"]["error"]))
         else:
-            lines.append(f"{field}: {item['msg']} (got {item.get('input')!r})")
+            lines.append(f"{field}: {item['msg']} (got {reprlib.repr(item.get('input'))})")
     return "; ".join(lines)
 
 

@@ -15,6 +15,7 @@ from diffinst.config.inference import PostprocessConfig, PreprocessConfig, Sampl
 from diffinst.config.model import ModelConfig
 from diffinst.config.part import ConfigError, Part
 from diffinst.config.training import AugmentConfig, CriterionConfig, TrainConfig
+from diffinst.config.yaml_file import YamlError, read_yaml
 
 
 class ConfigParts(TypedDict, total=False):
@@ -126,10 +127,10 @@ class Config(Part):
     @classmethod
     def _from_file(cls, path: Path, above: tuple[Path, ...]) -> Config:
         try:
-            values = yaml.safe_load(path.read_text("utf-8"))
+            values = read_yaml(path)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except YamlError as error:
             raise ConfigError(f"{path}: is neither YAML nor JSON ({error})") from error
         if not isinstance(values, dict) or "base" not in values:
             return cls.from_dict(values, source=str(path))

@@ -1,4 +1,4 @@
-"""Reads COCO and LVIS annotation files: which images, which objects on them, which classes."""
+"""Reads annotation files as COCO's: which images, which objects on them, which classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import ClassVar, TypeAlias, cast
 import numpy as np
 
 from diffinst.datasets.coco_entries import (
-    DECODERS,
     LISTS_OF_CLASSES,
     NO_ID,
     Category,
@@ -20,7 +19,7 @@ from diffinst.datasets.coco_entries import (
     Object,
     place_of,
 )
-from diffinst.datasets.json_stream import entries
+from diffinst.datasets.listed import SHAPE, listed, refuse_boxes
 from diffinst.datasets.packed import Contents, Ints
 from diffinst.datasets.packer import Images, Objects, flat, pack
 from diffinst.datasets.problems import (
@@ -33,10 +32,9 @@ from diffinst.datasets.problems import (
     shown,
 )
 from diffinst.datasets.segmentation import Segmentation
+from diffinst.datasets.shapes import TABLES
 
 _Class: TypeAlias = tuple[Category, object]  # and its entry
-_TABLES = ("images", "annotations", "categories")
-_SHAPE = "COCO files are an object with lists 'images', 'annotations', 'categories'"
 _UNANNOTATED = "image_info"  # COCO's names for images whose annotations it keeps to itself
 
 
@@ -111,7 +109,12 @@ def read(file: Path, *, federated: bool = False) -> Contents:
             ambiguous or refers to nothing.
     """
     problems, sink = Refusal(file), Sink(file)
-    found = scan(file, problems, sink)
+    try:
+        found = scan(file, problems, sink)
+    except DatasetError as error:
+        if error.code == "annotation-entry":
+            refuse_boxes(file, problems)
+        raise
     assert found is not None  # refused before
     images, objects = sink.images, sink.objects
     _check_mask_sizes(images, objects, found.rows, problems)
@@ -147,7 +150,7 @@ def scan(
     """Go through a file, entry by entry and then as a whole.
 
     Args:
-        file: COCO or LVIS json.
+        file: COCO or LVIS json, CVAT's XML, or a folder of LabelMe's files.
         problems: Gets what is wrong.
         sink: Gets the entries.
         rest: Gets the file's other keys.
@@ -161,8 +164,7 @@ def scan(
     check = Entries(problems, masks=not sink.raw)
     categories: list[_Class] = []
     tables = {"annotations"} if _UNANNOTATED in file.name else set()
-    decoders = {} if sink.raw else DECODERS
-    for table, position, entry in entries(file, _TABLES, _SHAPE, rest, decoders):
+    for table, position, entry in listed(file, problems, rest, raw=sink.raw):
         if position < 0:
             tables.add(table)
         elif table == "annotations":
@@ -172,9 +174,9 @@ def scan(
         else:
             categories.append((check.category(entry, position), entry))
     here = Place(file_name=str(file))
-    missing = [f"top-level '{table}': Field required" for table in _TABLES if table not in tables]
+    missing = [f"top-level '{table}': Field required" for table in TABLES if table not in tables]
     for problem in missing:
-        problems.note("missing-table", here, problem=problem, remedy=_SHAPE)
+        problems.note("missing-table", here, problem=problem, remedy=SHAPE)
     if missing:
         return None
     check.finish()

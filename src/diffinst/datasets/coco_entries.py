@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, Validat
 from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
 from diffinst.datasets.problems import Place, Problems
+from diffinst.io import images
 
 SINGULAR = {"images": "image", "annotations": "annotation", "categories": "category"}
 NO_ID = -(2**63)
@@ -29,6 +30,7 @@ FREQUENCIES = ("r", "c", "f")  # LVIS: rare, common, frequent
 _LARGEST, _LARGEST_SIDE = 2**63 - 1, 2**31 - 1
 _Id = Annotated[int, Field(ge=-(2**63), lt=2**63), Meta(ge=-(2**63), le=_LARGEST)]
 _Side = Annotated[int, Field(gt=0, lt=2**31), Meta(gt=0, le=_LARGEST_SIDE)]
+_MOST_DIGITS = 20  # of an id, or one more
 _OBJECT_IDS = ("id", "image_id", "category_id")
 _OBJECT_NUMBERS = frozenset(("annotations", key) for key in _OBJECT_IDS)
 _REFERENCES = (  # what has to be written alike, as numbers or as text
@@ -135,12 +137,12 @@ class Entries:
         """A checked entry of 'images'."""
         if isinstance(entry, Image):
             self._numbers.add(("images", "id"))
-            return entry
+            return self._bounded(entry)
         entry = self._numbered(entry, "images", position, ("id",))
         if isinstance(entry, dict) and entry.get("file_name") is None:
             other = _last_two(entry.get("coco_url"))  # LVIS v1 names images by nothing else
             entry = {**entry, "file_name": other} if other else entry
-        return self._checked(_IMAGE, Image, entry, "images", position)
+        return self._bounded(self._checked(_IMAGE, Image, entry, "images", position))
 
     def annotation(self, entry: object, position: int) -> Object:
         """A checked entry of 'annotations'."""
@@ -170,6 +172,22 @@ class Entries:
                     linked=names,
                 )
 
+    def _bounded(self, image: Image) -> Image:
+        """The image, its sides unknown where they are those of no image that can be read."""
+        pixels = image.height * image.width
+        if pixels > images.MAX_PIXELS:
+            sides = f"height is {image.height}, width is {image.width}"
+            self.problems.note(
+                "image-entry",
+                place_of(image.id, image.file_name),
+                where=f"image {image.id}",
+                problem=f"{sides}: {pixels} pixels",
+                remedy=f"allowed are {images.MAX_PIXELS}: correct this entry",
+                fields=sides,
+            )
+            image.height = image.width = 0
+        return image
+
     def _numbered(self, entry: object, table: str, position: int, keys: tuple[str, ...]) -> object:
         """The entry with its ids as numbers, where they are text that says nothing else."""
         if not isinstance(entry, dict):
@@ -177,8 +195,9 @@ class Entries:
         numbers: dict[str, int] = {}
         for key in keys:
             value = entry.get(key)
-            if type(value) is str and value.isdecimal() and str(int(value)) == value:
-                numbers[key] = int(value)
+            written = value if type(value) is str and len(value) < _MOST_DIGITS else ""
+            if written.isdecimal() and str(int(written)) == written:
+                numbers[key] = int(written)
                 self._text.setdefault((table, key), (_name(entry, table, position), value))
             else:
                 self._numbers.add((table, key))
@@ -244,7 +263,8 @@ def _place(entry: object, table: str) -> Place:
 
 def _name(entry: object, table: str, position: int) -> str:
     named = isinstance(entry, dict) and "id" in entry
-    return f"{SINGULAR[table]} {entry['id']}" if named else f"{table}[{position}]"  # type: ignore[index]
+    number = str(entry["id"])[:_MOST_DIGITS] if named else ""  # type: ignore[index]
+    return f"{SINGULAR[table]} {number}" if named else f"{table}[{position}]"
 
 
 def _last_two(url: object) -> str:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
+from diffinst.config.yaml_file import YamlError, read_yaml
 from diffinst.datasets.problems import DatasetError, Place, Problems, merge_namesakes, shown
 from diffinst.io.images import ImageReadError, list_images
+from diffinst.io.regular import check_regular
 
 SPLITS = ("train", "val", "test")
+
+_KEYS = {*SPLITS, "valid"}
+_FOLDERS = {split: split for split in SPLITS} | {"valid": "val", "validation": "val"}
 
 
 def sources(file: Path) -> dict[str, list[Path]]:
     """Where the images of each split are: folders, or text files that list images.
 
-    Splits of which nothing is there are left out (exports list a test split that they lack).
+    Splits of which nothing is there are left out (exports list a test split that they lack). A file
+    that says nothing of any split (supervision's) lies beside images/train, images/val, ... or
+    train/images, ...; images/ without such folders is "train".
 
     Args:
         file: The data.yaml.
@@ -28,6 +34,8 @@ def sources(file: Path) -> dict[str, list[Path]]:
             which only one is there.
     """
     content = _read_yaml(file)
+    if not _KEYS & content.keys():
+        return _usual(file, content)
     named = {**content, "val": content.get("val", content.get("valid"))}
     found = {split: _existing(file, content, split, named.get(split)) for split in SPLITS}
     return {split: paths for split, paths in found.items() if paths}
@@ -39,7 +47,7 @@ def is_dataset(file: Path) -> bool:
         content = _read_yaml(file)
     except DatasetError:
         return False
-    return "names" in content and ("train" in content or "val" in content)
+    return "names" in content and ("train" in content or "val" in content or bool(sources(file)))
 
 
 def names(file: Path, problems: Problems) -> tuple[dict[int, str], dict[int, int]]:
@@ -57,17 +65,23 @@ def names(file: Path, problems: Problems) -> tuple[dict[int, str], dict[int, int
             here,
             where=str(file),
             repaired=False,
-            problem=f"'names' is {given!r}; give a list of class names, or numbers with names",
+            problem=f"'names' is {reprlib.repr(given)}; give a list of class names, or numbers "
+            "with names",
             detail="'names' is missing, empty, or no list of class names",
         )
         return {}, {}
-    classes = {number: str(named[number]) for number in sorted(named)}
+    classes = {number: _name(named[number]) for number in sorted(named)}
     renumbered = merge_namesakes(classes, problems, where=str(file), table="names", unit="classes")
     if count is not None and count != len(named):
-        detail = f"'nc' is {count}, 'names' holds {len(named)}"
+        detail = f"'nc' is {reprlib.repr(count)}, 'names' holds {len(named)}"
         problem = f"{detail}; correct one"
         problems.note("yolo-names", here, where=str(file), problem=problem, detail=detail)
     return classes, renumbered
+
+
+def _name(value: object) -> str:
+    """Of a class; what should be no name, of a million values perhaps, is shortened."""
+    return reprlib.repr(value) if isinstance(value, list | dict | set) else str(value)
 
 
 def images_of(file: Path, split: str, problems: Problems) -> tuple[list[Path], list[str]]:
@@ -89,9 +103,11 @@ def images_of(file: Path, split: str, problems: Problems) -> tuple[list[Path], l
 def _listed(source: Path, bases: Sequence[Path], problems: Problems) -> Iterator[Path]:
     """The images that a text file lists, one a line."""
     try:
+        check_regular(source)
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        problem = f"cannot be read ({error}); correct it"
+        reason = getattr(error, "strerror", None) or error
+        problem = f"cannot be read ({reason}); correct it"
         problems.note("broken-file", where=str(source), problem=problem)
         return
     for number, line in enumerate(lines, start=1):
@@ -108,9 +124,11 @@ def _listed(source: Path, bases: Sequence[Path], problems: Problems) -> Iterator
 
 def _read_yaml(file: Path) -> Mapping[str, object]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DatasetError(f"{file}: cannot be read as YAML ({error}); correct it") from error
+        check_regular(file)
+        content = read_yaml(file)
+    except (OSError, YamlError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise DatasetError(f"{file}: cannot be read as YAML ({problem}); correct it") from error
     if not isinstance(content, dict):
         raise DatasetError(f"{file}: expected 'names', 'train' and 'val'; it holds no such keys")
     return content
@@ -122,8 +140,8 @@ def _existing(file: Path, content: Mapping[str, object], split: str, value: obje
     for entry in (content.get("path") or "", *entries):
         if not isinstance(entry, str):
             raise DatasetError(
-                f"{file}: '{split}' or 'path' holds {entry!r}; allowed are a folder, a .txt file "
-                "that lists images, or a list of them"
+                f"{file}: '{split}' or 'path' holds {reprlib.repr(entry)}; allowed are a folder, a "
+                ".txt file that lists images, or a list of them"
             )
     roots = _bases(file, content)
     found, missing = [], []
@@ -139,6 +157,30 @@ def _existing(file: Path, content: Mapping[str, object], split: str, value: obje
             f"{roots[0]}; correct the entry or remove it"
         )
     return found
+
+
+def _usual(file: Path, content: Mapping[str, object]) -> dict[str, list[Path]]:
+    """Where the images of each split are if images/ and labels/ lie as usual."""
+    for root in _bases(file, content):
+        pairs = [
+            (split, root / images, root / labels)
+            for name, split in _FOLDERS.items()
+            for images, labels in (
+                (f"images/{name}", f"labels/{name}"),
+                (f"{name}/images", f"{name}/labels"),
+            )
+        ]
+        there = [(split, images) for split, images, labels in pairs if _all_there(images, labels)]
+        found = {split: [images] for split, images in reversed(there)}  # the first has it
+        if not found and _all_there(root / "images", root / "labels"):
+            found = {"train": [root / "images"]}
+        if found:
+            return found
+    return {}
+
+
+def _all_there(*folders: Path) -> bool:
+    return all(folder.is_dir() for folder in folders)
 
 
 def bases(file: Path) -> list[Path]:

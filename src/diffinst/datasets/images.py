@@ -17,7 +17,8 @@ def locate(packed: Packed, folder: Path, file: Path) -> Packed:
     A name refers to `folder`, subfolders allowed. It may also begin with the name of `folder`
     ("train/a.jpg" in train/), be written the Windows way, or be of a file in some subfolder where
     only one is called so; of a path that leads out of the folder (one of another machine) the last
-    part counts.
+    part counts, so nothing outside is ever read. Links that lie in the folder are followed,
+    wherever they lead: who put the data there placed them.
 
     Args:
         packed: Images.
@@ -46,9 +47,10 @@ def locate(packed: Packed, folder: Path, file: Path) -> Packed:
     if missing:
         others_too = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         where = f"image {packed.image_ids[missing[0]]} ({names[missing[0]]}){others_too}"
+        out = f" ('file_name' leads out of {folder})" if look.leads_out(names[missing[0]]) else ""
         raise DatasetError(
-            f"{file}: {where} is missing on disk; put it into {folder}, or remove it from 'images' "
-            "with its annotations",
+            f"{file}: {where} is missing on disk{out}; put it into {folder}, or remove it from "
+            "'images' with its annotations",
             "missing-image",
         )
     _check_distinct(found, packed, file)
@@ -95,6 +97,7 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._top = os.path.normpath(root.absolute())
         self.unreadable = ""
         self._files: dict[str, frozenset[str]] = {}
         self._by_name: dict[str, list[str]] | None = None
@@ -106,8 +109,9 @@ class Folder:
             One place, none, or several where the name leaves it open.
         """
         for variant in _variants(name, other, self.root):
-            if self._holds(variant):
-                return [variant]
+            inside = self._inside(variant)
+            if inside and self._holds(inside):
+                return [inside]
         for bare in filter(None, map(_bare, (name, other))):
             places = [place for place in self.near(bare) if place.rpartition("/")[2] == bare]
             if places:
@@ -126,6 +130,16 @@ class Folder:
                     self._by_name.setdefault(file.lower(), []).append(place)
         last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
         return self._by_name.get(last.lower(), [])
+
+    def leads_out(self, name: str) -> bool:
+        """Whether a name is that of something outside the folder; links are not looked at."""
+        return not self._inside(name.replace("\\", "/"))
+
+    def _inside(self, name: str) -> str:
+        """The name without "..", which may lead out through links; empty where it leads out."""
+        plain = os.path.normpath(name) if ".." in name.split("/") else name
+        whole = os.path.normpath(os.path.join(self._top, plain))
+        return plain if whole.startswith(os.path.join(self._top, "")) else ""
 
     def _holds(self, name: str) -> bool:
         """Whether there is a file of this name, relative to the folder or absolute."""

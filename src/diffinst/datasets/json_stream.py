@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import msgspec
 
 from diffinst.datasets.problems import DatasetError
+from diffinst.io.regular import check_regular
 
 _CHUNK = 1 << 19  # characters
 _SHORT = 1 << 10  # characters: a few entries
@@ -49,6 +50,7 @@ def entries(
         DatasetError: The file cannot be read, is broken, or is no object with such lists.
     """
     try:
+        check_regular(file)
         with file.open(encoding="utf-8-sig") as text:
             yield from _Reader(file, text, decoders or {}).entries(tables, shape, rest)
     except OSError as error:
@@ -122,7 +124,7 @@ class _Reader:
                 break
         try:
             found: Sequence[object] = decoder.decode(f"[{self.text[self.at : end + 1]}]")
-        except (msgspec.MsgspecError, UnicodeEncodeError):
+        except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError):
             self.span = max(self.span // 8, _SHORT)  # one is taken by itself, then fewer are tried
             return ()
         self.span = min(2 * self.span, _CHUNK)

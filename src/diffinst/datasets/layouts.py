@@ -7,9 +7,11 @@ R/annotations/instances_S.json     images in R/S/, R/images/S/ or R/images/; ima
 R/annotations/lvis_v1_S.json       images below R, R/images or R/../coco (LVIS has COCO's)
 R/S/_annotations.coco.json         beside its images (Roboflow); also annotations.json, ...
 R/S.json, R/lvis_v1_S.json, ...    as in R/annotations; a file named after no split is "train"
+R/S/*.json, R/*.json               LabelMe: one for each image, beside it
 R/data.yaml                        YOLO: names, and where the images of train, val and test are
 
-A year in a name ("train2017") may be left out, and "valid" and "validation" are "val".
+Each json but LabelMe's may be an XML of CVAT for images in its place. A year in a name
+("train2017") may be left out, and "valid" and "validation" are "val".
 """
 
 from __future__ import annotations
@@ -17,28 +19,21 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from diffinst.datasets import data_yaml
+from diffinst.datasets import data_yaml, labelme
 from diffinst.datasets.problems import DatasetError, shown
+from diffinst.datasets.split_names import SAME, WORDS, plain, split_name, year
 from diffinst.io.images import IMAGE_SUFFIXES
 
-Format = Literal["coco", "lvis", "yolo"]
+Format = Literal["coco", "lvis", "yolo", "cvat", "labelme"]
 
-_SAME = {
-    "valid": "val",
-    "validation": "val",
-    "training": "train",
-    "testing": "test",
-    "default": "train",  # CVAT
-}
-_WORDS = {"train", "val", "test", "test-dev", "minival", "trainval"}
 _NAMELESS = {"annotations", "instances", "result", "labels", "coco", "_annotations.coco"}
+_SUFFIXES = (".json", ".xml")
 _BESIDE = ("_annotations.coco", "annotations", "labels", "instances", "coco")
-_FILLERS = {"", "annotation", "annotations", "coco", "instances", "labels", "image", "info"}
 _COCO_FOLDERS = ("train2017", "val2017", "test2017")  # LVIS annotates these images
 
 
@@ -49,7 +44,7 @@ class SplitFiles:
     Attributes:
         name: "train", "val", "test", ...
         format: How the annotations are written.
-        annotations: The json, or the data.yaml.
+        annotations: The json, the XML or the data.yaml; for LabelMe the folder of its files.
         images: The folder that file names refer to. For YOLO the folder of the split's images;
             where the data.yaml names several, or a list, the one it lies in itself.
     """
@@ -102,8 +97,7 @@ def find_split(root: str | Path, name: str) -> SplitFiles:
     splits = _by_key(complete)
     if name in splits:
         return splits[name]
-    plain = _plain(name)
-    claimants = [found for found in complete if found.files.name == plain]
+    claimants = [found for found in complete if found.files.name == plain(name)]
     same_year = [
         found for found in claimants if found.exact == name or not _years_differ(found, name)
     ]
@@ -157,49 +151,65 @@ def _look(root: Path) -> tuple[list[_Found], list[_Found]]:
 
 def _in(folder: Path, root: Path) -> Iterator[_Found]:
     """Annotation files that are named after their split, the images elsewhere below `root`."""
-    for file in _jsons(folder):
+    for file in _listed(folder):
         lvis = re.fullmatch(r"lvis_(?:v[\d.]+_)?(?:image_info_)?(.+)", file.stem)
         if lvis is not None:
             images = _lvis_images(root)
-            yield _Found(file.stem, SplitFiles(_plain(lvis[1]), "lvis", file, images))
+            yield _Found(file.stem, SplitFiles(plain(lvis[1]), "lvis", file, images))
             continue
-        exact = _split_name(file.stem)
+        exact = split_name(file.stem)
         if exact is not None:
             images = _images(root, exact)
-            yield _Found(exact, SplitFiles(_plain(exact), "coco", file, images))
+            yield _Found(exact, SplitFiles(plain(exact), _format(file), file, images))
 
 
 def _nameless(root: Path) -> Iterator[_Found]:
     """The only annotation file there is, if it is named after no split."""
     for folder in (root / "annotations", root):
-        files = [file for file in _jsons(folder) if file.stem in _NAMELESS]
-        if len(files) == 1:
-            yield _Found("train", SplitFiles("train", "coco", files[0], _images(root, "train")))
-            return
+        for suffix in _SUFFIXES:
+            files = [file for file in _listed(folder, suffix) if file.stem in _NAMELESS]
+            if len(files) == 1:
+                images = _images(root, "train")
+                files_of = SplitFiles("train", _format(files[0]), files[0], images)
+                yield _Found("train", files_of)
+                return
+    if _are_labelme(_listed(root, ".json")):
+        yield _Found("train", SplitFiles("train", "labelme", root, root))
 
 
-def _jsons(folder: Path) -> list[Path]:
+def _listed(folder: Path, suffixes: str | tuple[str, ...] = _SUFFIXES) -> list[Path]:
     if not folder.is_dir():
         return []
-    names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
+    names = sorted(name for name in os.listdir(folder) if name.endswith(suffixes))
     return [folder / name for name in names if not name.startswith(".")]
+
+
+def _format(file: Path) -> Format:
+    return "cvat" if file.suffix == ".xml" else "coco"
+
+
+def _are_labelme(files: Sequence[Path]) -> bool:
+    """Whether one of the first is LabelMe's: others may lie among them."""
+    return any(labelme.is_labelme(file) for file in files[:3])
 
 
 def _beside(root: Path, claimed: Collection[str]) -> Iterator[_Found]:
     """Annotation files that lie with their images in a folder named after the split."""
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        name = _plain(folder.name)
-        stems = (*_BESIDE, folder.name) if name in _WORDS else _BESIDE[:1]
-        files = [folder / f"{stem}.json" for stem in stems]
+        name = plain(folder.name)
+        stems = (*_BESIDE, folder.name) if name in WORDS else _BESIDE[:1]
+        files = [folder / f"{stem}{suffix}" for suffix in _SUFFIXES for stem in stems]
         usual = [file for file in files if os.path.isfile(file)]  # False in lost+found, no error
         # Only then is a folder of perhaps 100,000 images searched.
-        search = not usual and name in _WORDS.difference(claimed)
-        files = usual[:1] or (_jsons(folder) if search else [])
-        if len(files) == 1:
+        search = not usual and name in WORDS.difference(claimed)
+        files = usual[:1] or (_listed(folder, ".json") if search else [])
+        if not usual and _are_labelme(files):
+            yield _Found(folder.name, SplitFiles(name, "labelme", folder, folder))
+        elif len(files) == 1:
             file = files[0]
             inner = [folder / below for below in ("images", "data") if (folder / below).is_dir()]
             images = inner[0] if inner else folder
-            yield _Found(folder.name, SplitFiles(name, "coco", file, images))
+            yield _Found(folder.name, SplitFiles(name, _format(file), file, images))
 
 
 def _yolo(file: Path) -> Iterator[_Found]:
@@ -218,36 +228,16 @@ def _yaml_files(root: Path) -> list[Path]:
     return files if len(files) == 1 and data_yaml.is_dataset(files[0]) else []
 
 
-def _split_name(stem: str) -> str | None:
-    """The split that a file is named after, as written; None if after none."""
-    instances = re.fullmatch(r"(?:instances|image_info)_(.+)", stem)
-    if instances is not None:
-        return instances[1]
-    words = [word for word in re.split(r"[._]+", stem) if word not in _FILLERS]
-    return words[0] if len(words) == 1 and _plain(words[0]) in _WORDS else None
-
-
-def _plain(exact: str) -> str:
-    """The name without a year, one of several spellings."""
-    bare = re.sub(r"[-_]?\d{4}$", "", exact) or exact
-    return _SAME.get(bare, bare.replace("test_dev", "test-dev"))
-
-
-def _year(exact: str) -> str:
-    year = re.search(r"\d{4}$", exact)
-    return year[0] if year else ""
-
-
 def _years_differ(found: _Found, name: str) -> bool:
-    return bool(_year(name) and _year(found.exact)) and _year(name) != _year(found.exact)
+    return bool(year(name) and year(found.exact)) and year(name) != year(found.exact)
 
 
 def _images(root: Path, exact: str) -> Path:
     """The folder of a split's images; where there is none, the first that would do."""
-    plain, year = _plain(exact), _year(exact)
-    part = plain.partition("-")[0]  # the images of test-dev lie in those of test
-    same = [other for other, name in _SAME.items() if name == plain]
-    names = list(dict.fromkeys([exact, plain + year, part + year, plain, part, *same]))
+    bare, of_year = plain(exact), year(exact)
+    part = bare.partition("-")[0]  # the images of test-dev lie in those of test
+    same = [other for other, name in SAME.items() if name == bare]
+    names = list(dict.fromkeys([exact, bare + of_year, part + of_year, bare, part, *same]))
     below = [f"{up}{name}" for name in names for up in ("", "images/", "data/")]
     folders = [root / name for name in (*below, "images", "JPEGImages", "data")]
     there = [folder for folder in folders if folder.is_dir()]
@@ -259,7 +249,7 @@ def _only_folder(root: Path) -> Path | None:
     with os.scandir(root) as entries:
         seen = [entry for entry in entries if not entry.name.startswith(".")]
     folders = [entry.name for entry in seen if entry.is_dir() and entry.name != "annotations"]
-    if len(folders) == 1 and _plain(folders[0]) not in _WORDS:
+    if len(folders) == 1 and plain(folders[0]) not in WORDS:
         return root / folders[0]
     images = any(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in seen)
     return root if images else None
@@ -275,7 +265,7 @@ def _lvis_images(root: Path) -> Path:
 
 def _absent(root: Path, name: str, splits: Iterable[str], incomplete: Iterable[_Found]) -> str:
     for found in incomplete:
-        if found.exact == name or found.files.name == _plain(name):
+        if found.exact == name or found.files.name == plain(name):
             return (
                 f"no images for split '{name}': {found.files.annotations} is there, but "
                 f"{found.files.images} (a folder) is not, nor {root / 'images'}; put the images "
@@ -287,7 +277,8 @@ def _absent(root: Path, name: str, splits: Iterable[str], incomplete: Iterable[_
     return (
         f"no split '{name}' in {root}; {known}; looked for annotations/instances_{name}.json with "
         f"{name}/ or images/{name}/, {name}/_annotations.coco.json, {name}.json with images/, "
-        f"lvis_v1_{name}.json, and '{name}' in a data.yaml; {there}"
+        f"lvis_v1_{name}.json, such an .xml (CVAT for images), {name}/*.json of LabelMe, and "
+        f"'{name}' in a data.yaml; {there}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import warnings
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def _read(files: SplitFiles) -> Contents:
     match files.format:
         case "yolo":
             return _read_yolo(files.annotations, files.name)
-        case "coco" | "lvis":
+        case "coco" | "lvis" | "cvat" | "labelme":
             return _read_json(files.annotations, federated=files.format == "lvis")
 
 
@@ -94,7 +95,8 @@ def _read_yolo(file: Path, split: str) -> Contents:
 
 def _read_json(file: Path, *, federated: bool) -> Contents:
     try:
-        large = file.stat().st_size >= cache.SMALL
+        status = file.stat()
+        large = status.st_size >= cache.SMALL and stat.S_ISREG(status.st_mode)
     except OSError as error:
         raise DatasetError(f"{file}: cannot be read ({error.strerror}); check it") from error
     if not large:

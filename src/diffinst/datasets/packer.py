@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
@@ -13,6 +14,7 @@ from pycocotools import mask as mask_utils
 from diffinst.datasets.packed import COMPRESSED, PLAIN, POLYGONS, Floats, Ints, Packed, pack_texts
 from diffinst.datasets.problems import refused, shown
 from diffinst.datasets.segmentation import (
+    MAX_RUN,
     RLE,
     Segmentation,
     checked,
@@ -21,7 +23,6 @@ from diffinst.datasets.segmentation import (
 
 _Kind = TypeVar("_Kind", bound=np.generic)
 
-MAX_PIXELS = 2**32 - 1  # of one image: run lengths have 32 bits
 _NONE = float("nan")
 
 
@@ -128,8 +129,8 @@ class Objects:
             emptied = 0 if usable and not left_out else 1 if usable else 2 if segmentation else 3
             return POLYGONS, first, first + len(usable), emptied, (0, 0)
         size, counts = segmentation["size"], segmentation["counts"]
-        if len(size) != 2 or min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
-            raise refused("segmentation-form", size=size, allowed=MAX_PIXELS)
+        if len(size) != 2 or min(size) < 1 or size[0] * size[1] > MAX_RUN:
+            raise refused("segmentation-form", size=reprlib.repr(size), allowed=MAX_RUN)
         emptied = 0 if checked(segmentation, *size) else 3
         first = len(self.runs)
         if isinstance(counts, list):

@@ -19,6 +19,7 @@ _COMPRESSED_RUNS = re.compile(rb"(?:[P-o]{0,6}[0-O])*")
 """Base-32 digits from '0' on, lowest first; those with bit 5 set ('P' to 'o') are continued."""
 
 
+MAX_RUN = 2**32 - 1  # pixels: pycocotools keeps run lengths in 32 bits
 MAX_COORDINATE = 1e6  # pixels: pycocotools walks along every edge, and crashes on NaN
 
 
@@ -72,20 +73,33 @@ def checked(segmentation: Segmentation, height: int, width: int) -> Segmentation
         # A list of four numbers would be drawn as a box by pycocotools.
         return [polygon for polygon in segmentation if len(polygon) >= 6]
     if segmentation["size"] != [height, width]:
-        raise refused("rle-size", given=segmentation["size"], size=[height, width])
+        given = reprlib.repr(segmentation["size"])
+        raise refused("rle-size", given=given, size=[height, width])
     runs = run_lengths(segmentation["counts"])
+    pixels = height * width
+    wild = runs[(runs < 0) | (runs > pixels)]  # decoded, they would be garbage
+    if wild.size:
+        raise refused("rle-broken", problem=f"hold {wild[0]}, allowed are 0 to {pixels}")
     total = int(runs.sum())
-    if runs.size and (total != height * width or runs.min() < 0):  # decoded, it would be garbage
-        covered = f"cover {total} pixels, the image has {height} x {width} = {height * width}"
-        raise refused("rle-broken", problem=f"{covered} (none may be negative)")
+    if runs.size and total != pixels:
+        covered = f"cover {total} pixels, the image has {height} x {width} = {pixels}"
+        raise refused("rle-broken", problem=covered)
     return segmentation if runs[1::2].any() else []
 
 
 def run_lengths(counts: str | bytes | list[int]) -> npt.NDArray[np.int64]:
-    """All runs, background first; pycocotools itself never checks what it decodes."""
+    """All runs, background first; pycocotools itself never checks what it decodes.
+
+    Raises:
+        DatasetError: `counts` are no run lengths.
+    """
     if isinstance(counts, list):
-        return np.array(counts, dtype=np.int64)
-    code = counts.encode() if isinstance(counts, str) else counts
+        try:
+            return np.array(counts, dtype=np.int64)
+        except OverflowError as error:
+            wild = reprlib.repr(max(counts, key=abs))
+            raise refused("rle-broken", problem=f"hold {wild}, more than any image") from error
+    code = counts.encode(errors="surrogatepass") if isinstance(counts, str) else counts
     if not _COMPRESSED_RUNS.fullmatch(code):
         raise refused("rle-broken", problem=f"{reprlib.repr(counts)} are no compressed RLE")
     if not code:

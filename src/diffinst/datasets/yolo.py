@@ -22,6 +22,7 @@ from diffinst.datasets.data_yaml import images_of
 from diffinst.datasets.packed import Contents
 from diffinst.datasets.packer import Images, Objects, flat, pack
 from diffinst.datasets.problems import DatasetError, Place, Problems, Refusal, shown
+from diffinst.io.regular import check_regular
 
 UNANNOTATED = ("test",)  # splits of images that may all be without a label file
 
@@ -219,22 +220,25 @@ def state(file: Path, split: str) -> str:
 def _size(path: Path) -> tuple[int, int]:
     """Height and width, EXIF rotation applied."""
     try:
+        check_regular(path)
         with Image.open(path) as image:
             width, height = image.size
             turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
-        raise DatasetError(f"{path}: cannot be read as an image ({error}); replace it") from error
+        problem = getattr(error, "strerror", None) or error
+        raise DatasetError(f"{path}: cannot be read as an image ({problem}); replace it") from error
     return (width, height) if turned else (height, width)
 
 
 def _text(file: Path, place: Place, problems: Problems) -> str | None:
     """None where there is no such file."""
     try:
+        check_regular(file)
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        given = f"cannot be read ({error})"
+        given = f"cannot be read ({getattr(error, 'strerror', None) or error})"
         problem = f"{given}; correct it"
         problems.note("yolo-line", place, where=str(file), given=given, problem=problem)
         return ""

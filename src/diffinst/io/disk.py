@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -53,6 +56,27 @@ def write_error(error: OSError, what: str, left: str, then: str) -> OSError:
     problem = "the disk (or your quota) is full" if full else error.strerror or error
     advice = "free some space" if full else "check its permissions"
     return OSError(error.errno, f"cannot write {what}: {problem}; {left}; {advice} {then}")
+
+
+@contextmanager
+def writing(what: str | Path, left: str = "no partial file is left") -> Iterator[None]:
+    """Explain a full disk: say what could not be written, and what to do.
+
+    `atomic.atomic_path` does so for a file of its own; this is for whatever else writes.
+
+    Args:
+        what: Is written inside.
+        left: What is there once it has failed.
+
+    Raises:
+        OSError: The disk or the user's quota is full; of the errno of the system's own error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL and error.strerror == os.strerror(error.errno):  # not yet explained
+            raise write_error(error, str(what), left, "there, or choose another folder") from error
+        raise
 
 
 def readable(count: int) -> str:

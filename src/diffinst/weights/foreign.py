@@ -68,11 +68,11 @@ def flat_tensors(content: object, source: str) -> dict[str, Tensor]:
     Raises:
         ConvertError: Not a state dict.
     """
-    while isinstance(content, Mapping):
+    wrappers: set[int] = set()
+    while isinstance(content, Mapping) and id(content) not in wrappers:
+        wrappers.add(id(content))  # a pickle may hold itself
         inner = [content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)]
-        if not inner:
-            break
-        content = inner[0]
+        content = inner[0] if inner else content
     if not isinstance(content, Mapping) or not content:
         raise ConvertError(
             f"{source} holds no state dict but {type(content).__name__} of "

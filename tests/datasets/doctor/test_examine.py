@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pycocotools import mask as mask_utils
 from diffinst.datasets.doctor import repair
 from diffinst.datasets.doctor.examine import Report, examine
 from diffinst.datasets.doctor.findings import Finding
+from diffinst.datasets.doctor.images import Facts, inspect
 from diffinst.datasets.problems import catalogue
 from diffinst.datasets.segmentation import DatasetError, rasterize
 from diffinst.datasets.synthetic import make_shapes
@@ -144,6 +146,12 @@ def _no_size(data: Data, objects: list[Entry]) -> None:
 @plant("image-entry", (1, None))
 def _negative_size(data: Data, objects: list[Entry]) -> None:
     data.train["images"][0]["width"] = -128
+
+
+@plant("image-entry", (1, None))
+def _a_height_that_no_image_has(data: Data, objects: list[Entry]) -> None:
+    data.polygon(0)
+    data.train["images"][0]["height"] = 2**31 - 1  # drawn, its mask would take all memory
 
 
 @plant("image-entry", (1, None), also=("unnamed-image",))
@@ -468,6 +476,12 @@ def _wide_image(data: Data, objects: list[Entry]) -> None:
 # --- segmentations
 
 
+@plant("boxes-only", (None, None), left=True, also=("class-not-in-train",))
+def _boxes_of_a_detector(data: Data, objects: list[Entry]) -> None:
+    for i, one in enumerate(objects):
+        one["segmentation"] = [] if i % 2 else None
+
+
 @plant("no-segmentation", (1, 2))
 def _boxes_alone(data: Data, objects: list[Entry]) -> None:
     del objects[1]["segmentation"]
@@ -559,6 +573,14 @@ def _cut_runs(data: Data, objects: list[Entry]) -> None:
     objects[1]["segmentation"]["counts"] = objects[1]["segmentation"]["counts"][:-4]
     objects[2]["segmentation"]["counts"] = "no run lengths"
     objects[3]["segmentation"]["counts"] = "\ud800"  # half a character
+
+
+@plant("rle-broken", (1, 2), (1, 3), (1, 4))
+def _runs_beyond_all_images(data: Data, objects: list[Entry]) -> None:
+    pixels = HEIGHT * WIDTH
+    runs = ([10**400], [2**63, pixels - 2**63], [2**62, 2**62, 2**62, 2**62 + pixels])
+    for one, counts in zip(objects[1:4], runs, strict=True):
+        one["segmentation"]["counts"] = counts
 
 
 @plant("outside-image", (1, 2))
@@ -662,6 +684,35 @@ def _lvis_without_lists_of_absent_classes(data: Data, objects: list[Entry]) -> N
 
 
 # --- what is found
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "orientation"),
+    [
+        (2, b"left\0", 1),
+        (7, b"\x06ab", 1),
+        (5, struct.pack("<II", 0, 0), 1),
+        (5, struct.pack("<II", 6, 1), 6),
+        (12, struct.pack("<d", float("nan")), 1),
+        (12, struct.pack("<d", 6.0), 6),
+        (4, struct.pack("<I", 2**32 - 1), 1),
+        (3, struct.pack("<H", 6), 6),
+    ],
+    ids=["text", "bytes", "0/0", "6/1", "NaN", "6.0", "large", "6"],
+)
+def test_an_odd_exif_mark_turns_nothing(
+    tmp_path: Path, kind: int, raw: bytes, orientation: int
+) -> None:
+    """As Pillow, which turns by what equals a number from 2 to 8."""
+    count = {2: len(raw), 7: len(raw)}.get(kind, 1)
+    value, behind = (raw.ljust(4, b"\0"), b"") if len(raw) < 5 else (struct.pack("<I", 26), raw)
+    entry = struct.pack("<HHI", 0x0112, kind, count) + value
+    exif = b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4) + behind
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.png", exif=exif)
+    facts = inspect(tmp_path / "a.png")
+    assert isinstance(facts, Facts)
+    assert facts.orientation == orientation
+    assert facts.size == ((8, 4) if facts.sideways else (4, 8))
 
 
 def found(report: Report, code: str, split: str) -> Finding:

@@ -17,6 +17,7 @@ def root(tmp_path: Path) -> Path:
         file = tmp_path / "train" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
+    (tmp_path / "beside.png").touch()
     return tmp_path
 
 
@@ -32,6 +33,9 @@ NAMES = [
     ("case.png", "other/Case.png", "but other/Case.png is there"),
     ("twice.png", None, "it may be deep/twice.png, other/twice.png"),
     ("c.png", None, "not in "),
+    ("../c.png", None, "leads out of "),
+    ("../beside.png", None, "leads out of "),
+    ("..\\beside.png", None, "leads out of "),
 ]
 
 

@@ -1,6 +1,8 @@
 """A repair keeps what is sound, puts the rest right, and is complete or absent."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from PIL import Image
 
 from diffinst.datasets.doctor import repair
 from diffinst.datasets.doctor.examine import examine
+from diffinst.io import disk
 
 HEIGHT, WIDTH = 96, 128
 Data = Any  # of conftest.py
@@ -44,6 +47,21 @@ def test_repair_keeps_what_is_sound(data: Data, tmp_path: Path) -> None:
             copy = tmp_path / "fixed" / split / path.name
             assert copy.read_bytes() == path.read_bytes()
             assert copy.stat().st_ino != path.stat().st_ino  # no link
+
+
+def test_how_frequent_a_class_is_is_kept_where_it_says_so(data: Data) -> None:
+    for content in (data.train, data.val):
+        content["categories"][0].update(frequency="c", supercategory="shape")
+        content["categories"][1].update(frequency="r")
+        for image in content["images"]:  # as LVIS has them
+            image["neg_category_ids"] = []
+    assert repaired(data)["categories"] == data.train["categories"]
+
+
+@pytest.mark.parametrize("wrong", ["", 0, False, [], "often"])
+def test_what_tells_nothing_of_a_class_is_dropped(data: Data, wrong: object) -> None:
+    data.train["categories"][0].update(frequency=wrong, supercategory=[])
+    assert repaired(data)["categories"] == [{"id": 1, "name": "disc"}, {"id": 2, "name": "box"}]
 
 
 def test_what_json_does_not_know_becomes_null(data: Data) -> None:
@@ -118,17 +136,24 @@ def test_class_numbers_of_train_hold_everywhere(data: Data) -> None:
     assert {entry["category_id"] for entry in content["annotations"]} == {1, 2}
 
 
-def test_images_from_elsewhere_get_names_of_their_own(
-    data: Data, tmp_path: Path, trains: Trains
-) -> None:
-    """Absolute paths of two folders with files of one name."""
+def test_images_behind_links_are_copied(data: Data, tmp_path: Path, trains: Trains) -> None:
+    """Two folders elsewhere, with files of one name."""
     for index, folder in enumerate(("a", "b")):
         (tmp_path / folder).mkdir()
-        target = shutil.move(data.image(index), tmp_path / folder / "same.png")
-        data.train["images"][index]["file_name"] = str(target)
+        (data.root / "train" / folder).symlink_to(tmp_path / folder)
+        shutil.move(data.image(index), tmp_path / folder / "same.png")
+        data.train["images"][index]["file_name"] = f"{folder}/same.png"
     names = [image["file_name"] for image in repaired(data)["images"]]
-    assert names[:2] == ["same.png", "same-2.png"]
+    assert names[:2] == ["a/same.png", "b/same.png"]
+    assert not (tmp_path / "fixed" / "train" / "a").is_symlink()
     assert trains(tmp_path / "fixed")
+
+
+def test_no_image_elsewhere_is_copied(data: Data, tmp_path: Path) -> None:
+    secret = shutil.move(data.image(0), tmp_path / "secret.png")
+    data.train["images"][0]["file_name"] = str(secret)
+    assert len(repaired(data)["images"]) == 5
+    assert not list((tmp_path / "fixed").rglob("secret*"))
 
 
 # --- a repair is complete or absent
@@ -169,3 +194,27 @@ def test_copy_below_a_file_is_refused(clean: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(PermissionError, match=r"cannot be made: .*file may not be written; name"):
         repair.write(examine(clean), tmp_path / "file" / "fixed")
+
+
+def test_too_little_room_is_told_before_anything_is_written(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "free_space", lambda folder: 1000)
+    with pytest.raises(OSError, match=r"the repaired copy needs \S+ kB in \S+fixed, where 1.0 kB"):
+        repair.write(examine(data.root), tmp_path / "fixed")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+@pytest.mark.parametrize("writer", ["shutil.copyfile", "pathlib.Path.write_text"])
+def test_a_disk_that_fills_up_leaves_nothing(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    def fill(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    report = examine(data.root)
+    monkeypatch.setattr(writer, fill)
+    full = r"cannot write \S+fixed: the disk .* is full; nothing of the copy is left; free some"
+    with pytest.raises(OSError, match=full):
+        repair.write(report, tmp_path / "fixed")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]

@@ -35,6 +35,17 @@ def test_finding_shows_the_objects_it_is_about(data: Data) -> None:
     assert drawn.name == "disc"
 
 
+def test_nothing_outside_the_folder_is_shown(data: Data) -> None:
+    (data.root / "secret.png").write_bytes(data.image(0).read_bytes())
+    data.train["images"].append({"file_name": "../secret.png"})
+    data.save()
+    report = examine(data.root)
+    assert "image-entry" in {finding.code for finding in report.findings}
+    assert "secret.png" not in {
+        s.path.name for s in one_per_finding(report.splits, report.findings)
+    }
+
+
 def test_finding_about_an_image_shows_all_of_it_and_unseen_ones_nothing(data: Data) -> None:
     data.image(0).unlink()
     data.train["images"][1]["height"] = 95

@@ -68,7 +68,8 @@ def find(folder: Folder, name: str, other: str) -> tuple[Path | None, str]:
     if places:
         return None, f"it may be {', '.join(places[:3])}"
     unreadable = folder.unreadable.partition(": ")[0]
-    return None, f"{unreadable} may not be read" if unreadable else f"not in {folder.root}"
+    where = "leads out of" if name and folder.leads_out(name) else "not in"
+    return None, f"{unreadable} may not be read" if unreadable else f"{where} {folder.root}"
 
 
 def images_in(folder: Path) -> list[Path]:

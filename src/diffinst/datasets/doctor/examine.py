@@ -116,7 +116,7 @@ def _note_missing(root: Path, name: str, notes: Notebook) -> None:
 
 def _read(files: SplitFiles, notes: Notebook) -> Tables | None:
     match files.format:
-        case "coco" | "lvis":
+        case "coco" | "lvis" | "cvat" | "labelme":
             return read_tables(files, notes)
         case "yolo":
             return read_labels(files, notes)

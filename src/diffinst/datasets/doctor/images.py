@@ -71,7 +71,9 @@ def _header(path: Path) -> tuple[int, tuple[str, ...]]:
     """EXIF orientation and traits of a file that has just been read."""
     try:
         with Image.open(path) as image:
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            said = image.getexif().get(ExifTags.Base.Orientation, 1)
+            # Text, NaN, 0/0, a number beyond: Pillow turns nothing. It does turn by 6.0.
+            orientation = next((n for n in range(1, 9) if n == said), 1)
             deep = image.mode in ("I", "F") or image.mode.startswith("I;16") or _deep_tiles(image)
             traits = {
                 "16-bit": deep,
@@ -79,9 +81,9 @@ def _header(path: Path) -> tuple[int, tuple[str, ...]]:
                 "alpha": _transparent(image),
                 "several-pages": getattr(image, "n_frames", 1) > 1,
             }
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
-        return 1, ()  # it was read well: only this second look fails (a huge image, for one)
-    return int(orientation), tuple(code for code, found in traits.items() if found)
+    except Exception:  # Pillow raises nearly everything on odd marks, and on huge images
+        return 1, ()  # it was read well: only this second look fails
+    return orientation, tuple(code for code, found in traits.items() if found)
 
 
 def _transparent(image: Image.Image) -> bool:

@@ -22,6 +22,7 @@ from diffinst.datasets.doctor.geometry import mask_box
 from diffinst.datasets.doctor.tables import Entry, ImageEntry, Tables, Thing
 from diffinst.datasets.load import load_split
 from diffinst.datasets.problems import DatasetError
+from diffinst.io.disk import check_space, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +55,14 @@ def write(
     Raises:
         DatasetError: Something breaks training and has to be corrected by hand.
         FileExistsError: `out` is there already.
-        OSError: `out` cannot be written.
+        OSError: `out` cannot be written, or there is too little room for it.
     """
     out = Path(os.path.realpath(out))
     _check_repairable(report)
     check_free(out, [report.root, *(tables.files.images for tables in report.splits)])
     pairs = [(tables, image) for tables in report.splits for image in tables.kept]
-    with _complete_or_absent(out) as folder:
+    check_space(out, sum(image.path.stat().st_size for _, image in pairs), "the repaired copy")
+    with writing(out, "nothing of the copy is left"), _complete_or_absent(out) as folder:
         done = 0
         for tables in report.splits:
             names = _file_names(tables)
@@ -172,7 +174,13 @@ def _write_json(file: Path, tables: Tables, names: dict[ImageEntry, str]) -> Non
         ],
     }
     file.parent.mkdir(exist_ok=True)
-    text = json.dumps(_finite(content), ensure_ascii=False, allow_nan=False)
+    try:
+        text = json.dumps(_finite(content), ensure_ascii=False, allow_nan=False)
+    except RecursionError as error:
+        raise DatasetError(
+            f"{tables.files.annotations}: holds lists within lists, too deep to be written again; "
+            "remove them"
+        ) from error
     file.write_text(text + "\n", encoding="utf-8")
 
 
@@ -193,9 +201,9 @@ def _annotation_ids(tables: Tables) -> dict[Thing, int]:
 
 def _class_entry(entry: Entry, number: int, name: str) -> Entry:
     sound = dict(entry)
-    if not isinstance(sound.get("supercategory") or "", str):
+    if not isinstance(sound.get("supercategory"), str | None):
         del sound["supercategory"]
-    if sound.get("frequency") or "r" not in FREQUENCIES:
+    if sound.get("frequency") not in (None, *FREQUENCIES):
         del sound["frequency"]
     return {**sound, "id": number, "name": name}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from diffinst.datasets.doctor.findings import Finding
 from diffinst.datasets.doctor.geometry import Box
 from diffinst.datasets.doctor.tables import ImageEntry, Tables, Thing
+from diffinst.datasets.images import Folder
 from diffinst.datasets.problems import Place
 from diffinst.datasets.segmentation import RLE
 
@@ -86,8 +87,9 @@ def _of_place(tables: Tables, finding: Finding, place: Place) -> Sample | None:
     image = _find(tables, place)
     title = f"{finding.code}\n{tables.name}: {place.file_name}"
     if image is None:
-        path = tables.files.images / place.file_name
-        return Sample(title, path, None, ()) if place.file_name and path.is_file() else None
+        folder = Folder(tables.files.images)
+        found = folder.find(place.file_name, "") if place.file_name else []
+        return Sample(title, folder.root / found[0], None, ()) if len(found) == 1 else None
     if image.facts is None:
         return None
     if place.annotation_id is None:

@@ -14,6 +14,7 @@ from diffinst.datasets.doctor.geometry import Box, Size, extent, iou, mask_box
 from diffinst.datasets.segmentation import (
     MAX_COORDINATE,
     RLE,
+    DatasetError,
     Segmentation,
     checked,
     compressed,
@@ -121,13 +122,13 @@ def _run_lengths(
     if rle["size"] == list(size):
         try:
             usable = checked(rle, *size)
-        except (ValueError, OverflowError) as error:
+        except DatasetError as error:
             note("rle-broken", str(error).partition(";")[0])
             return None
         if not usable:
             note("empty-segmentation", "run lengths without a pixel")
         return usable or None
-    note("rle-size", f"size {rle['size']}, the image is {list(size)} (height, width)")
+    note("rle-size", f"size {reprlib.repr(rle['size'])}, the image is {list(size)} (height, width)")
     if rle["size"] == [size[1], size[0]] and box is not None:
         # Either only 'size' is swapped, or the mask lies on its side; the box tells.
         for candidate in (_drawn({**rle, "size": list(size)}), _turned(_drawn(rle))):
@@ -151,7 +152,7 @@ def _drawn(rle: RLE) -> RLE | None:
     height, width = rle["size"]
     try:
         usable = checked(rle, height, width)
-    except (ValueError, OverflowError):
+    except DatasetError:
         return None
     return compressed(usable, height, width) if usable else None
 

@@ -93,8 +93,9 @@ def object_sides(tables: Tables) -> npt.NDArray[np.float64]:
 
 def advise(tables: Tables, summary: Summary) -> None:
     """Note what is no defect but asks for other settings, or for a look."""
+    boxes_only = tables.notes.has("boxes-only")  # which says enough
     for image in tables.kept:
-        if not image.kept_things:
+        if not image.kept_things and not boxes_only:
             tables.notes.note("no-objects", image.place())
         for thing in image.kept_things:
             if thing.crowd:
@@ -103,7 +104,7 @@ def advise(tables: Tables, summary: Summary) -> None:
     if tables.name == "train":
         if not summary.images:
             tables.notes.note("no-images", Place(file_name=str(tables.files.annotations)))
-        elif not summary.objects:
+        elif not summary.objects and not boxes_only:
             tables.notes.note("no-objects-at-all", Place())
         _advise_small(summary, tables.notes)
         _advise_classes(summary, tables.notes)

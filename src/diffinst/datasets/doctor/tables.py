@@ -189,9 +189,12 @@ def read_tables(files: SplitFiles, notes: Notebook) -> Tables | None:
     if found is None:
         return None
     tables.images, tables.renumbered = sink.entries, found.renumbered
+    masks = any(thing.segmentation for thing in sink.things)
+    if sink.things and not masks:
+        notes.note("boxes-only", Place(file_name=str(files.annotations)), count=len(sink.things))
     notes.name_images({image.id: image.file_name for image in reversed(sink.entries)})
     for thing, row, label in zip(sink.things, found.rows, found.labels, strict=True):
-        thing.kept = bool(label >= 0)
+        thing.kept = bool(label >= 0) and masks
         thing.category_id = found.renumbered.get(thing.category_id, thing.category_id)
         if row >= 0:
             tables.images[row].things.append(thing)
