@@ -1,14 +1,18 @@
 """The numbers of a model card: AP over steps and proposals from one set of weights, with times.
 
-    python benchmarks/card.py --data DATA --model nano-nuclei --out results.json
+    python benchmarks/card.py --data DATA --model nano-nuclei --out results.json --plot steps.png
 
-Each row is what `diffinst eval --data DATA --model MODEL --steps S --proposals P` prints; times
-include reading, preprocessing, post-processing and RLE-ready masks, one image at a time.
+Each row is what `diffinst eval --data DATA --model MODEL --kind K --steps S --proposals P` prints;
+times include reading, preprocessing, post-processing and RLE-ready masks, one image at a time.
+Pairs are given as STEPSxPROPOSALS.
 """
 
 from __future__ import annotations
 
+import json
 import platform
+from collections import defaultdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,18 @@ from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import write_json
 
 app = App()
-COLUMNS = ("mask/AP", "mask/AP50", "mask/AP75", "box/AP", "seconds_per_image")
+COLUMNS = (
+    "mask/AP",
+    "mask/AP50",
+    "mask/AP75",
+    "mask/AP90",
+    "mask/AP_small",
+    "mask/AP_medium",
+    "box/AP",
+    "seconds_per_image",
+)
+SEARCH = (*(f"{s}x{p}" for p in (100, 300, 500) for s in (1, 2, 4, 8)), "1x2000", "autox500")
+DDIM = ("1x500", "4x100", "4x500", "8x500")
 
 
 @app.default
@@ -31,35 +46,81 @@ def card(
     model: str,
     out: Path,
     split: str = "val",
-    steps: tuple[int, ...] = (1, 2, 4, 8),
-    proposals: tuple[int, ...] = (100, 300, 500),
+    search: tuple[str, ...] = SEARCH,
+    ddim: tuple[str, ...] = DDIM,
     seeds: tuple[int, ...] = (0,),
+    mask_quality: float | None = None,
+    plot: Path | None = None,
 ) -> None:
-    """Evaluate every combination; print a table and write all metrics.
+    """Evaluate every pair; print a table, write all metrics, draw AP over seconds.
 
     Args:
         data: COCO-format folder.
         model: Name, folder or hub id.
-        out: JSON file.
+        out: JSON file; rows that it holds are not measured again.
         split: Which annotations.
-        steps: Denoising steps.
-        proposals: Boxes to start from.
+        search: Pairs for the search sampler.
+        ddim: Pairs for DDIM as published.
         seeds: Of the starting noise; each is a row of its own.
+        mask_quality: In place of the model's own.
+        plot: PNG file.
     """
     loaded = DiffusionInst.from_pretrained(model)
+    if mask_quality is not None:
+        changed = loaded.config.updated(postprocess={"mask_quality": mask_quality})
+        loaded = DiffusionInst(loaded.network, changed)
     annotated = load_split(data, split)
-    rows: list[dict[str, Any]] = []
-    print("steps proposals seed " + " ".join(f"{c:>10}" for c in COLUMNS))
+    rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.is_file() else []
+    done = {(r["sampler"], r["pair"], r["seed"]) for r in rows}
+    print("sampler pair seed " + " ".join(f"{c.removeprefix('mask/'):>10}" for c in COLUMNS))
     loaded.predict(annotated.records[0].path)  # warm-up
-    for s in steps:
-        for p in proposals:
-            for seed in seeds:
-                report = evaluate(loaded, annotated, steps=s, proposals=p, seed=seed)
-                row = {"steps": s, "proposals": p, "seed": seed, **report.as_dict()}
-                rows.append(row)
-                values = " ".join(f"{row[c]:>10.4f}" for c in COLUMNS)
-                print(f"{s:>5} {p:>9} {seed:>4} {values}", flush=True)
-                write_json(out, {"machine": machine(), "model": model, "rows": rows})
+    asked = [("search", pair) for pair in search] + [("ddim", pair) for pair in ddim]
+    for (kind, pair), seed in product(asked, seeds):
+        if (kind, pair, seed) in done:
+            continue
+        steps, proposals = pair.split("x")
+        report = evaluate(
+            loaded,
+            annotated,
+            steps="auto" if steps == "auto" else int(steps),
+            proposals=int(proposals),
+            seed=seed,
+            kind="search" if kind == "search" else "ddim",
+        )
+        row = {"sampler": kind, "pair": pair, "seed": seed, **report.as_dict()}
+        rows.append(row)
+        values = " ".join(f"{row[c]:>10.4f}" for c in COLUMNS)
+        print(f"{kind:>7} {pair:>9} {seed:>4} {values}", flush=True)
+        write_json(out, {"machine": machine(), "model": model, "rows": rows})
+    if plot is not None:
+        draw(rows, plot)
+
+
+def draw(rows: list[dict[str, Any]], out: Path) -> None:
+    """AP over seconds an image, one line per sampler and number of proposals."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 4.2), constrained_layout=True)
+    series: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        series[row["sampler"], row["pair"].split("x")[1]].append(row)
+    for (kind, proposals), members in series.items():
+        members.sort(key=lambda r: r["seconds_per_image"])
+        seconds = [r["seconds_per_image"] for r in members]
+        ap = [r["mask/AP"] for r in members]
+        style = "o-" if kind == "search" else "s--"
+        axis.plot(seconds, ap, style, label=f"{kind}, {proposals} boxes", linewidth=1.3)
+        for row, x, y in zip(members, seconds, ap, strict=True):
+            where = (3, -10)
+            axis.annotate(row["pair"].split("x")[0], (x, y), where, textcoords="offset points")
+    axis.set(xlabel="seconds an image", ylabel="mask AP")
+    axis.legend(frameon=False, fontsize=8)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(out, dpi=120)
 
 
 def machine() -> dict[str, object]:
