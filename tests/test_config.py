@@ -150,7 +150,7 @@ def test_a_binary_file_and_a_missing_one_are_named(tmp_path: Path) -> None:
         ({"trian": {}}, "unknown field 'trian'; did you mean 'train'?"),
         ({"train": {"itertions": 1}}, "did you mean 'train.iterations'?"),
         ({"train": {"steps": 1}}, "did you mean 'sampler.steps'?"),  # right name, wrong part
-        ({"sampler": {"wings": 1}}, "sampler has steps, proposals, eta"),
+        ({"sampler": {"wings": 1}}, "sampler has kind, steps, most_steps"),
         ({"train": {"proposals": 4}}, "candidates 5 is more than train.proposals 4"),
         ({"augment": {"crop_range": [512, 384]}}, "crop_range 512 to 384"),
         ({"augment": {"crop_range": [601, 700]}}, "larger than any image to crop from"),
