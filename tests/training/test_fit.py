@@ -42,8 +42,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(**train: object) -> Config:
-    """Small images; federated classes and stochastic depth, whose draws a resume must repeat."""
+    """Small images; federated classes, stochastic depth and starts, whose draws a resume repeats."""
     small = {
+        "starts": {"prior": 0.2, "own": 0.3, "near": 0.3, "own_scores": [0.0, 0.01]},
         "iterations": ITERATIONS,
         "checkpoint_every": 2,
         "log_every": 1,

@@ -44,6 +44,7 @@ def config(**train: object) -> Config:
         "log_every": 1,
         "warmup": 2,
         "proposals": 10,
+        "starts": {"prior": 0.2, "own": 0.3, "near": 0.3, "own_scores": [0.0, 0.01]},
         "lr": 2e-5,  # small steps: at 1e-4 a rounding of 1e-7 grows to 1e-3 within the 20
         "loggers": ["csv"],
         "checkpoint_every": STEPS,
