@@ -26,7 +26,6 @@ from diffinst.datasets.split import Split
 from diffinst.evaluation.outputs import write_csv, write_outputs, write_results
 from diffinst.evaluation.prediction import Prediction, Request
 from diffinst.evaluation.report import Report, score
-from diffinst.results.crops import CompressedRLE
 from diffinst.results.instances import CocoResult
 
 RESULTS = ("results.json", "box_results.json")
@@ -88,7 +87,7 @@ def test_every_file_is_written(shapes: Split, tmp_path: Path) -> None:
     assert len(list((tmp_path / "worst").iterdir())) == 2
 
 
-def rle(mask: NDArray[np.uint8]) -> CompressedRLE:
+def rle(mask: NDArray[np.uint8]) -> Any:
     encoded: Any = coco_mask.encode(np.asfortranarray(mask))
     return {"size": [*mask.shape], "counts": encoded["counts"].decode()}
 
@@ -118,7 +117,7 @@ def test_other_tools_report_the_same_numbers_on_these_files(tmp_path: Path) -> N
     split = Split("val", tmp_path / "truth.json", ("a",), (1,), (record,), tmp_path)
     results: list[CocoResult] = [
         {"image_id": 1, "category_id": 1, "bbox": box, "score": value, "segmentation": rle(mask)}
-        for box, value, mask in (([0, 0, 40, 40], 0.8, square), ([40, 40, 60, 60], 0.9, line))
+        for box, value, mask in (([0.0, 0, 40, 40], 0.8, square), ([40.0, 40, 60, 60], 0.9, line))
     ]
     report = score(split, [Prediction(1, 0.1, results)], 100)
     assert report.mask.ap == pytest.approx(0.5) and report.mask.ap_medium == pytest.approx(1)
