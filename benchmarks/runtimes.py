@@ -149,7 +149,7 @@ def accuracy(
     predictions, counts = [], np.zeros(3, dtype=int)
     for record in records:
         found = predict(record.path)
-        results = found.to_coco(record.id, split.category_ids)
+        results = found.to_coco(record.id, split.category_ids, boxes="predicted")
         predictions.append(Prediction(record.id, 0.0, results))
         counts += common(expected[record.id], found, threshold)
     mask = score(split, predictions, max(limit, 1)).mask
