@@ -314,7 +314,7 @@ def serve(*, kind: str, model: Path, detections: int) -> None:
             found = ours.predict(
                 path, steps=steps, proposals=proposals, threshold=0.0, max_detections=detections
             )
-            return found.to_coco(0, ids)
+            return found.to_coco(0, ids, boxes="predicted")
 
     else:
         from peer import Predictor, to_coco

@@ -90,7 +90,7 @@ def compare(
             for model in (exact, rounded)
         ]
         for way, instances in zip(WAYS, found, strict=True):
-            results = instances.to_coco(record.id, split.category_ids)
+            results = instances.to_coco(record.id, split.category_ids, boxes="predicted")
             predictions[way].append(Prediction(record.id, 0.0, results))
         sure = found[0].boxes[found[0].scores >= CONFIDENT]
         near = found[1].boxes[found[1].scores >= CONFIDENT - NEAR]

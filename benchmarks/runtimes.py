@@ -29,8 +29,10 @@ from diffinst.datasets.records import ImageRecord
 from diffinst.datasets.split import Split
 from diffinst.evaluation.prediction import Prediction
 from diffinst.evaluation.report import score
-from diffinst.export.files import Format, export, load, read_about
+from diffinst.export.about import Format, read_about
+from diffinst.export.files import export
 from diffinst.export.parity import common, from_candidates, same_settings
+from diffinst.export.runtimes import load
 from diffinst.export.unrolled import exported_inputs, fitted
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import atomic_path, write_json
@@ -147,7 +149,7 @@ def accuracy(
     predictions, counts = [], np.zeros(3, dtype=int)
     for record in records:
         found = predict(record.path)
-        results = found.to_coco(record.id, split.category_ids)
+        results = found.to_coco(record.id, split.category_ids, boxes="predicted")
         predictions.append(Prediction(record.id, 0.0, results))
         counts += common(expected[record.id], found, threshold)
     mask = score(split, predictions, max(limit, 1)).mask

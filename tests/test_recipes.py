@@ -31,7 +31,7 @@ COCO = ("AP", "AP50", "AP75", "APS", "APM", "APL", "FPS")  # Table 1
 TEST_DEV = ("AP", "APS", "APM", "APL")  # Table 2
 LVIS = ("AP", "APr", "APc", "APf")  # Table 3
 ABLATION = ("AP",)  # Table 4
-SCHEDULES = {  # iterations and steps at batch 32 (reference/MODEL.md, Training, as configured)
+SCHEDULES = {  # iterations and steps at batch 32 (as the published code configures them)
     "1x": (45_000, (30_000, 40_000)),
     "3x": (135_000, (105_000, 125_000)),
     "5x": (225_000, (175_000, 210_000)),

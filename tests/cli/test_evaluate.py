@@ -35,6 +35,7 @@ def test_eval_leaves_its_files_and_goes_on(
         "predictions",
         "metrics.json",
         "results.json",
+        "box_results.json",
         "per_class.csv",
         "precision_recall.png",
         "worst.json",

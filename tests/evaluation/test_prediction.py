@@ -89,7 +89,8 @@ def test_a_prediction_is_that_of_the_model(source: Source, shapes: Split) -> Non
     ((same, made),) = predictions(source.model, [record], asked)
     found = source.model.predict(record.path, steps=1, proposals=8, threshold=0.0, max_detections=5)
     assert isinstance(made, Prediction) and same is record
-    assert made.results == found.to_coco(record.id, (1, 2, 3)) and 0 < len(made.results) <= 5
+    assert made.results == found.to_coco(record.id, (1, 2, 3), boxes="predicted")
+    assert 0 < len(made.results) <= 5
     assert made.image_id == record.id and made.seconds > 0
 
 
@@ -110,9 +111,9 @@ def test_an_image_of_another_size_is_an_error_beside_the_others(
 def test_results_become_instances_again(source: Source, shapes: Split) -> None:
     record = shapes.records[1]
     found = source.model.predict(record.path, steps=1, proposals=8, threshold=0.0, max_detections=5)
-    results = found.to_coco(record.id, shapes.category_ids)
+    results = found.to_coco(record.id, shapes.category_ids, boxes="predicted")
     again = as_instances(results, record, shapes)
-    assert again.to_coco(record.id, shapes.category_ids) == [
+    assert again.to_coco(record.id, shapes.category_ids, boxes="predicted") == [
         {**result, "bbox": pytest.approx(result["bbox"], abs=1e-4)} for result in results
     ]
     assert again.class_names == shapes.classes and len(as_instances([], record, shapes)) == 0

@@ -39,7 +39,8 @@ def truth(record: ImageRecord, split: Split) -> Instances:
 
 
 def predicted(record: ImageRecord, instances: Instances, split: Split) -> Prediction:
-    return Prediction(record.id, 0.0, instances.to_coco(record.id, split.category_ids))
+    results = instances.to_coco(record.id, split.category_ids, boxes="predicted")
+    return Prediction(record.id, 0.0, results)
 
 
 def perfect(split: Split) -> list[Prediction]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,7 +178,10 @@ def test_coco_results_say_the_same_as_the_fields() -> None:
     assert [r["image_id"] for r in results] == [42] * 3
     assert [r["category_id"] for r in results] == [1, 2, 2]
     assert [r["score"] for r in results] == [0.5, 0.75, 0.25]
-    assert [r["bbox"] for r in results] == [[1, 1, 2, 2], [2, 0, 3, 2], [4.5, 2.5, 1.5, 1.5]]
+    predicted = [r["bbox"] for r in found.to_coco(boxes="predicted")]
+    assert predicted == [[1, 1, 2, 2], [2, 0, 3, 2], [4.5, 2.5, 1.5, 1.5]]
+    tight = [coco_mask.toBbox(r["segmentation"]).tolist() for r in results]
+    assert [r["bbox"] for r in results] == tight != predicted
     decoded = coco_mask.decode([json.loads(json.dumps(r["segmentation"])) for r in results])
     assert np.array_equal(decoded.transpose(2, 0, 1).astype(bool), found.masks.numpy())
 
@@ -202,12 +206,24 @@ def test_supervision_gets_every_field(monkeypatch: pytest.MonkeyPatch, version: 
     found = replace(found, mask_crops=CroppedMasks.from_dense(dense))
     detections = found.to_supervision()
     assert isinstance(detections.mask, np.ndarray) == (version != "compact")
-    assert np.array_equal(detections.xyxy, found.boxes.numpy())
+    assert np.array_equal(detections.xyxy, found.tight().boxes.numpy())
+    assert np.array_equal(detections.xyxy[1], found.boxes[1].numpy())
+    assert np.array_equal(found.to_supervision(boxes="predicted").xyxy, found.boxes.numpy())
     assert np.array_equal(np.asarray(detections.mask), dense.numpy())
     assert detections.area.tolist() == [4, 0, 1]
     assert np.array_equal(np.asarray(detections.confidence), found.scores.numpy())
     assert np.asarray(detections.class_id).tolist() == [0, 1, 1]
     assert list(detections.data["class_name"]) == ["cat", "dog", "dog"]
+
+
+def test_boxes_that_are_handed_on_enclose_their_masks_unless_asked_otherwise() -> None:
+    found = replace(scene(), boxes=torch.tensor([[1.0, 1, 2, 2], [3, 1, 4, 2], [5, 3, 6, 4]]))
+    for result, mask in zip(found.to_coco(), found.masks.numpy(), strict=True):
+        x, y, width, height = map(int, result["bbox"])
+        assert mask[y : y + height, x : x + width].sum() == mask.sum()
+    wrong: Any = "loose"
+    with pytest.raises(ValueError, match="boxes is 'loose'; allowed are 'tight' and 'predicted'"):
+        found.to_coco(boxes=wrong)
 
 
 def test_supervision_gets_full_size_masks_of_images_beyond_its_limit() -> None:

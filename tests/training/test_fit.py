@@ -42,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(**train: object) -> Config:
-    """Small images; federated classes, stochastic depth and starts, whose draws a resume repeats."""
+    """Small images; federated classes, stochastic depth, starts: draws that a resume repeats."""
     small = {
         "starts": {"prior": 0.2, "own": 0.3, "near": 0.3, "own_scores": [0.0, 0.01]},
         "iterations": ITERATIONS,

@@ -20,6 +20,7 @@ from diffinst.models.network import DiffusionInstNetwork
 from diffinst.training.fit import fit
 from diffinst.training.train import Trained, train
 from diffinst.weights import store
+from diffinst.weights.card import Card
 from diffinst.weights.store import CheckpointError
 from diffinst.weights.transfer import Origin
 
@@ -53,6 +54,15 @@ def done(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 def files(out: Path) -> list[str]:
     return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+
+
+def test_cards_say_what_the_models_were_trained_on_and_how_good_they_are(done: Trained) -> None:
+    assert done.best is not None
+    for folder in (done.folder, done.best):
+        card = Card.read(folder)
+        assert card.data.startswith("shapes") and card.data.endswith("images")
+        assert card.metrics["mask/AP"] == pytest.approx(done.metrics["mask/AP"], abs=1e-4)
+    assert done.model.card == card
 
 
 def test_the_command_leaves_the_same_files(

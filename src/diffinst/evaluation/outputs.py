@@ -2,7 +2,8 @@
 
 metrics.json          the numbers, and the settings they belong to
 per_class.csv         AP, AP50 and number of objects, best first
-results.json          COCO results of all images
+results.json          COCO results of all images: the masks
+box_results.json      the same results: the boxes, as predicted
 worst.json, worst/    the worst images
 precision_recall.png  the curves
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 from diffinst.config import Reading
 from diffinst.datasets.split import Split
 from diffinst.evaluation.curves import draw_precision_recall
+from diffinst.evaluation.metrics import COCO_MAX_DETECTIONS
 from diffinst.evaluation.prediction import Request
 from diffinst.evaluation.report import Report
 from diffinst.evaluation.worst import write_worst
@@ -35,7 +37,10 @@ def write_outputs(
     threshold: float,
     reading: Reading | None = None,
 ) -> list[str]:
-    """Write the files listed above in that order; only results.json where nothing is annotated.
+    """Write the files listed above in that order; only results where nothing is annotated.
+
+    COCO tools take an object's size, small to large, from `bbox` where they find one, even when
+    they compare masks. So masks and boxes are files of their own, as on COCO's server.
 
     Args:
         report: What was found.
@@ -48,24 +53,38 @@ def write_outputs(
         reading: How the images were read; None: the defaults.
 
     Returns:
-        What could not be written and why: curves, without matplotlib.
+        What to know: curves that could not be written, without matplotlib; how other tools count.
     """
     if not report.annotated:
-        write_results(out / "results.json", report.results)
+        _write_both(report, out)
         return []
     names = ("steps", "proposals", "max_detections", "seed")
     settings = {name: getattr(asked, name) for name in names}
     write_json(out / "metrics.json", {**settings, **report.as_dict()})
     fields = ("class", "AP", "AP50", "box_AP", "box_AP50", "objects")
     write_csv(out / "per_class.csv", fields, report.class_rows())
-    write_results(out / "results.json", report.results)
+    _write_both(report, out)
     if worst:
         write_worst(report, split, out, count=worst, threshold=threshold, reading=reading)
+    notes = []
     try:
         draw_precision_recall(report.mask, out / "precision_recall.png", title=title)
     except ImportError as error:
-        return [f"precision_recall.png is missing: {error}"]
-    return []
+        notes.append(f"precision_recall.png is missing: {error}")
+    if asked.max_detections > COCO_MAX_DETECTIONS and not split.federated:
+        notes.append(
+            f"{asked.max_detections} results an image are counted here; pycocotools and its like "
+            f"count {COCO_MAX_DETECTIONS} unless told otherwise and so may report less on "
+            "results.json (docs/other-tools.md); for the same numbers evaluate with "
+            f"--max-detections {COCO_MAX_DETECTIONS}"
+        )
+    return notes
+
+
+def _write_both(report: Report, out: Path) -> None:
+    for name, other in (("results.json", "bbox"), ("box_results.json", "segmentation")):
+        entries = ({k: v for k, v in r.items() if k != other} for r in report.results)
+        write_results(out / name, entries)
 
 
 def write_csv(

@@ -204,7 +204,7 @@ def _outcome(
             f"{path}: the image is {found.image_size} (height, width), image {record.id} of the "
             f"annotations {expected}; put the right file there or correct the annotations"
         )
-    results = found.to_coco(record.id, asked.category_ids)
+    results = found.to_coco(record.id, asked.category_ids, boxes="predicted")  # for box AP
     size = path.stat().st_size if path.is_file() else None  # it may be gone by now
     return Prediction(record.id, seconds, results, size)
 

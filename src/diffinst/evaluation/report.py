@@ -48,7 +48,7 @@ class Report:
         image_ids: Which ones.
         objects: Annotated objects on them by class name, crowds omitted.
         failed: One message per image that could not be predicted.
-        notes: What could not be written, and why.
+        notes: What could not be written, and why; how other tools count.
         label_map: Metrics of label maps; of data of one class with objects only.
     """
 

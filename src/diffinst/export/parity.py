@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from diffinst.config import Options
-from diffinst.export.files import About, load, read_about
+from diffinst.export.about import About, read_about
+from diffinst.export.runtimes import load
 from diffinst.export.unrolled import exported_inputs, fitted
 from diffinst.inference.pipeline import Pipeline
 from diffinst.inference.predictor import DiffusionInst

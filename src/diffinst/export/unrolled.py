@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
 from torch.nn import functional as F
 from torchvision.ops import nms
 
@@ -23,7 +23,10 @@ from diffinst.ops.masks import MASK_STRIDE, aligned_bilinear, enlarge
 from diffinst.structures import ImageBatch
 
 ABSENT = -1.0  # score of a row without an instance
-INPUTS = ("image", "start", "renoise", "renewal")
+OUTPUTS = {
+    True: ("boxes", "scores", "labels", "masks"),
+    False: ("boxes", "scores", "labels", "filters", "mask_features"),
+}
 
 
 def fitted(source: ImageSource, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -39,18 +42,28 @@ def fitted(source: ImageSource, size: tuple[int, int]) -> NDArray[np.uint8]:
 def exported_inputs(
     image: NDArray[np.uint8], config: Config, seed: int = 0
 ) -> dict[str, NDArray[np.float32]]:
-    """What an exported model takes.
+    """What an exported model takes, by name.
 
     Args:
         image: (3, height, width) RGB of its size.
         config: With the steps and proposals it was exported with.
         seed: Of the noise.
     """
+    return {"image": image[None].astype(np.float32), **noise_inputs(config, seed)}
+
+
+def noise_inputs(config: Config, seed: int = 0) -> dict[str, NDArray[np.float32]]:
+    """The noise that `predict` draws for a seed, as an exported model takes it.
+
+    Returns:
+        `start` (1, N, 4), and with several steps `renoise` and `renewal` (S - 1, 1, N, 4).
+    """
     sampler = config.sampler
     noise = Noise.draw([seed], sampler.steps, sampler.proposals, config.model.diffusion)
-    values = (noise.start, noise.renoise, noise.renewal)
-    arrays: list[Any] = [image[None].astype(np.float32), *(v.float().numpy() for v in values)]
-    return dict(zip(INPUTS, arrays, strict=True))
+    draws = {"start": noise.start}
+    if sampler.steps > 1:
+        draws |= {"renoise": noise.renoise, "renewal": noise.renewal}
+    return {name: value.float().numpy() for name, value in draws.items()}
 
 
 class FixedModel(nn.Module):
@@ -61,6 +74,7 @@ class FixedModel(nn.Module):
         config: Steps, proposals, suppression, number kept, mask threshold.
         size: (height, width) of the images.
         postprocess: Suppression and masks inside, or left to the caller.
+        plain: Of PyTorch's own operators alone, none of torchvision's.
     """
 
     def __init__(
@@ -70,33 +84,40 @@ class FixedModel(nn.Module):
         size: tuple[int, int],
         *,
         postprocess: bool,
+        plain: bool = False,
     ) -> None:
         super().__init__()
         self.network, self.config, self.size = network, config, size
         self.pipeline = Pipeline(network, config, Options.of(config))
         self.nms_iou = config.sampler.nms_iou
-        self.postprocess = postprocess
+        self.postprocess, self.plain = postprocess, plain
         bottom, right = (-side % SIZE_DIVISOR for side in size)
         self.padding = (0, right, 0, bottom)
 
     def forward(
-        self, image: Tensor, start: Tensor, renoise: Tensor, renewal: Tensor
-    ) -> tuple[Tensor, ...]:
+        self,
+        image: Tensor,
+        start: Tensor,
+        renoise: Tensor | None = None,
+        renewal: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """One image.
 
         Args:
             image: (1, 3, height, width) float32 RGB in [0, 255].
             start: (1, N, 4) float32 x_T.
-            renoise: (S - 1, 1, N, 4) float32, the z of each transition.
-            renewal: (S - 1, 1, N, 4) float32, fresh starts.
+            renoise: (S - 1, 1, N, 4) float32, the z of each transition; None with one step.
+            renewal: (S - 1, 1, N, 4) float32, fresh starts; None with one step.
 
         Returns:
-            With post-processing boxes (n, 4) xyxy pixels, scores (n,), labels (n,) and masks
-            (n, height, width) uint8, best first; n is always `max_detections` (or all candidates,
-            if these are fewer), and rows without an instance have the score -1. Without it boxes
-            (M, 4), scores (M,), labels (M,) and filters (M, d) of all candidates, and F_mask
-            (c, height / 4, width / 4), padded.
+            By name, as in `OUTPUTS`. With post-processing boxes (n, 4) xyxy pixels, scores (n,),
+            labels (n,) and masks (n, height, width) uint8, best first; n is always
+            `max_detections` (or all candidates, if these are fewer), and rows without an instance
+            have the score -1. Without it boxes (M, 4), scores (M,), labels (M,) and filters (M, d)
+            of all candidates, and F_mask (c, height / 4, width / 4), padded.
         """
+        none = start[None, :0, :0]
+        renoise, renewal = (none if z is None else z for z in (renoise, renewal))
         batch = ImageBatch(F.pad(image, self.padding), (self.size,))
         encoded = self.pipeline.encode(batch)
         *_, last = self.pipeline.run(encoded, Noise(start, renoise, renewal))
@@ -105,7 +126,7 @@ class FixedModel(nn.Module):
             v[0] for v in (found.boxes, found.scores, found.labels, found.filters)
         )
         if not self.postprocess:
-            return boxes, scores, labels, filters, encoded.mask_features[0]
+            return self._named(boxes, scores, labels, filters, encoded.mask_features[0])
         apart = self._classes_apart(boxes, labels)
         kept = self._survivors(apart, scores)
         seen = clip(boxes, self.size)
@@ -113,7 +134,10 @@ class FixedModel(nn.Module):
         most = min(self.config.postprocess.max_detections, len(boxes))
         scores, best = torch.where(kept, scores, ABSENT).topk(most)
         masks = self._masks(encoded.mask_features, filters[best], boxes[best])
-        return seen[best], scores, labels[best], masks.to(torch.uint8)
+        return self._named(seen[best], scores, labels[best], masks.to(torch.uint8))
+
+    def _named(self, *values: Tensor) -> dict[str, Tensor]:
+        return dict(zip(OUTPUTS[self.postprocess], values, strict=True))
 
     def _classes_apart(self, boxes: Tensor, labels: Tensor) -> Tensor:
         """(M, 4) boxes of each class in a square of its own.
@@ -129,6 +153,15 @@ class FixedModel(nn.Module):
 
     def _survivors(self, boxes: Tensor, scores: Tensor) -> Tensor:
         """(M,) bool, which boxes suppression leaves.
+
+        torchvision's operator, which ONNX and OpenVINO have as well, or the same without it.
+        """
+        if self.plain:
+            return plain_survivors(boxes, scores, self.nms_iou)
+        return self._by_operator(boxes, scores)
+
+    def _by_operator(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        """(M,) bool.
 
         Two boxes far away from all others take part, as tracing takes for granted that two remain.
         """
@@ -181,3 +214,31 @@ def _taps(low: Tensor, high: Tensor, length: int, size: int) -> Tensor:
     weights = (1 - (position[..., None] - cells).abs()).clamp(min=0)  # a tent over each cell
     covered = (centres > low[:, None]) & (centres < high[:, None])
     return weights * covered[..., None].to(low.dtype)
+
+
+def plain_survivors(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """Non-maximum suppression by tensor operations of fixed shapes.
+
+    A box stays unless a better one that stays overlaps it. From "all stay" this is applied until
+    nothing changes: each round settles at least one more box of every chain, so it ends.
+
+    Args:
+        boxes: (M, 4) xyxy.
+        scores: (M,); of equal ones the first is better.
+        threshold: IoU above which two boxes overlap.
+
+    Returns:
+        (M,) bool.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    x0, y0, x1, y1 = boxes[order].unbind(1)
+    wide = torch.minimum(x1[:, None], x1) - torch.maximum(x0[:, None], x0)
+    high = torch.minimum(y1[:, None], y1) - torch.maximum(y0[:, None], y0)
+    both, area = wide.clamp(min=0) * high.clamp(min=0), (x1 - x0) * (y1 - y0)
+    overlaps = (both / (area[:, None] + area - both) > threshold).triu(1).float()  # (better, worse)
+    kept, _ = while_loop(
+        lambda kept, before: (kept != before).any(),
+        lambda kept, before: ((kept @ overlaps == 0).float(), kept.clone()),
+        (torch.ones_like(scores), torch.zeros_like(scores)),
+    )
+    return torch.zeros_like(scores).scatter(0, order, kept) > 0

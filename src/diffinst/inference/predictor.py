@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -25,7 +26,8 @@ from diffinst.inference.trace import TracePoint
 from diffinst.io.images import ImageReadError, ImageSource, read
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.results.instances import Instances
-from diffinst.weights import store
+from diffinst.weights import hub, store
+from diffinst.weights.card import Card
 
 Source = TypeVar("Source", bound=ImageSource)
 
@@ -40,6 +42,8 @@ class DiffusionInst:
         network: The torch module.
         config: Everything saved with the weights; defaults of `predict` come from it.
         precision: What `optimize` chose, fp32 or bf16; None: the weights as they were saved.
+        card: Licence, data and metrics, as saved with the weights; `save_pretrained` and
+            `push_to_hub` write them down. Assign `diffinst.weights.card.Card(...)` to say more.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class DiffusionInst:
         self.network = network
         self.config = config
         self.precision = precision
+        self.card = Card()
         self._last = Runner(network, config, launch)
 
     @classmethod
@@ -71,8 +76,11 @@ class DiffusionInst:
         Example:
             >>> model = DiffusionInst.from_pretrained("nano-nuclei")  # doctest: +SKIP
         """
-        network, config = store.load(source)
-        return cls(network.to(device), config)
+        folder = store.locate(source)
+        network, config = store.load(folder)
+        model = cls(network.to(device), config)
+        model.card = Card.read(folder)
+        return model
 
     @classmethod
     def from_preset(
@@ -95,14 +103,48 @@ class DiffusionInst:
         return cls(network.eval().to(device), config)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
-        """Write config.json and model.safetensors into a folder, atomically; returns the folder.
+        """Write config.json, model.safetensors and a README.md; returns the folder.
+
+        Each is written whole or not at all; a README.md that a person wrote stays as it is.
 
         Raises:
             ValueError: The model comes from `optimize`.
         """
         if self.precision is not None:
             raise ValueError("an optimized model only predicts; save the one it was made from")
-        return store.save(self.network, self.config, folder, dtype=dtype)
+        return store.save(self.network, self.config, folder, dtype=dtype, card=self.card)
+
+    def push_to_hub(
+        self,
+        hub_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        message: str = "Upload a diffinst model",
+        dtype: torch.dtype = torch.float32,
+    ) -> str:
+        """Save the model into a repository of Hugging Face's hub; returns its address.
+
+        Args:
+            hub_id: `owner/name`; made if needed. `from_pretrained` takes the same id.
+            private: Of a new repository; None: as the owner's settings say.
+            token: Of the hub; None: the one of `hf auth login`, or HF_TOKEN.
+            message: Of the commit.
+            dtype: Of the stored weights.
+
+        Raises:
+            HubError: Not logged in, not allowed, or no network; says which.
+            ValueError: The model comes from `optimize`.
+        """
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / hub_id.rsplit("/", 1)[-1]
+            return hub.push(
+                self.save_pretrained(folder, dtype),
+                hub_id,
+                private=private,
+                token=token,
+                message=message,
+            )
 
     def optimize(
         self, precision: Precision = "auto", *, compile_network: bool = False

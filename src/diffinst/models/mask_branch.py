@@ -1,4 +1,7 @@
-"""Mask branch: p2, p3, p4 to F_mask at stride 4 (paper, 3.3; reference/QUIRKS.md, 1)."""
+"""Mask branch: p2, p3, p4 to F_mask at stride 4 (paper, 3.3).
+
+The paper's text says P3 to P5; F_mask of H/4 x W/4, as it says too, needs p2.
+"""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def sample_classes(
 
     Args:
         present: Labels in the batch, any length, int64; K stands for background and counts toward
-            `total` (reference/QUIRKS.md, 27).
+            `total`, as in the published code.
         weights: (K,) sampling weights, image count to the power 0.5.
         total: How many classes to reach.
         generator: For the draws.

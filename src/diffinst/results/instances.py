@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 import numpy as np
 import torch
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 JPEG_QUALITY = 95  # contours are thin and coloured: lower qualities smear them
 NOTEBOOK_SIDE = 1000  # pixels: larger drawings are scaled down in notebooks
+
+BoxChoice: TypeAlias = Literal["tight", "predicted"]
+"""Boxes that are handed on: the smallest ones around the masks, or those that were predicted, which
+may cut a mask. An empty mask has its predicted box in either case."""
 
 
 class CocoResult(TypedDict):
@@ -204,8 +208,21 @@ class Instances:
         """
         return replace(self, boxes=self.mask_crops.tight_boxes(empty=self.boxes))
 
+    def _with(self, boxes: BoxChoice) -> Instances:
+        match boxes:
+            case "tight":
+                return self.tight()
+            case "predicted":
+                return self
+            case _:
+                raise ValueError(f"boxes is {boxes!r}; allowed are 'tight' and 'predicted'")
+
     def to_coco(
-        self, image_id: int = 1, category_ids: Sequence[int] | None = None
+        self,
+        image_id: int = 1,
+        category_ids: Sequence[int] | None = None,
+        *,
+        boxes: BoxChoice = "tight",
     ) -> list[CocoResult]:
         """Converts to COCO's results format.
 
@@ -213,12 +230,14 @@ class Instances:
             image_id: the id of the image in the annotation file.
             category_ids: the annotation file's id of each class, in the order of `class_names`;
                 by default 1 for the first class, 2 for the second, ...
+            boxes: which ones `bbox` holds: "tight" around the masks, or as "predicted".
 
         Returns:
-            One entry per instance, ready for `json.dump`.
+            One entry per instance, ready for `json.dump`. COCO tools that find a `bbox` take its
+            area for the mask's when they sort objects by size: omit it to evaluate masks.
 
         Raises:
-            ValueError: `category_ids` has not one id for each class.
+            ValueError: `category_ids` has not one id for each class, or `boxes` is another word.
         """
         if category_ids is None:
             category_ids = range(1, len(self.class_names) + 1)
@@ -237,18 +256,23 @@ class Instances:
                 "segmentation": rle,
             }
             for (x0, y0, x1, y1), score, label, rle in zip(
-                self.boxes.tolist(), scores, labels, rles, strict=True
+                self._with(boxes).boxes.tolist(), scores, labels, rles, strict=True
             )
         ]
 
-    def to_supervision(self) -> supervision.Detections:
+    def to_supervision(self, *, boxes: BoxChoice = "tight") -> supervision.Detections:
         """Converts to `supervision.Detections`, class names under `data["class_name"]`.
 
         Masks become a `supervision.CompactMask` where the installed version can make one from run
         lengths (0.30 and later, sides up to 32,768 pixels), else full size, bool (n, H, W).
 
+        Args:
+            boxes: which ones `xyxy` holds: "tight" around the masks, so that crops to them hold
+                the whole masks, or as "predicted".
+
         Raises:
             ImportError: supervision is not installed.
+            ValueError: `boxes` is another word.
         """
         try:
             import supervision
@@ -263,7 +287,7 @@ class Instances:
         except (AttributeError, ValueError):  # an older version, or too large an image for it
             masks = self.masks.cpu().numpy()
         return supervision.Detections(
-            xyxy=self.boxes.cpu().numpy(),
+            xyxy=self._with(boxes).boxes.cpu().numpy(),
             mask=masks,
             confidence=self.scores.cpu().numpy(),
             class_id=self.labels.cpu().numpy(),

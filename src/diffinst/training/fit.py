@@ -24,11 +24,19 @@ from diffinst.training import plan, run_folder
 from diffinst.training.advice import advice
 from diffinst.training.loader import images_each
 from diffinst.training.module import DiffusionInstModule
-from diffinst.training.run_folder import CHECKPOINT, METRICS_FILE, PLAN_FILE, RUN_FILE, best_model
+from diffinst.training.run_folder import (
+    BEST,
+    CHECKPOINT,
+    METRICS_FILE,
+    PLAN_FILE,
+    RUN_FILE,
+    best_model,
+)
 from diffinst.training.splits import first_images, splits, with_classes, without_augmentation
 from diffinst.training.stream import StreamData
 from diffinst.training.trainer import make_trainer
 from diffinst.weights import store
+from diffinst.weights.card import Card, scores, write_card
 from diffinst.weights.transfer import Origin
 
 logger = logging.getLogger(__name__)
@@ -167,6 +175,9 @@ def fit(
                     write_json(out / RUN_FILE, given.to_dict())
                     write_json(out / PLAN_FILE, lines)
             _train(trainer, module, StreamData(train_split, val_split, config), out, resume)
+            if first:
+                images = f"{Path(data).resolve().name}, {len(train_split.records)} images"
+                _complete_cards(out, images)
             trainer.strategy.barrier()  # the first process has written everything
         if fast_dev_run and first:
             store.load(out)  # the last model, too, has to be whole
@@ -195,6 +206,14 @@ def _train(
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     if metrics and trainer.is_global_zero:
         write_json(out / METRICS_FILE, finite(metrics))
+
+
+def _complete_cards(out: Path, data: str) -> None:
+    """Say on the cards of the last and the best model what they were trained on, and how good."""
+    for folder in (out, out / BEST):
+        if (folder / store.CONFIG_FILE).is_file():
+            config = Config.from_file(folder / store.CONFIG_FILE)
+            write_card(folder, config, Card(data=data, metrics=scores(folder / METRICS_FILE)))
 
 
 def _trained(out: Path, module: DiffusionInstModule) -> Trained:

@@ -1,4 +1,4 @@
-"""Saving and loading models: a folder of config.json and model.safetensors, each whole or not."""
+"""Saving and loading models: config.json, model.safetensors and a card, each whole or not."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from diffinst.config import Config, ConfigError
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.models.network import DiffusionInstNetwork
+from diffinst.weights.card import CARD_FILE, Card, write_card
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -38,14 +39,16 @@ def save(
     folder: str | Path,
     *,
     dtype: torch.dtype = torch.float32,
+    card: Card | None = None,
 ) -> Path:
-    """Write weights and config; the previous files survive any failure.
+    """Write weights, config and card (README.md); the previous files survive any failure.
 
     Args:
         network: What to save.
         config: Saved whole; its `model` part is the network's.
         folder: Made if needed.
         dtype: Of the stored floating-point weights; float16 halves the file.
+        card: What is known of the weights; a README.md that a person wrote stays as it is.
 
     Returns:
         The folder.
@@ -63,6 +66,7 @@ def save(
     values["model"]["backbone"]["weights_file"] = None  # a path of one machine
     write_tensors(folder / WEIGHTS_FILE, tensors)
     write_json(folder / CONFIG_FILE, values)
+    write_card(folder, Config.from_dict(values), card or Card())
     return folder
 
 
@@ -192,7 +196,8 @@ def _download(hub_id: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
+        wanted = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]
+        return Path(snapshot_download(hub_id, allow_patterns=wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
