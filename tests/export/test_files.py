@@ -50,7 +50,12 @@ def random_model(evaluate: str, stages: int = 2) -> DiffusionInst:
     filters = {"evaluate": evaluate, "coordinates": evaluate == "grid"}
     config = Config.from_preset("tiny").updated(
         model={"filters": filters, "decoder": {"stages": stages}},
-        postprocess={"max_detections": 6, "threshold": 0.0},
+        postprocess={
+            "max_detections": 6,
+            "threshold": 0.0,
+            "mask_quality": 0.25 if evaluate == "grid" else 0.0,
+            "mask_threshold": 0.3 if evaluate == "grid" else 0.5,  # no mask is empty
+        },
     )
     torch.manual_seed(1)
     network = DiffusionInstNetwork(config.model).eval()
@@ -61,11 +66,11 @@ def random_model(evaluate: str, stages: int = 2) -> DiffusionInst:
 
 
 @pytest.mark.parametrize("evaluate", ["map", "grid"])
-@pytest.mark.parametrize("steps", [1, 3])
-def test_the_fixed_function_is_what_predict_does(evaluate: str, steps: int) -> None:
+@pytest.mark.parametrize(("steps", "kind"), [(1, "ddim"), (3, "ddim"), (3, "search")])
+def test_the_fixed_function_is_what_predict_does(evaluate: str, steps: int, kind: str) -> None:
     model = random_model(evaluate)
     config = model.config.updated(
-        sampler={"steps": steps, "proposals": 9},
+        sampler={"steps": steps, "proposals": 9, "kind": kind},
         preprocess={"short_side": None, "zoom": 1.0, "long_side": 200},
     )
     model = DiffusionInst(model.network, config)
@@ -73,6 +78,7 @@ def test_the_fixed_function_is_what_predict_does(evaluate: str, steps: int) -> N
     wanted = model.predict(image)
     fixed = FixedModel(model.network, config, SIZE, postprocess=True)
     inputs = exported_inputs(image.transpose(2, 0, 1), config)
+    assert ("renoise" in inputs) == (kind == "ddim" and steps > 1)
     with torch.inference_mode():
         outputs = list(fixed(**{k: torch.from_numpy(v) for k, v in inputs.items()}).values())
     assert [len(value) for value in outputs] == [6] * 4

@@ -15,6 +15,7 @@ from torchvision.ops import nms
 from diffinst.config import Config, Options
 from diffinst.diffusion.noise import Noise
 from diffinst.inference.pipeline import Pipeline
+from diffinst.inference.select import with_quality
 from diffinst.io.images import ImageSource, read_image
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.boxes import clip
@@ -56,13 +57,15 @@ def noise_inputs(config: Config, seed: int = 0) -> dict[str, NDArray[np.float32]
     """The noise that `predict` draws for a seed, as an exported model takes it.
 
     Returns:
-        `start` (1, N, 4), and with several steps `renoise` and `renewal` (S - 1, 1, N, 4).
+        `start` (1, N, 4), and with several steps `renewal` and, for DDIM, `renoise`, both
+        (S - 1, 1, N, 4).
     """
     sampler = config.sampler
     noise = Noise.draw([seed], sampler.steps, sampler.proposals, config.model.diffusion)
     draws = {"start": noise.start}
     if sampler.steps > 1:
-        draws |= {"renoise": noise.renoise, "renewal": noise.renewal}
+        draws |= {"renoise": noise.renoise} if sampler.kind == "ddim" else {}
+        draws["renewal"] = noise.renewal
     return {name: value.float().numpy() for name, value in draws.items()}
 
 
@@ -106,7 +109,8 @@ class FixedModel(nn.Module):
         Args:
             image: (1, 3, height, width) float32 RGB in [0, 255].
             start: (1, N, 4) float32 x_T.
-            renoise: (S - 1, 1, N, 4) float32, the z of each transition; None with one step.
+            renoise: (S - 1, 1, N, 4) float32, the z of each transition; None with one step, and
+                where the sampler is no DDIM.
             renewal: (S - 1, 1, N, 4) float32, fresh starts; None with one step.
 
         Returns:
@@ -116,8 +120,8 @@ class FixedModel(nn.Module):
             have the score -1. Without it boxes (M, 4), scores (M,), labels (M,) and filters (M, d)
             of all candidates, and F_mask (c, height / 4, width / 4), padded.
         """
-        none = start[None, :0, :0]
-        renoise, renewal = (none if z is None else z for z in (renoise, renewal))
+        renewal = start[None, :0, :0] if renewal is None else renewal
+        renoise = renewal if renoise is None else renoise  # taken by no one
         batch = ImageBatch(F.pad(image, self.padding), (self.size,))
         encoded = self.pipeline.encode(batch)
         *_, last = self.pipeline.run(encoded, Noise(start, renoise, renewal))
@@ -133,8 +137,22 @@ class FixedModel(nn.Module):
         kept = kept & ((seen[:, 2:] - seen[:, :2]) > 0).all(1)
         most = min(self.config.postprocess.max_detections, len(boxes))
         scores, best = torch.where(kept, scores, ABSENT).topk(most)
+        if self.config.postprocess.mask_quality:
+            scores = self._with_quality(encoded.mask_features, filters[best], boxes[best], scores)
+            scores, order = scores.topk(most)
+            best = best[order]
         masks = self._masks(encoded.mask_features, filters[best], boxes[best])
         return self._named(seen[best], scores, labels[best], masks.to(torch.uint8))
+
+    def _with_quality(
+        self, mask_features: Tensor, filters: Tensor, boxes: Tensor, scores: Tensor
+    ) -> Tensor:
+        """(n,) scores that count the masks' quality, too; those of absent rows stay."""
+        post, image = self.config.postprocess, torch.zeros_like(boxes[:, 0], dtype=torch.int64)
+        head = self.network.mask_head
+        quality = head.expected_iou(mask_features, filters, boxes, image, post.mask_threshold)
+        counted = with_quality(scores.clamp(min=0), quality, post.mask_quality)
+        return torch.where(scores < 0, scores, counted)
 
     def _named(self, *values: Tensor) -> dict[str, Tensor]:
         return dict(zip(OUTPUTS[self.postprocess], values, strict=True))

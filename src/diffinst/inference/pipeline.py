@@ -94,7 +94,7 @@ class Pipeline:
         self.diffusion = network.config.diffusion
         self.schedule = cosine_schedule(self.diffusion.timesteps)
         self.sampler = self._sampler()
-        self.sampler.times()  # refuses options that do not go together
+        self.times = self.sampler.times()
 
     def _sampler(self) -> Sampler:
         options, diffusion, schedule = self.options, self.diffusion, self.schedule
@@ -133,10 +133,11 @@ class Pipeline:
             ValueError: A start that does not fit; says how.
         """
         options = self.options
+        times = self.sampler.times(starts) if starts else self.times
         x, t = self.sampler.begin(starts, outputs, encoded, noise.start)
         active = torch.ones(len(encoded), dtype=torch.bool, device=x.device)
         before, found = None, None
-        for index, (now, following) in enumerate(self.sampler.times(starts)):
+        for index, (now, following) in enumerate(times):
             boxes, stages, kept, x_next = self._step(encoded, x, t, noise, index, now, following)
             last, final = stages[-1], following < 0
             own = candidates_of(last, active)

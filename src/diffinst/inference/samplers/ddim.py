@@ -50,9 +50,11 @@ class DdimSampler:
         noise: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """One time an image; the starts' boxes are brought to it, the others are noise."""
-        x, (now, _) = noise, self.times(starts)[0]
+        times = self.options.times
+        x, now = noise, len(self.schedule) - 1 if times is None else times[0]
         if starts:
             x = begin(starts, outputs, encoded, noise, self.schedule, self.diffusion)
+            now = starts[0].time
         return x, torch.full((len(x),), now, device=x.device)
 
     def advance(
