@@ -2,8 +2,8 @@
 
     python benchmarks/card.py --data DATA --model nano-nuclei --out results.json --plot steps.png
 
-Each row is what `diffinst eval --data DATA --model MODEL --kind K --steps S --proposals P` prints;
-times include reading, preprocessing, post-processing and RLE-ready masks, one image at a time.
+Each row is what `diffinst eval --data DATA --model MODEL --kind K --steps S --proposals P` prints
+(with --mask-quality: of a model whose postprocess.mask_quality is that); times include reading, preprocessing, post-processing and RLE-ready masks, one image at a time.
 Pairs are given as STEPSxPROPOSALS.
 """
 
@@ -57,7 +57,7 @@ def card(
     Args:
         data: COCO-format folder.
         model: Name, folder or hub id.
-        out: JSON file; rows that it holds are not measured again.
+        out: JSON file; rows that it holds of the same settings are not measured again.
         split: Which annotations.
         search: Pairs for the search sampler.
         ddim: Pairs for DDIM as published.
@@ -70,7 +70,9 @@ def card(
         changed = loaded.config.updated(postprocess={"mask_quality": mask_quality})
         loaded = DiffusionInst(loaded.network, changed)
     annotated = load_split(data, split)
-    rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.is_file() else []
+    quality = loaded.config.postprocess.mask_quality
+    settings = {"model": model, "data": data.name, "split": split, "mask_quality": quality}
+    rows = rows_of(out, settings)
     done = {(r["sampler"], r["pair"], r["seed"]) for r in rows}
     print("sampler pair seed " + " ".join(f"{c.removeprefix('mask/'):>10}" for c in COLUMNS))
     loaded.predict(annotated.records[0].path)  # warm-up
@@ -91,9 +93,23 @@ def card(
         rows.append(row)
         values = " ".join(f"{row[c]:>10.4f}" for c in COLUMNS)
         print(f"{kind:>7} {pair:>9} {seed:>4} {values}", flush=True)
-        write_json(out, {"machine": machine(), "model": model, "rows": rows})
+        write_json(out, {"machine": machine(), **settings, "rows": rows})
     if plot is not None:
         draw(rows, plot)
+
+
+def rows_of(out: Path, settings: dict[str, object]) -> list[dict[str, Any]]:
+    """The rows that a file holds; refuses one of other settings."""
+    if not out.is_file():
+        return []
+    held = json.loads(out.read_text())
+    for name, value in settings.items():
+        if held.get(name) != value:
+            raise ValueError(
+                f"{out} holds rows of {name} {held.get(name)}, not {value}; give another --out"
+            )
+    rows: list[dict[str, Any]] = held["rows"]
+    return rows
 
 
 def draw(rows: list[dict[str, Any]], out: Path) -> None:
@@ -108,6 +124,7 @@ def draw(rows: list[dict[str, Any]], out: Path) -> None:
     for row in rows:
         series[row["sampler"], row["pair"].split("x")[1]].append(row)
     for (kind, proposals), members in series.items():
+        members = [row for row in members if row["seed"] == members[0]["seed"]]
         members.sort(key=lambda r: r["seconds_per_image"])
         seconds = [r["seconds_per_image"] for r in members]
         ap = [r["mask/AP"] for r in members]

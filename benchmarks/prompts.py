@@ -4,8 +4,8 @@
 
 All objects of an image are asked for at once, in one step, each by one start; the result of a
 start is what its own proposal became. Box starts are off by a fraction of the object's size in
-place and size; clicks lie anywhere on the object's mask and get a box of one size for all, the
-median side of the training objects at test size (`--click-side`).
+place and size; clicks lie anywhere on the object's mask and get a box of one size for all
+(`--click-side`). Boxes go into the decoder as they are, without noise, at the times given.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def clicks(masks: NDArray[np.bool_], side: float, rng: np.random.Generator) -> N
     result = []
     for mask in masks:
         rows, columns = np.nonzero(mask)
-        k = rng.integers(len(rows))
-        x, y = columns[k] + 0.5, rows[k] + 0.5
+        k = rng.integers(max(1, len(rows)))
+        x, y = (columns[k] + 0.5, rows[k] + 0.5) if len(rows) else (0.0, 0.0)
         result.append([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
     return np.array(result, np.float32)
 
@@ -62,7 +62,7 @@ def answers(
     encoded, output, count = given.encoded, given.size, len(boxes)
     options = Options.of(model.config, kind="search", steps=1, proposals=max(1, proposals))
     pipeline = Pipeline(model.network, model.config, options)
-    inside = encoded.sizes[0]
+    inside, head = encoded.sizes[0], model.network.mask_head
     ratio = torch.tensor([inside[1] / output[1], inside[0] / output[0]]).repeat(2)
     fresh = from_signal(given.runner.noise([0], options).start, encoded.scale, pipeline.diffusion)
     with torch.inference_mode():
@@ -81,7 +81,7 @@ def answers(
             filters=last.filters[0, :count],
             proposals=torch.arange(count),
         )
-        return crop_masks(kept, encoded, 0, output, model.network.mask_head, 0.5).dense().numpy()
+        return crop_masks(kept, encoded, 0, output, head, options.mask_threshold).dense().numpy()
 
 
 def overlaps(found: NDArray[np.bool_], masks: NDArray[np.bool_]) -> list[float]:
@@ -146,7 +146,15 @@ def prompts(
     for name, values in summary.items():
         print(f"{name:12} {values['mean_iou']:.3f} {values['from_0.5']:.3f}")
     if out is not None:
-        settings = {"time": time, "click_time": click_time, "click_side": click_side}
+        settings = {
+            "data": data.name,
+            "split": split,
+            "limit": limit,
+            "seed": seed,
+            "time": time,
+            "click_time": click_time,
+            "click_side": click_side,
+        }
         write_json(out, {"model": model, "proposals": proposals, **settings, "starts": summary})
 
 

@@ -132,5 +132,10 @@ def test_eval_sweeps_steps_and_proposals(
     assert names == {"cells", "sweep.json", "sweep.csv", "sweep.png"}
     code, text, _ = diffinst("eval", *flags, "--sweep-steps", 2, "--proposals", 5)
     assert code == 0 and [r.split()[:2] for r in text.splitlines()[1:]] == [["2", "5"]]
+    for kind in ("ddim", "search"):
+        out = tmp_path / kind
+        code, *_ = diffinst("eval", *flags, "--sweep-steps", 2, "--kind", kind, "--out", out)
+        (settings,) = out.glob("cells/*/settings.json")
+        assert code == 0 and json.loads(settings.read_text())["sampler"] == kind
     code, _, err = diffinst("eval", *flags, "--sweep-steps", 2, "--proposals", 0)
     assert code == 1 and "proposals" in err

@@ -241,6 +241,10 @@ def test_quality_reorders_and_comes_before_the_threshold() -> None:
     torch.testing.assert_close(kept.scores, torch.tensor([0.848528, 0.7]))
     assert kept.proposals.tolist() == [1, 2]
     assert kept.output_boxes[:, 0].tolist() == [20, 40]
+    best = select(
+        found, 0, (60, 60), (60, 60), Options(mask_quality=1.0, max_detections=1), quality
+    )
+    assert best.proposals.tolist() == [1]  # the first of those that more detections give
     plain = select(found, 0, (60, 60), (60, 60), Options(threshold=0.75))
     assert plain.proposals.tolist() == [0, 1]
 
@@ -287,3 +291,23 @@ def test_a_panorama_a_million_pixels_wide(evaluate: Evaluate, way: str) -> None:
     assert len(result) == 2 and result.mask_crops.windows[0, 3] == 1_000_000
     # a matrix from the map's 328 cells to all columns would be 1.3 GB
     assert peak_bytes() - before < (2**28 if way == "one by one" else 2**29)
+
+
+@pytest.mark.parametrize("evaluate", ["map", "grid"])
+def test_quality_is_that_of_the_window_inside_the_image(evaluate: Evaluate) -> None:
+    network, features = network_of(evaluate, False), random_features((64, 64)).mask_features
+    head = network.mask_head
+    filters = detections_of(torch.tensor(BOXES[:1]), network).filters[0]
+    inside = torch.tensor([[0.0, 0.0, 10.0, 20.0]])
+    beyond = torch.tensor([[-40.0, -50.0, 60.0, 70.0]])
+
+    def rated(maps: Tensor, boxes: Tensor) -> Tensor:
+        return head.expected_iou(
+            maps, filters, boxes, torch.zeros(1, dtype=torch.int64), [(20, 10)]
+        )
+
+    torch.testing.assert_close(rated(features, inside), rated(features, beyond))
+    changed = features.clone()
+    changed[:, :, 6:], changed[:, :, :, 4:] = 100, 100  # what lies beyond the image does not count
+    torch.testing.assert_close(rated(changed, beyond), rated(features, beyond))
+    assert 0 < float(rated(features, inside)) < 1

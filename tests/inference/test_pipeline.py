@@ -251,29 +251,40 @@ def test_no_run_is_longer_than_the_schedule(tmp_path: Path) -> None:
         Config.from_file(path)
 
 
-def test_auto_ends_where_nothing_is_new(model: DiffusionInst, encoded: list[Encoded]) -> None:
-    def steps(new_score: float) -> int:
-        options = Options.of(model.config, steps="auto", proposals=N, kind="search")
-        options = options.model_copy(update={"new_score": new_score})
-        return len(run(model, encoded[1], options, [0]))
-
-    assert steps(1.0) == 1  # an image without anything costs one step
-    assert 1 <= steps(0.0) <= model.config.sampler.most_steps
-
-
-def test_auto_stops_each_image_of_a_batch_on_its_own(
-    model: DiffusionInst, encoded: list[Encoded]
+@pytest.mark.parametrize("kind", ["ddim", "search"])
+def test_auto_ends_each_image_where_a_step_adds_nothing(
+    steady: DiffusionInst, encoded: list[Encoded], kind: str
 ) -> None:
-    both, single = (
-        run(
-            model,
-            images,
-            Options.of(model.config, steps="auto", proposals=N).model_copy(
-                update={"new_score": 0.02}
-            ),
-            seeds,
+    # Boxes stay where they are, each with a class probability of 0.73. Image 0 sees the same two
+    # in every step: the second adds nothing. Image 1 sees others in step 2, and then those of step
+    # 1 again: the third adds nothing.
+    corner, other = torch.full((2, 4), -1.0), torch.full((2, 4), 1.0)
+    start = torch.stack([corner, corner])
+    later = torch.stack([torch.stack([corner, other]), torch.stack([corner, corner])])
+    later = torch.cat([later, later])[:4]
+    runs = []
+    for some, images in zip(encoded, (slice(None), slice(0, 1), slice(1, 2)), strict=True):
+        options = Options.of(
+            steady.config,
+            kind=kind,  # type: ignore[arg-type]
+            steps="auto",
+            most_steps=5,
+            proposals=2,
+            renewal_threshold=1.0,
+            new_score=0.5,
         )
-        for images, seeds in ((encoded[0], [0, 1]), (encoded[1], [0]))
-    )
-    real = [(found[-1].candidates.scores[0] >= 0).sum().item() for found in (both, single)]
-    assert real[0] == real[1]  # what comes after an image has stopped does not count
+        noise = Noise(start[images], later[:, images], later[:, images])
+        with torch.inference_mode():
+            runs.append(list(Pipeline(steady.network, steady.config, options).run(some, noise)))
+    both, *alone = runs
+    assert [len(both), len(alone[0]), len(alone[1])] == [3, 2, 3]
+    assert [step.active.tolist() for step in both] == [[True, True], [True, True], [False, True]]
+    real = (both[-1].candidates.scores >= 0).sum(1).tolist()
+    assert real == [2 * 2, 3 * 2]  # what comes after an image has stopped does not count
+
+
+def test_an_image_without_anything_costs_one_step(
+    steady: DiffusionInst, encoded: list[Encoded]
+) -> None:
+    options = Options.of(steady.config, steps="auto", proposals=2, new_score=0.8)
+    assert len(run(steady, encoded[0], options, [0, 1])) == 1

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffinst.config import Reading
 from diffinst.datasets.load import load_split
 from diffinst.datasets.split import Split
 from diffinst.training.repeat import colour_factors, repeat_factors
@@ -79,3 +80,5 @@ def test_images_in_colour_are_repeated(tmp_path: Path) -> None:
     for record, colour in zip(split.records, ["grey", "pink", "black"], strict=True):
         Image.new("RGB", (6, 4), colour).save(record.path)
     assert colour_factors(split, 2.5).tolist() == [1, 2.5, 1]
+    one_channel = Reading(channel=0)  # read so, nothing is in colour
+    assert colour_factors(split, 2.5, one_channel).tolist() == [1, 1, 1]

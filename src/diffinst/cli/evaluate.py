@@ -126,6 +126,7 @@ def evaluate(
                 proposals=sweep_proposals or _listed(proposals),
                 max_detections=max_detections,
                 seed=seed,
+                kind=kind,
                 single_class=single_class,
                 limit=limit,
                 processes=processes,

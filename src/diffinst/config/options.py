@@ -109,9 +109,20 @@ class Options(SamplerConfig, PostprocessConfig):
             raise ConfigError(
                 f"steps is {self.steps}; allowed are 1 to {timesteps} (diffusion.timesteps)"
             )
+        if self.ensemble != "all" and (self.kind == "search" or self.until_settled):
+            what = "steps auto" if self.until_settled else "sampler.kind search"
+            raise ConfigError(
+                f"ensemble is {self.ensemble}, but {what} goes by all that was found; use "
+                "ensemble all, or sampler.kind ddim with a number of steps"
+            )
         times = self.times
         if times is None:
             return
+        if self.kind == "search":
+            raise ConfigError(
+                f"times is {', '.join(map(str, times))}, but sampler.kind search begins every step "
+                "at the last time; give steps instead, or sampler.kind ddim"
+            )
         falling = all(now > following for now, following in pairwise(times))
         if not times or not falling or times[0] >= timesteps:
             raise ConfigError(

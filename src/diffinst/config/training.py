@@ -82,8 +82,8 @@ class StartsConfig(Part):
     prior: Probability = 0.0
     """Noise alone, drawn as at test, at time T - 1."""
     own: Probability = 0.0
-    """The model's own first step from noise: what it found goes on at time 0, beside fresh noise.
-    Costs one more decoder pass without gradient."""
+    """The model's own first step from noise: what it found goes on at time 0, beside boxes of the
+    same noise. Costs one more decoder pass without gradient (two with micro-batches)."""
     near: Probability = 0.0
     """Boxes near some of the objects, moved and scaled relative to their own size, at a low time,
     beside fresh noise. Each stays with its object in matching: what prompts ask for."""

@@ -11,7 +11,7 @@ from diffinst.datasets.split import Split
 from diffinst.evaluation.curves import draw_sweep
 from diffinst.evaluation.evaluate import Progress, evaluate
 from diffinst.evaluation.outputs import write_csv
-from diffinst.evaluation.prediction import request
+from diffinst.evaluation.prediction import SamplerKind, request
 from diffinst.evaluation.report import ClassRow
 from diffinst.evaluation.source import Source
 from diffinst.io.atomic import write_json
@@ -49,6 +49,7 @@ def sweep(
     proposals: Sequence[int] = (),
     max_detections: int | None = None,
     seed: int = 0,
+    kind: SamplerKind | None = None,
     single_class: bool = False,
     limit: int | None = None,
     processes: int = 1,
@@ -65,8 +66,9 @@ def sweep(
         out: Gets a run folder per pair, OUT/cells/steps-S_proposals-P; None: nothing is kept.
         steps: Numbers of steps; empty: the model's.
         proposals: Numbers of proposals; empty: the model's.
-        max_detections: As in `evaluate`, like the next five.
+        max_detections: As in `evaluate`, like the next six.
         seed: As there.
+        kind: As there.
         single_class: As there.
         limit: As there.
         processes: As there.
@@ -87,6 +89,7 @@ def sweep(
             steps=s,
             proposals=p,
             max_detections=max_detections,
+            kind=kind,
             single_class=single_class,
         )
     cells: list[Cell] = []
@@ -98,6 +101,7 @@ def sweep(
             proposals=p,
             max_detections=max_detections,
             seed=seed,
+            kind=kind,
             single_class=single_class,
             limit=limit,
             out=None if out is None else out / "cells" / f"steps-{s}_proposals-{p}",

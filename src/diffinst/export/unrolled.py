@@ -135,12 +135,10 @@ class FixedModel(nn.Module):
         kept = self._survivors(apart, scores)
         seen = clip(boxes, self.size)
         kept = kept & ((seen[:, 2:] - seen[:, :2]) > 0).all(1)
-        most = min(self.config.postprocess.max_detections, len(boxes))
-        scores, best = torch.where(kept, scores, ABSENT).topk(most)
+        scores = torch.where(kept, scores, ABSENT)
         if self.config.postprocess.mask_quality:
-            scores = self._with_quality(encoded.mask_features, filters[best], boxes[best], scores)
-            scores, order = scores.topk(most)
-            best = best[order]
+            scores = self._with_quality(encoded.mask_features, filters, boxes, scores)
+        scores, best = scores.topk(min(self.config.postprocess.max_detections, len(boxes)))
         masks = self._masks(encoded.mask_features, filters[best], boxes[best])
         return self._named(seen[best], scores, labels[best], masks.to(torch.uint8))
 
@@ -150,7 +148,10 @@ class FixedModel(nn.Module):
         """(n,) scores that count the masks' quality, too; those of absent rows stay."""
         post, image = self.config.postprocess, torch.zeros_like(boxes[:, 0], dtype=torch.int64)
         head = self.network.mask_head
-        quality = head.expected_iou(mask_features, filters, boxes, image, post.mask_threshold)
+        sizes = (self.size,)
+        quality = head.expected_iou(
+            mask_features, filters, boxes, image, sizes, post.mask_threshold
+        )
         counted = with_quality(scores.clamp(min=0), quality, post.mask_quality)
         return torch.where(scores < 0, scores, counted)
 

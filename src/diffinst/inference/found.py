@@ -95,10 +95,17 @@ def adds(before: Candidates, now: Candidates, *, score: float, overlap: float) -
         overlap: IoU with a candidate of the same class, of at least half that probability, from
             which on it is known.
     """
-    near = iou(now.boxes[:, :, None].float(), before.boxes[:, None].float()) >= overlap
-    near &= now.labels[:, :, None] == before.labels[:, None]
-    known = (near & (before.scores >= score / 2)[:, None]).any(2)
-    return ((now.scores >= score) & ~known).any(1)
+    return torch.stack([_adds(before, now, i, score, overlap) for i in range(len(now.scores))]).to(
+        now.scores.device
+    )
+
+
+def _adds(before: Candidates, now: Candidates, image: int, score: float, overlap: float) -> Tensor:
+    sure, known = now.scores[image] >= score, before.scores[image] >= score / 2
+    boxes, others = now.boxes[image, sure].float(), before.boxes[image, known].float()
+    near = iou(boxes[:, None], others[None]) >= overlap
+    near &= now.labels[image, sure][:, None] == before.labels[image, known]
+    return (~near.any(1)).any()
 
 
 def stopped(
@@ -111,18 +118,19 @@ def stopped(
     """(B,) images that need no further step; None: the options ask for all steps.
 
     Args:
-        options: Whether a run stops early, and how.
+        options: Whether a run stops early, and how; one of two reasons will do.
         last_before: What the step before made of its boxes; None: there was none.
         last: What this one made of them.
         before: Candidates of the steps before.
         now: Of this step.
     """
-    if options.early_stop is not None:
-        if last_before is None:
-            return torch.zeros_like(last.logits[:, 0, 0], dtype=torch.bool)
-        return settled(last_before, last, options.renewal_threshold, options.early_stop)
-    if options.until_settled:
-        if before is None:  # an image without anything needs one step
-            return ~(now.scores >= options.new_score).any(1)
-        return ~adds(before, now, score=options.new_score, overlap=options.nms_iou)
-    return None
+    if options.early_stop is None and not options.until_settled:
+        return None
+    stop = torch.zeros_like(now.scores[:, 0], dtype=torch.bool)
+    if options.early_stop is not None and last_before is not None:
+        stop |= settled(last_before, last, options.renewal_threshold, options.early_stop)
+    if options.until_settled and before is None:  # an image without anything needs one step
+        stop |= ~(now.scores >= options.new_score).any(1)
+    elif options.until_settled and before is not None:
+        stop |= ~adds(before, now, score=options.new_score, overlap=options.nms_iou)
+    return stop

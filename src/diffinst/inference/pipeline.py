@@ -26,7 +26,7 @@ from diffinst.diffusion.schedule import cosine_schedule
 from diffinst.diffusion.signal import from_signal
 from diffinst.diffusion.solvers.ddim import Ddim
 from diffinst.diffusion.start import Start
-from diffinst.inference.found import candidates_of, confident, merged, stopped
+from diffinst.inference.found import candidates_of, merged, stopped
 from diffinst.inference.launch import Launch, Tensors, direct
 from diffinst.inference.masks import crop_masks
 from diffinst.inference.samplers import Sampler
@@ -98,9 +98,11 @@ class Pipeline:
 
     def _sampler(self) -> Sampler:
         options, diffusion, schedule = self.options, self.diffusion, self.schedule
-        if options.kind == "search":
-            return SearchSampler(options, diffusion, schedule)
-        return DdimSampler(options, diffusion, schedule, Ddim(options.eta))
+        match options.kind:
+            case "ddim":
+                return DdimSampler(options, diffusion, schedule, Ddim(options.eta))
+            case "search":
+                return SearchSampler(options, diffusion, schedule)
 
     def prepare(self, images: Sequence[Tensor]) -> ImageBatch:
         """RGB images (3, H, W) of one padded size, resized and padded on their device."""
@@ -160,29 +162,21 @@ class Pipeline:
         following: int,
     ) -> tuple[Tensor, list[StageOutput], Tensor, Tensor]:
         """Decoder input, its outputs, who is kept, and x at the next time."""
-        final, options, shapes = following < 0, self.options, encoded.pyramid.shapes
+        final, shapes = following < 0, encoded.pyramid.shapes
 
         def work(table: Tensor, scale: Tensor, x: Tensor, t: Tensor, *draws: Tensor) -> Tensors:
             boxes = from_signal(x, scale, self.diffusion)
             stages = self.network.decoder(Pyramid.of_table(table, shapes), boxes, t)
-            if final:
-                kept, x_next = confident(stages[-1], options.renewal_threshold), x
-            else:
-                advance = self.sampler.advance
-                kept, x_next = advance(x, stages[-1], scale, *draws, now=now, following=following)
+            kept, x_next = self.sampler.kept(stages[-1]), x
+            if not final:
+                x_next = self.sampler.advance(
+                    x, stages[-1], kept, scale, *draws, now=now, following=following
+                )
             flat = chain.from_iterable((s.logits, s.boxes, s.filters, s.queries) for s in stages)
             return boxes, kept, x_next, *flat
 
         draws = () if final else (noise.renoise[index], noise.renewal[index])
-        name = (
-            "step",
-            shapes,
-            now,
-            following,
-            options.kind,
-            options.eta,
-            options.renewal_threshold,
-        )
+        name = ("step", shapes, now, following, self.sampler.key)
         inputs = (encoded.pyramid.table, encoded.scale, x, t, *draws)
         boxes, kept, x_next, *flat = self.launch(name, work, inputs)
         stages = [StageOutput(*flat[i : i + 4]) for i in range(0, len(flat), 4)]
@@ -203,7 +197,8 @@ class Pipeline:
 
         def quality(boxes: Tensor, filters: Tensor) -> Tensor:
             here = torch.full((len(boxes),), image, device=boxes.device)
-            return head.expected_iou(encoded.mask_features, filters, boxes, here, threshold)
+            features, sizes = encoded.mask_features, encoded.sizes
+            return head.expected_iou(features, filters, boxes, here, sizes, threshold)
 
         kept = select(candidates, image, encoded.sizes[image], output, self.options, quality)
         masks = crop_masks(kept, encoded, image, output, head, threshold)

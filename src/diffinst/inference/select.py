@@ -64,14 +64,13 @@ def select(
     ratio = boxes.new_tensor([output[1] / inside[1], output[0] / inside[0]])
     output_boxes = clip(boxes[kept] * ratio.repeat(2), output)
     seen = ((output_boxes[:, 2:] - output_boxes[:, :2]) > 0).all(1)
-    first = torch.nonzero(seen)[: options.max_detections, 0]
-    kept, output_boxes, final = kept[first], output_boxes[first], scores[kept[first]]
-    filters = candidates.filters[image]
+    kept, output_boxes = kept[seen], output_boxes[seen]
+    final, filters = scores[kept], candidates.filters[image]
     if options.mask_quality:
         assert quality is not None
         final = with_quality(final, quality(boxes[kept], filters[kept]), options.mask_quality)
     final, order = final.sort(descending=True, stable=True)
-    order = order[final >= options.threshold]
+    order = order[final >= options.threshold][: options.max_detections]
     kept = kept[order]
     return Detections(
         boxes=boxes[kept],

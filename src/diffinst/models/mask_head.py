@@ -5,6 +5,8 @@ It has no weights of its own; theta comes from the decoder, one filter per propo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -102,18 +104,28 @@ class MaskHead:
         filters: Float[Tensor, "n d"],
         boxes: Float[Tensor, "n 4"],
         image: Int64[Tensor, "n"],
+        sizes: Sequence[tuple[int, int]],
         threshold: float = 0.5,
     ) -> Float[Tensor, "n"]:
         """How good each mask is by its own probabilities, (n,) in [0, 1]; see `ops.masks`.
+
+        Points lie where the mask may: in the box, enlarged by `grid_margin` where filters are
+        evaluated on a grid, and inside the image.
 
         Args:
             mask_features: (B, c, H/4, W/4).
             filters: (n, d).
             boxes: (n, 4) xyxy pixels of the network input.
             image: (n,) int64 index into the batch.
+            sizes: (height, width) of each image in the network input, without padding.
             threshold: Probability from which on a pixel belongs to a mask.
         """
-        logits = self.on_grid(mask_features, filters, boxes, image, QUALITY_GRID)
+        margin = self.config.grid_margin if self.config.evaluate == "grid" else 0.0
+        high, wide = (boxes.new_tensor([size[axis] for size in sizes])[image] for axis in (0, 1))
+        limit = torch.stack([wide, high, wide, high], 1)
+        window = torch.minimum(enlarge(boxes, margin).clamp(min=0), limit)
+        points = grid_points(window, QUALITY_GRID)
+        logits = self.at_points(mask_features, filters, boxes, image, points)
         return expected_iou(logits.float().sigmoid(), threshold)
 
     def at_points(

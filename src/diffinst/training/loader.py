@@ -82,7 +82,7 @@ class TrainStream(Dataset[tuple[Tensor, Targets, Corruption]]):
         threshold = config.train.repeat_threshold
         factors = repeat_factors(split, threshold) if threshold else np.ones(len(split.records))
         if config.train.repeat_colour > 1:
-            factors = factors * colour_factors(split, config.train.repeat_colour)
+            factors = factors * colour_factors(split, config.train.repeat_colour, config.preprocess)
         self.factors = factors
         self.epoch_length = math.ceil(float(factors.sum()))  # up: no image is omitted
         self._order: tuple[int, npt.NDArray[np.int64]] | None = None

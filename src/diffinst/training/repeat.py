@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from diffinst.config import Reading
 from diffinst.datasets.split import Split, labels_by_image
 from diffinst.io.images import read_image
 from diffinst.training.colour import in_colour
@@ -45,7 +46,15 @@ def repeat_factors(split: Split, threshold: float) -> npt.NDArray[np.float64]:
     return of_images
 
 
-def colour_factors(split: Split, factor: float) -> npt.NDArray[np.float64]:
-    """(n,) `factor` for images in colour, 1 for grey ones; every image is read once."""
-    colours = [in_colour(read_image(record.path)) for record in split.records]
+def colour_factors(
+    split: Split, factor: float, reading: Reading | None = None
+) -> npt.NDArray[np.float64]:
+    """(n,) `factor` for images in colour, 1 for grey ones; every image is read once.
+
+    Args:
+        split: The images.
+        factor: How many times as often as grey ones those in colour are to be shown.
+        reading: How images are read.
+    """
+    colours = [in_colour(read_image(record.path, reading)) for record in split.records]
     return np.where(colours, factor, 1.0)

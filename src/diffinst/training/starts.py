@@ -1,7 +1,8 @@
 """The boxes that a training batch starts from: noised objects (Eq. 4), or what a run meets.
 
-A run of several steps meets boxes that the paper's training never shows: pure noise beside boxes
-that are nearly right, each at a time of its own. `train.starts` says how many images get which.
+A run may meet boxes that the paper's training never shows: pure noise beside boxes that are nearly
+right (a person's, or the last frame's), each at a time of its own. `train.starts` says how many
+images get which.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def test_search_starts_every_step_from_fresh_noise_at_the_last_time(
     torch.testing.assert_close(steps[0].x_t, noise.start)
     for index in (1, 2):
         torch.testing.assert_close(steps[index].x_t, noise.renewal[index - 1])
-        assert not bool(steps[index].kept.any()) if index == 1 else True
+    assert not any(bool(step.kept.any()) for step in steps)  # nobody goes on, all start again
     # nothing that was found is lost or moved
     first, last = steps[0].candidates, steps[2].candidates
     assert last.boxes.shape == (2, 3 * N, 4)
@@ -75,7 +75,15 @@ def test_search_gives_each_proposal_its_own_time(
     torch.testing.assert_close(second.x_t.float(), noise.renewal[0])
 
 
-def test_times_are_not_for_search(model: DiffusionInst) -> None:
-    options = Options.of(model.config, kind="search", times=(700, 3))
-    with pytest.raises(ConfigError, match=r"times are for .* ddim; .* give steps instead"):
-        Pipeline(model.network, model.config, options)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"times": (700, 3)}, "times is 700, 3, but sampler.kind search begins every step"),
+        ({"ensemble": "last"}, "ensemble is last, but sampler.kind search goes by all"),
+    ],
+)
+def test_what_does_not_go_with_search(
+    model: DiffusionInst, given: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Options.of(model.config, kind="search", **given)  # type: ignore[arg-type]

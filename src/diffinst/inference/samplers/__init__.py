@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -12,7 +12,7 @@ from diffinst.structures import Encoded, StageOutput
 
 
 class Sampler(Protocol):
-    """Leads the proposals of a run from step to step; equal ones do the same."""
+    """Leads the proposals of a run from step to step."""
 
     def times(self, starts: Sequence[Start] = ()) -> list[tuple[int, int]]:
         """(now, next) of each step; next is -1 in the last.
@@ -48,29 +48,37 @@ class Sampler(Protocol):
         """
         ...
 
+    @property
+    def key(self) -> Hashable:
+        """All that `kept` and `advance` depend on: samplers of one key do the same."""
+        ...
+
+    def kept(self, last: StageOutput) -> Tensor:
+        """(B, N) bool, which proposals go on after a step that made `last` of its boxes."""
+        ...
+
     def advance(
         self,
         x: Tensor,
         last: StageOutput,
+        kept: Tensor,
         scale: Tensor,
         renoise: Tensor,
         fresh: Tensor,
         *,
         now: int,
         following: int,
-    ) -> tuple[Tensor, Tensor]:
-        """From one step to the next, in fixed shapes.
+    ) -> Tensor:
+        """x (B, N, 4) of the next step, in fixed shapes.
 
         Args:
             x: (B, N, 4) signal that the step started from.
             last: What it made of it.
+            kept: (B, N) bool from `kept`.
             scale: (B, 1, 4) (w, h, w, h) of the images.
             renoise: (B, N, 4) N(0, 1).
             fresh: (B, N, 4) starts from noise.
             now: Time of the step.
             following: Time of the next one.
-
-        Returns:
-            (B, N) bool which proposals go on, and x (B, N, 4) of the next step.
         """
         ...

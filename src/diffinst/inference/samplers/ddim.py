@@ -6,7 +6,7 @@ batch works and one image never changes another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,19 +57,28 @@ class DdimSampler:
             now = starts[0].time
         return x, torch.full((len(x),), now, device=x.device)
 
+    @property
+    def key(self) -> Hashable:
+        """Solver and renewal; the schedule is the model's."""
+        return "ddim", self.solver, self.options.renewal_threshold
+
+    def kept(self, last: StageOutput) -> Tensor:
+        """Those with a class probability above the renewal threshold."""
+        return confident(last, self.options.renewal_threshold)
+
     def advance(
         self,
         x: Tensor,
         last: StageOutput,
+        kept: Tensor,
         scale: Tensor,
         renoise: Tensor,
         fresh: Tensor,
         *,
         now: int,
         following: int,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         """Kept proposals one step of the solver further, in order; the rest starts again."""
-        kept = confident(last, self.options.renewal_threshold)
         s = self.diffusion.scale
         x_start = to_signal(last.boxes, scale, self.diffusion).clamp(-s, s)
         order, count = kept_first(kept)
@@ -78,7 +87,7 @@ class DdimSampler:
         moved = self.solver.step(
             x, x_start, renoise, now=now, following=following, schedule=self.schedule
         )
-        return kept, renewed(moved, fresh, count)
+        return renewed(moved, fresh, count)
 
 
 def kept_first(kept: Bool[Tensor, "B N"]) -> tuple[Tensor, Tensor]:

@@ -6,13 +6,13 @@ something new. Here what was found stays as it is, outside the N proposals, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from diffinst.config import ConfigError, DiffusionConfig, Options
+from diffinst.config import DiffusionConfig, Options
 from diffinst.diffusion.schedule import Schedule
 from diffinst.diffusion.start import Start, begin
 from diffinst.structures import Encoded, StageOutput
@@ -33,16 +33,7 @@ class SearchSampler:
     schedule: Schedule
 
     def times(self, starts: Sequence[Start] = ()) -> list[tuple[int, int]]:
-        """T - 1 in every step: all boxes but the starts' are pure noise.
-
-        Raises:
-            ConfigError: The options name times.
-        """
-        if self.options.times is not None:
-            raise ConfigError(
-                "times are for sampler.kind ddim; search begins every step at the last one: give "
-                "steps instead"
-            )
+        """T - 1 in every step: all boxes but the starts' are pure noise."""
         last, steps = len(self.schedule) - 1, self.options.steps
         return [(last, last)] * (steps - 1) + [(last, -1)]
 
@@ -63,16 +54,26 @@ class SearchSampler:
             row[: len(start)] = start.time
         return x, t
 
+    @property
+    def key(self) -> Hashable:
+        """Nothing else matters."""
+        return "search"
+
+    def kept(self, last: StageOutput) -> Tensor:
+        """Nobody."""
+        return torch.zeros_like(last.logits[..., 0], dtype=torch.bool)
+
     def advance(
         self,
         x: Tensor,
         last: StageOutput,
+        kept: Tensor,
         scale: Tensor,
         renoise: Tensor,
         fresh: Tensor,
         *,
         now: int,
         following: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Nobody goes on; all start again."""
-        return torch.zeros_like(last.logits[..., 0], dtype=torch.bool), fresh.to(x)
+    ) -> Tensor:
+        """All start again."""
+        return fresh.to(x)
