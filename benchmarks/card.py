@@ -3,7 +3,8 @@
     python benchmarks/card.py --data DATA --model nano-nuclei --out results.json --plot steps.png
 
 Each row is what `diffinst eval --data DATA --model MODEL --kind K --steps S --proposals P` prints
-(with --mask-quality: of a model whose postprocess.mask_quality is that); times include reading, preprocessing, post-processing and RLE-ready masks, one image at a time.
+(with --mask-quality: of a model whose postprocess.mask_quality is that). Times include reading,
+preprocessing, post-processing and RLE-ready masks, one image at a time.
 Pairs are given as STEPSxPROPOSALS.
 """
 
@@ -91,7 +92,8 @@ def card(
         )
         row = {"sampler": kind, "pair": pair, "seed": seed, **report.as_dict()}
         rows.append(row)
-        values = " ".join(f"{row[c]:>10.4f}" for c in COLUMNS)
+        found = [row[column] for column in COLUMNS]
+        values = " ".join(f"{'-':>10}" if v is None else f"{v:>10.4f}" for v in found)
         print(f"{kind:>7} {pair:>9} {seed:>4} {values}", flush=True)
         write_json(out, {"machine": machine(), **settings, "rows": rows})
     if plot is not None:
