@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import Literal
 
-from diffinst.config.part import Part, PositiveFloat, PositiveInt, Probability
+from diffinst.config.part import (
+    Part,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Proposals,
+    Side,
+)
 
 
 class PreprocessConfig(Part):
     """How an image becomes the network input at test time."""
 
-    short_side: PositiveInt | None = 800
+    short_side: Side | None = 800
     """Resize the short side to this; None: multiply by `zoom` instead."""
     zoom: PositiveFloat = 1.0
-    long_side: PositiveInt = 1333
+    long_side: Side = 1333
     """The long side never exceeds this."""
 
 
@@ -21,7 +28,7 @@ class SamplerConfig(Part):
     """DDIM sampling at test time; every field is free, the weights stay the same."""
 
     steps: PositiveInt = 1
-    proposals: PositiveInt = 500
+    proposals: Proposals = 500
     eta: Probability = 1.0
     renewal_threshold: Probability = 0.5
     """Proposals whose best class probability is not above this start again from noise."""
