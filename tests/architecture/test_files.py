@@ -36,6 +36,7 @@ SPOKEN = {"inference/pipeline.py": {"cpu"}}  # results are handed over in main m
 MIRRORS = {  # what is tested in another file than its own, by file or folder, and where
     "__main__.py": "training/test_processes.py",  # `python -m diffinst` starts the processes
     "cli/contact_sheet.py": "cli/test_doctor.py",
+    "cli/fields.py": "cli/test_newcomer.py",
     "config/": "test_config.py",  # parts mean something in a whole configuration only
     "datasets/coco_entries.py": "datasets/test_coco.py",
     "datasets/data_yaml.py": "datasets/test_yolo.py",

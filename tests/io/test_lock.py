@@ -2,6 +2,7 @@
 
 import errno
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -29,6 +30,19 @@ def test_a_folder_is_made_and_held_until_the_end(tmp_path: Path) -> None:
     assert names(folder) == []
     with alone_in(folder):
         pass
+
+
+def test_the_holder_is_named(tmp_path: Path) -> None:
+    who = rf"process {os.getpid()} on {platform.node()}, since \d{{4}}-\d\d-\d\d .*"
+    wrong = rf"is at work on {tmp_path}; wait until it has finished \({who}\)$"
+    with alone_in(tmp_path):
+        with pytest.raises(BlockingIOError, match=wrong), alone_in(tmp_path):
+            pytest.fail("the block ran")
+        with pytest.raises(BlockingIOError, match=wrong), alone_in(tmp_path):  # still
+            pytest.fail("the block ran")
+        (tmp_path / LOCK_FILE).write_bytes(b"\xff\0")
+        with pytest.raises(BlockingIOError, match="another program is at work"), alone_in(tmp_path):
+            pytest.fail("the block ran")
 
 
 def test_a_failure_frees_it(tmp_path: Path) -> None:

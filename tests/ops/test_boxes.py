@@ -58,6 +58,19 @@ def test_clip_uses_height_and_width_the_right_way_round() -> None:
     assert clip(given_boxes, (10, 20)).tolist() == [[0, 0, 20, 10], [1, 2, 3, 4]]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+    # 512 x 512 and its right half: areas beyond what float16 holds
+    a = torch.tensor([0.0, 0.0, 512.0, 512.0], dtype=dtype)
+    b = torch.tensor([256.0, 0.0, 512.0, 512.0], dtype=dtype)
+    assert iou(a, b).item() == giou(a, b).item() == 0.5
+    assert area(a).item() == 512 * 512
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    for value in (area(a), iou(a, b), giou(a, b), xyxy_to_cxcywh(a), cxcywh_to_xyxy(a)):
+        assert value.dtype == wide
+    assert clip(a, (333, 4001)).tolist() == [0, 0, 512, 333]
+
+
 def test_iou_and_giou_by_hand() -> None:
     # 2x2 at (0, 0) and 2x2 at (1, 1): overlap 1, union 7, hull 3x3
     a, b = torch.tensor([0.0, 0.0, 2.0, 2.0]), torch.tensor([1.0, 1.0, 3.0, 3.0])

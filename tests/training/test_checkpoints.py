@@ -12,7 +12,9 @@ import torch
 
 from diffinst.training.checkpoints import AtomicCheckpoints
 
-STATE = {"weights": {"a": torch.arange(5000.0)}, "step": 3, "best": 0.25, "rates": [1e-3, None]}
+OURS = {"diffinst": {"iteration": 3, "best": 0.25}}
+STATE = {**OURS, "state_dict": {"a": torch.arange(5000.0)}, "step": 3, "rates": [1e-3, None]}
+NEXT = {**OURS, "state_dict": {}, "step": 4}
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 WRITER = RuntimeError("[enforce fail at inline_container.cc:863] . unexpected pos 64 vs 0")
 
@@ -27,10 +29,10 @@ def path(tmp_path: Path) -> Path:
 
 def test_what_is_written_is_read(path: Path) -> None:
     back = AtomicCheckpoints().load_checkpoint(path)
-    assert torch.equal(back.pop("weights")["a"], STATE["weights"]["a"])  # type: ignore[index]
-    assert back == {name: value for name, value in STATE.items() if name != "weights"}
-    AtomicCheckpoints().save_checkpoint({"step": 4}, path)
-    assert AtomicCheckpoints().load_checkpoint(path) == {"step": 4}
+    assert torch.equal(back.pop("state_dict")["a"], STATE["state_dict"]["a"])  # type: ignore[index]
+    assert back == {name: value for name, value in STATE.items() if name != "state_dict"}
+    AtomicCheckpoints().save_checkpoint(NEXT, path)
+    assert AtomicCheckpoints().load_checkpoint(path) == NEXT
     assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
 
 
@@ -59,7 +61,7 @@ def test_a_full_disk_leaves_the_last_one(
             rf"cannot write last\.ckpt in {path.parent}: the disk .* is full; the previous file is"
         )
         with pytest.raises(OSError, match=wrong) as caught:
-            AtomicCheckpoints().save_checkpoint({"step": 4}, path)
+            AtomicCheckpoints().save_checkpoint(NEXT, path)
     assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 1
     assert AtomicCheckpoints().load_checkpoint(path)["step"] == 3
@@ -79,7 +81,7 @@ def test_a_writer_that_fails_otherwise(path: Path, monkeypatch: pytest.MonkeyPat
     before = path.read_bytes()
     monkeypatch.setattr(torch, "save", stops)
     with pytest.raises(OSError, match=rf"cannot write {path}: .*unexpected pos") as caught:
-        AtomicCheckpoints().save_checkpoint({"step": 4}, path)
+        AtomicCheckpoints().save_checkpoint(NEXT, path)
     assert caught.value.errno is None  # not taken for a full disk
     assert path.read_bytes() == before and len(list(path.parent.iterdir())) == 1
 
@@ -106,6 +108,15 @@ class Dangerous:
 def test_other_files_are_named(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match="is no whole checkpoint"):
+        AtomicCheckpoints().load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "content", [{"model": {"a": torch.zeros(2)}}, {"state_dict": {}, "epoch": 1}, [1, 2]]
+)
+def test_a_whole_one_of_another_program_is_named(path: Path, content: object) -> None:
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=f"^{path} is no checkpoint of a diffinst run; put the"):
         AtomicCheckpoints().load_checkpoint(path)
 
 

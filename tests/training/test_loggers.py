@@ -122,3 +122,16 @@ def test_a_log_keeps_its_rows_up_to_where_it_goes_on(tmp_path: Path) -> None:
         ("2", "20.0", "0.5"),
         ("3", "30.0", ""),
     ]
+
+
+@pytest.mark.parametrize(
+    "torn", ["2,0.4", "2,0.4,5", "\0\0\0", "x,0.5\r\n2,0.25\r\n", '2,"0.', "2,0.\xff"]
+)
+def test_a_torn_row_is_dropped(tmp_path: Path, torn: str) -> None:
+    (tmp_path / "metrics.csv").write_text(f"step,loss\r\n0,2.0\r\n1,1.0\r\n{torn}", "latin-1")
+    log = RunLog(tmp_path)
+    log.log_metrics({"loss": 20.0}, 9)
+    log.save()
+    kept = [(r["step"], r["loss"]) for r in rows(tmp_path)]
+    assert kept[:2] == [("0", "2.0"), ("1", "1.0")] and kept[-1] == ("9", "20.0")
+    assert len(kept) == (4 if "0.25" in torn else 3)

@@ -47,12 +47,13 @@ def test_only_one_run_at_a_time_and_a_killed_one_is_no_obstacle(
     chosen = quick(iterations=100_000, checkpoint_every=1, workers=1)
     settings, out = tmp_path / "settings.json", tmp_path / "run"
     settings.write_text(json.dumps(chosen.to_dict()))
-    with running(shapes, out, settings):
+    with running(shapes, out, settings) as process:
         assert (out / LOCK_FILE).exists()
         before = (out / "run.json").read_bytes()
         with monkeypatch.context() as patch:
             patch.setattr(run_folder, "LINGERING", 0.5)
-            with pytest.raises(BlockingIOError, match=f"another program is at work on {out}; wait"):
+            wrong = rf"at work on {out}; wait until it has finished \(process {process.pid} on"
+            with pytest.raises(BlockingIOError, match=wrong):
                 fit(shapes, chosen, out, resume=True, pretrained=False, progress=False)
         assert (out / "run.json").read_bytes() == before
     # killed: its data worker may still live for some seconds, and what it was writing is left

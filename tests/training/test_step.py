@@ -103,6 +103,9 @@ def test_more_objects_than_proposals(tiny: TrainingStep, caplog: pytest.LogCaptu
     assert sorted(output.match.target[output.match.stage == 1].tolist()) == [0, 1, 2]
     output.losses["loss"].backward()
     assert output.losses["loss"].isfinite()
+    with caplog.at_level(logging.WARNING):
+        step.limited([crowd], draws)  # as a step of several micro-batches does, thrice
+    assert caplog.text.count("image 77") == 1
     # the same objects for noise and matcher: at time 0 the boxes are those that were kept
     zero = torch.zeros(3, 4)
     calm = [Corruption(0, zero, zero, draws[0].order)]

@@ -131,7 +131,7 @@ def test_a_run_goes_on_with_its_own_settings(done: Trained, shapes: Path) -> Non
         ({"preset": "tiny", "config": "a.yaml"}, "--preset and --config both say where to start"),
         ({"resume": True, "preset": "tiny"}, "omit --preset, --config, --from"),
         ({"resume": True, "origin": "nano"}, "--resume goes on with the settings of the run"),
-        ({"preset": "tny"}, "no preset 'tny'; there are .*tiny"),
+        ({"preset": "tny"}, "no preset 'tny' .*; there are .*tiny"),
         ({"preset": "tiny", "train": {"itertions": 5}}, "did you mean 'train.iterations'"),
         ({"preset": "tiny", "trian": {"lr": 1}}, "unknown field 'trian'; did you mean 'train'"),
         ({"preset": "tiny", "overfit": -1}, "--overfit -1: give a number of images"),

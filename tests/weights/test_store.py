@@ -89,6 +89,8 @@ def test_half_precision_is_half_the_file_and_comes_back_as_floats(
 def test_a_missing_folder_says_what_could_be_given(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no model '.*gone'.*owner/name.*from_preset"):
         store.load(tmp_path / "gone")
+    with pytest.raises(CheckpointError, match=r"'nanonuclei' \(did you mean 'nano-nuclei'\?\)"):
+        store.load("nanonuclei")
     with pytest.raises(CheckpointError, match=r"no model 'gone'.*shipped weights are"):
         store.load("gone")
 
@@ -133,7 +135,21 @@ def test_other_classes_name_both_counts(folder: Path) -> None:
         store.load(folder)
 
 
-@pytest.mark.parametrize("name", ["model_final.pth", "swin.pkl", "last.ckpt"])
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [(float("nan"), "NaN"), (float("-inf"), "-inf"), (float("inf"), "inf"), (1e38, r"1e\+38")],
+)
+def test_weights_that_are_no_numbers(folder: Path, bad: float, said: str) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    key = "fpn.lateral.0.weight" if "fpn.lateral.0.weight" in tensors else sorted(tensors)[0]
+    tensors[key].view(-1)[3] = bad
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=rf"^{path}: {key} holds {said}, .*copy it again"):
+        store.load(folder)
+
+
+@pytest.mark.parametrize("name", ["model_final.pth", "swin.pkl", "weights.pt"])
 def test_pickles_are_refused_with_the_way_out(tmp_path: Path, name: str) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / name)
     with pytest.raises(CheckpointError, match=rf"{name} is a pickle.*`diffinst convert .*{name}"):

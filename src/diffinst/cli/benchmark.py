@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from diffinst.cli.options import height_and_width, usable_device
+from diffinst.cli.options import Count, height_and_width, usable_device
 from diffinst.cli.tables import print_benchmark
 from diffinst.cli.terminal import say
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from diffinst.inference.predictor import DiffusionInst
     from diffinst.measure.benchmark import Measurement
 
-Several = Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative=())]
+Several = Annotated[tuple[Count, ...], Parameter(consume_multiple=True, negative=())]
 Precisions = Annotated[
     tuple[Literal["fp32", "bf16", "auto"], ...], Parameter(consume_multiple=True, negative=())
 ]
@@ -39,6 +39,8 @@ def benchmark(
     out: Path | None = None,
 ) -> None:
     """Time a model: in all, by part, and how far from what this machine can do.
+
+    Example: diffinst benchmark nano-nuclei --size 512x512 --steps 1 4
 
     Every combination of the numbers is measured: decoding of the image excluded from the total
     (it is a part of its own), all masks painted at full size included.

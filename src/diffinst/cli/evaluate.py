@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from diffinst.cli.options import usable_device
+from diffinst.cli.ending import writing_into
+from diffinst.cli.options import Amount, Count, Processes, Seed, usable_device
 from diffinst.cli.tables import print_classes, print_metrics, print_sweep
 from diffinst.cli.terminal import progress_bar, say
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from diffinst.evaluation.sweep import Cell
 
 _FAILURES_SHOWN = 10
-Numbers = Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())]
+Numbers = Annotated[list[Count] | None, Parameter(consume_multiple=True, negative=())]
 
 
 def evaluate(
@@ -27,26 +28,29 @@ def evaluate(
     data: Path,
     model: str,
     split: str = "val",
-    steps: int | Literal["auto"] | None = None,
-    proposals: int | None = None,
-    max_detections: int | None = None,
-    seed: int = 0,
+    steps: Count | Literal["auto"] | None = None,
+    proposals: Count | None = None,
+    max_detections: Count | None = None,
+    seed: Seed = 0,
     kind: Literal["ddim", "search"] | None = None,
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
     compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
     out: Path | None = None,
-    limit: int | None = None,
-    processes: int = 1,
+    limit: Count | None = None,
+    processes: Processes = 1,
     single_class: Annotated[bool, Parameter(negative=())] = False,
-    worst: int = 8,
+    worst: Amount = 8,
     submission: Path | None = None,
     sweep_steps: Numbers = None,
     sweep_proposals: Numbers = None,
 ) -> None:
     """Mask and box AP of a model on an annotated split: COCO's, or LVIS's on LVIS data.
 
+    Example: diffinst eval --data DATA --model runs/mine/best --out runs/mine/eval
+
     On data of one class also mSA, AP@0.5, F1@0.5 and PQ of its label maps.
+
     With --out every finished image is kept: the same command again goes on where it stopped.
     The exit code is 1 if an image could not be read; the others are evaluated.
 
@@ -108,8 +112,6 @@ def evaluate(
             "--submission needs the benchmark's own classes, which --single-class takes as one; "
             "omit one of them"
         )
-    if worst < 0:
-        raise ValueError(f"--worst {worst}: give a number of images, 0 or more")
     place = usable_device(device)
     annotated = load_split(data, split, single_class=single_class)
     _check_purpose(annotated, out, submission, sweeping=sweeping)
@@ -117,7 +119,7 @@ def evaluate(
         model, place, precision, compile_network=compile_network, processes=processes
     )
     if sweeping:
-        with progress_bar("evaluating") as advance:
+        with writing_into(out, "cells"), progress_bar("evaluating") as advance:
             cells = sweep(
                 source,
                 annotated,
@@ -135,7 +137,7 @@ def evaluate(
             )
         _show_sweep(cells, out, f"{source.name} on {annotated.image_dir.parent.name} {split}")
         return
-    with progress_bar("evaluating") as advance:
+    with writing_into(out, "worst", "predictions"), progress_bar("evaluating") as advance:
         report = evaluate_split(
             source,
             annotated,

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from diffinst.cli.options import height_and_width
+from diffinst.cli.ending import writing_into
+from diffinst.cli.options import Count, height_and_width
 from diffinst.cli.terminal import say
 
 CALIBRATION = 64  # images; more change the ranges little
@@ -20,14 +21,16 @@ def export(
     to: Literal["torch-export", "onnx", "openvino"],
     out: Path,
     size: str,
-    steps: int | None = None,
-    proposals: int | None = None,
+    steps: Count | None = None,
+    proposals: Count | None = None,
     postprocess: bool = True,
     int8: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative=())] = None,
     check: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative=())] = None,
-    limit: int = 8,
+    limit: Count = 8,
 ) -> None:
     """Write a model for another runtime and compare it with the original.
+
+    Example: diffinst export nano-nuclei --to onnx --size 512x512 --out models/onnx
 
     Size, steps and proposals are fixed in the file; the noise is an input of it. OUT gets the model
     and export.json, which says what goes in and what comes out.
@@ -63,16 +66,17 @@ def export(
 
     sides = height_and_width(size)
     loaded = DiffusionInst.from_pretrained(model)
-    write(
-        loaded,
-        out,
-        to,
-        sides,
-        steps=steps,
-        proposals=proposals,
-        postprocess=postprocess,
-        calibration=list_images(int8)[:CALIBRATION] if int8 else (),
-    )
+    with writing_into(out):
+        write(
+            loaded,
+            out,
+            to,
+            sides,
+            steps=steps,
+            proposals=proposals,
+            postprocess=postprocess,
+            calibration=list_images(int8)[:CALIBRATION] if int8 else (),
+        )
     say(f"written: {out}")
     if not check:
         say("not compared with the original: give images with --check")

@@ -1,20 +1,41 @@
-"""Options of several commands: fields of the configuration, the device."""
+"""Options of several commands: whole numbers, sizes, the device."""
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+import re
+from typing import Annotated, Any, get_args
 
-from cyclopts import Parameter
+from cyclopts import App, ArgumentCollection, CoercionError, Parameter
+from cyclopts.validators import Number
 
-from diffinst.config import Config, ConfigParts
+LARGEST = 1_000_000_000
+MAX_SIDE = 65_535  # pixels
+Count = Annotated[int, Parameter(validator=Number(gte=1, lte=LARGEST))]
+Amount = Annotated[int, Parameter(validator=Number(gte=0, lte=LARGEST))]
+Processes = Annotated[int, Parameter(validator=Number(gte=1, lte=4096))]
+Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**63))]
 
-Overrides = Annotated[Config | None, Parameter(name="*", negative_none="no-")]
+
+def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse 1.5 where a whole number is due, before cyclopts rounds it.
+
+    Raises:
+        CoercionError: Names the flag and what was given.
+    """
+    for argument in arguments:
+        if _is_whole(argument.hint):
+            for token in argument.tokens:
+                if re.fullmatch(r"[-+]?\d*\.\d*", token.value):
+                    raise CoercionError(argument=argument, token=token, target_type=int)
 
 
-def given(fields: Config | None) -> ConfigParts:
-    """The fields given as flags, and only those."""
-    values = {} if fields is None else fields.model_dump(mode="json", exclude_unset=True)
-    return cast("ConfigParts", values)
+def _is_whole(hint: Any) -> bool:  # noqa: ANN401 (annotations are of no common type)
+    kinds = set(_kinds(hint))
+    return int in kinds and not kinds & {float, str}
+
+
+def _kinds(hint: Any) -> list[object]:  # noqa: ANN401
+    return [kind for part in get_args(hint) for kind in _kinds(part)] or [hint]
 
 
 def usable_device(name: str | None) -> str:
@@ -44,7 +65,10 @@ def height_and_width(text: str) -> tuple[int, int]:
         >>> height_and_width("800x1216")
         (800, 1216)
     """
-    height, _, width = text.partition("x")
-    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise ValueError(f"--size {text}: give HEIGHTxWIDTH in pixels, 800x1216 for example")
-    return int(height), int(width)
+    found = re.fullmatch("([0-9]{1,5})x([0-9]{1,5})", text)
+    sides = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not all(1 <= side <= MAX_SIDE for side in sides):
+        raise ValueError(
+            f"--size {text}: give HEIGHTxWIDTH in pixels, 1 to {MAX_SIDE} each, such as 800x1216"
+        )
+    return sides

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 from pydantic import ValidationError
@@ -22,6 +23,17 @@ def explain(error: ValidationError, whole: Part) -> str:
         else:
             lines.append(f"{field}: {item['msg']} (got {reprlib.repr(item.get('input'))})")
     return "; ".join(lines)
+
+
+def did_you_mean(wrong: str, known: Sequence[str]) -> str:
+    """What to add to "there is no such name"; nothing where none is near.
+
+    Example:
+        >>> did_you_mean("nanonuclei", ["nano-nuclei"])
+        " (did you mean 'nano-nuclei'?)"
+    """
+    close = get_close_matches(wrong, known, n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def _meant(place: tuple[int | str, ...], whole: Part) -> str:

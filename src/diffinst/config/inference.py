@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from diffinst.config.explain import explain
-from diffinst.config.part import ConfigError, Part, PositiveFloat, PositiveInt, Probability
+from diffinst.config.part import (
+    ConfigError,
+    Part,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Proposals,
+    Side,
+)
 
 Position = Annotated[int, Field(ge=0)]
 
@@ -76,10 +84,10 @@ class Reading(Part):
 class PreprocessConfig(Reading):
     """How an image becomes the network input at test time, and how it is read at any time."""
 
-    short_side: PositiveInt | None = 800
+    short_side: Side | None = 800
     """Resize the short side to this; None: multiply by `zoom` instead."""
     zoom: PositiveFloat = 1.0
-    long_side: PositiveInt = 1333
+    long_side: Side = 1333
     """The long side never exceeds this."""
 
 
@@ -95,7 +103,7 @@ class SamplerConfig(Part):
     new_score: Probability = 0.3
     """Where steps are `auto`: class probability from which on a box, where nothing was found
     before, is a reason to go on."""
-    proposals: PositiveInt = 500
+    proposals: Proposals = 500
     eta: Probability = 1.0
     renewal_threshold: Probability = 0.5
     """Proposals whose best class probability is not above this start again from noise."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from diffinst.config.part import ConfigError, Part, PositiveFloat, PositiveInt, Rgb
+from diffinst.config.part import ConfigError, Layers, Part, PositiveFloat, Rgb, Width
 
 IMAGENET_MEAN: Rgb = (123.675, 116.28, 103.53)
 IMAGENET_STD: Rgb = (58.395, 57.12, 57.375)
@@ -33,10 +33,10 @@ class BackboneConfig(Part):
 class MaskBranchConfig(Part):
     """From p2, p3, p4 to F_mask (paper, 3.3; stride 4)."""
 
-    width: PositiveInt = 128
-    channels: PositiveInt = 8
+    width: Width = 128
+    channels: Width = 8
     """c, the channels of F_mask."""
-    depth: Annotated[int, Field(ge=0)] = 4
+    depth: Annotated[int, Field(ge=0, le=64)] = 4
     norm: Literal["batch", "sync", "group"] = "batch"
 
 
@@ -44,14 +44,14 @@ class FilterConfig(Part):
     """The instance-aware filter theta and where it is evaluated (Eq. 3)."""
 
     layers: Annotated[int, Field(ge=1, le=8)] = 3
-    channels: PositiveInt = 8
+    channels: Width = 8
     """Width of the hidden 1x1 convolutions."""
     coordinates: bool = False
     """Two channels of coordinates relative to the box in front of the filter (169 numbers)."""
     evaluate: Literal["map", "grid"] = "map"
     """`map`: on all of F_mask (the paper); `grid`: on points spread inside each box."""
-    grid_train: PositiveInt = 20
-    grid_test: PositiveInt = 28
+    grid_train: Annotated[int, Field(ge=1, le=1024)] = 20
+    grid_test: Annotated[int, Field(ge=1, le=1024)] = 28
     grid_margin: Annotated[float, Field(ge=0)] = 0.2
     """The grid covers the box enlarged by this fraction of its size."""
 
@@ -59,16 +59,16 @@ class FilterConfig(Part):
 class DecoderConfig(Part):
     """The box and filter decoder (paper, 3.3 (3)); six stages with their own weights."""
 
-    stages: PositiveInt = 6
-    width: Annotated[int, Field(ge=4)] = 256
+    stages: Layers = 6
+    width: Annotated[int, Field(ge=4, le=8192)] = 256
     """D; also the width of the pyramid."""
-    dynamic_width: PositiveInt = 64
-    heads: PositiveInt = 8
-    feedforward: PositiveInt = 2048
-    class_layers: Annotated[int, Field(ge=0)] = 1
-    box_layers: Annotated[int, Field(ge=0)] = 3
-    roi_size: PositiveInt = 7
-    roi_sampling: PositiveInt = 2
+    dynamic_width: Width = 64
+    heads: Width = 8
+    feedforward: Width = 2048
+    class_layers: Annotated[int, Field(ge=0, le=64)] = 1
+    box_layers: Annotated[int, Field(ge=0, le=64)] = 3
+    roi_size: Layers = 7
+    roi_sampling: Layers = 2
     """Bilinear samples per RoI bin and axis."""
     zero_init_deltas: bool = False
     """Start box refinement at the identity instead of Xavier-uniform (helps small data)."""
@@ -89,7 +89,7 @@ class DecoderConfig(Part):
 class DiffusionConfig(Part):
     """The noise process over boxes (Eq. 1, 2)."""
 
-    timesteps: Annotated[int, Field(ge=2)] = 1000
+    timesteps: Annotated[int, Field(ge=2, le=1_000_000)] = 1000
     scale: PositiveFloat = 2.0
     """Signal scale s: boxes live in [-s, s]."""
     size_pixels: PositiveFloat | None = None
@@ -104,7 +104,7 @@ class DiffusionConfig(Part):
 class ModelConfig(Part):
     """The network and the process it was trained for; fixed once weights exist."""
 
-    num_classes: PositiveInt = 80
+    num_classes: Annotated[int, Field(ge=1, le=100_000)] = 80
     class_names: tuple[str, ...] = ()
     """One name per class, or empty: `class 0`, `class 1`, ..."""
     backbone: BackboneConfig = BackboneConfig()

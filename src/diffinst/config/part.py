@@ -7,7 +7,16 @@ from typing import Annotated, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-PositiveInt = Annotated[int, Field(ge=1)]
+# Numbers end where no computer could serve them: a slip of the keyboard is refused by name, and not
+# by running out of memory.
+PositiveInt = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Width = Annotated[int, Field(ge=1, le=8192)]
+"""Of a layer: weights grow with its square."""
+Layers = Annotated[int, Field(ge=1, le=64)]
+Side = Annotated[int, Field(ge=1, le=65_535)]
+"""Of an image, in pixels; what PNG and JPEG readers take."""
+Proposals = Annotated[int, Field(ge=1, le=100_000)]
+"""Of an image; each is compared with every object in training."""
 PositiveFloat = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Rgb = tuple[float, float, float]

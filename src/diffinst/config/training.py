@@ -6,7 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from diffinst.config.part import Part, PositiveFloat, PositiveInt, Probability
+from diffinst.config.part import (
+    Part,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Proposals,
+    Side,
+)
 
 
 class MatcherConfig(Part):
@@ -63,14 +70,14 @@ class AugmentConfig(Part):
     stain: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Jitter of the optical density of images in colour, as another dye or section would have."""
     crop_probability: Probability = 0.5
-    crop_short_sides: tuple[PositiveInt, ...] = (400, 500, 600)
+    crop_short_sides: tuple[Side, ...] = (400, 500, 600)
     """Short side before the crop; empty: no resize."""
-    crop_range: tuple[PositiveInt, PositiveInt] = (384, 600)
-    short_sides: tuple[PositiveInt, ...] = tuple(range(480, 801, 32))
+    crop_range: tuple[Side, Side] = (384, 600)
+    short_sides: tuple[Side, ...] = tuple(range(480, 801, 32))
     """Short side after the crop; empty: no resize."""
     zoom: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
     """Range of a factor drawn before the crop; (1, 1): none."""
-    long_side: PositiveInt = 1333
+    long_side: Side = 1333
 
 
 class StartsConfig(Part):
@@ -124,7 +131,7 @@ class TrainConfig(Part):
     backbone_lr_factor: Annotated[float, Field(ge=0)] = 1.0
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     clip_norm: PositiveFloat = 1.0
-    proposals: PositiveInt = 500
+    proposals: Proposals = 500
     precision: Literal["32", "bf16"] = "32"
     activation_checkpointing: bool = False
     """Backbone and decoder compute their activations again in the backward pass."""
@@ -154,8 +161,8 @@ class TrainConfig(Part):
         "csv",
         "tensorboard",
     )
-    workers: Annotated[int, Field(ge=0)] = 2
-    seed: int = 0
+    workers: Annotated[int, Field(ge=0, le=256)] = 2
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     def scaled(self) -> TrainConfig:
         """What the scaling rule makes of these values for `batch_size`; itself scaled no more.

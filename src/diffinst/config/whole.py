@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError, model_validator
 from typing_extensions import TypedDict, Unpack
 
-from diffinst.config.explain import explain
+from diffinst.config.explain import did_you_mean, explain
 from diffinst.config.inference import PostprocessConfig, PreprocessConfig, SamplerConfig
 from diffinst.config.model import ModelConfig
 from diffinst.config.part import ConfigError, Part
@@ -108,7 +108,8 @@ class Config(Part):
             'resnet50.tv_in1k'
         """
         if name not in preset_names():
-            raise ConfigError(f"no preset '{name}'; there are {', '.join(preset_names())}")
+            near = did_you_mean(name, preset_names())
+            raise ConfigError(f"no preset '{name}'{near}; there are {', '.join(preset_names())}")
         text = (resources.files("diffinst") / "presets" / f"{name}.yaml").read_text("utf-8")
         return cls.from_dict(yaml.safe_load(text), source=f"preset {name}")
 

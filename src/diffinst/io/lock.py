@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -33,7 +35,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         folder: Made with those above it; `LOCK_FILE` lies in it while the block runs.
 
     Raises:
-        BlockingIOError: Another program holds it.
+        BlockingIOError: Another program holds it; says which process, where and since when.
         OSError: It cannot be made or written.
     """
     with _held(folder / LOCK_FILE, folder):
@@ -65,14 +67,27 @@ def _held(lock_file: Path, what: Path) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout as error:
         raise BlockingIOError(
-            errno.EAGAIN, f"another program is at work on {what}; wait until it has finished"
+            errno.EAGAIN,
+            f"another program is at work on {what}; wait until it has finished{_holder(lock_file)}",
         ) from error
     except OSError as error:
         if error.errno not in _WITHOUT_LOCKS:
             raise
     try:
+        with contextlib.suppress(OSError):  # a full disk holds an empty file just as well
+            since = datetime.now().astimezone().isoformat(" ", "seconds")
+            lock_file.write_text(f"process {os.getpid()} on {platform.node()}, since {since}")
         yield
     finally:
         with contextlib.suppress(OSError):
             lock_file.unlink()
         lock.release()
+
+
+def _holder(lock_file: Path) -> str:
+    """Who holds it, as far as can be read."""
+    try:
+        said = lock_file.read_text("utf-8", errors="replace")[:200]
+    except OSError:  # Windows lets nobody read it
+        return ""
+    return f" ({said})" if said.isprintable() and said else ""

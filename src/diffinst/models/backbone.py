@@ -6,6 +6,7 @@ ResNets run with frozen BatchNorm (`frozen_norm`), Swin with windows padded befo
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
 from diffinst.config import BackboneConfig
+from diffinst.io.hub import offline_at_once
 from diffinst.models.frozen_norm import fold_frozen_norms
 from diffinst.models.linear import Linear
 from diffinst.models.swin import PadFirstSwinBlock
@@ -119,15 +121,18 @@ def _create(config: BackboneConfig, is_swin: bool, pretrained: bool) -> nn.Modul
     strides = info.reduction()
     if not set(STRIDES) <= set(strides):
         raise ValueError(f"backbone {config.name} has strides {strides}, needed are {STRIDES}")
+    from_hub = pretrained and config.weights_file is None
     indices = tuple(info.out_indices[i] for i in _last_of_each(strides))
+    unreachable = None
     try:
-        return timm.create_model(
-            config.name, features_only=True, out_indices=indices, pretrained=pretrained, **extra
-        )
+        with offline_at_once() if from_hub else nullcontext() as unreachable:
+            return timm.create_model(
+                config.name, features_only=True, out_indices=indices, pretrained=pretrained, **extra
+            )
     except Exception as error:  # of the hub's client or the file's reader, of any kind
         if not pretrained:
             raise
-        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        reason = unreachable or (str(error).strip() or type(error).__name__).splitlines()[0]
         if config.weights_file is not None:
             raise ValueError(
                 f"backbone.weights_file {config.weights_file} holds no weights of {config.name} "

@@ -20,31 +20,40 @@ SHIFT_WEIGHT = 2.0
 """dx, dy are divided by this, dw, dh by 1 (Sparse R-CNN)."""
 
 
+def _wide(boxes: Tensor) -> Tensor:
+    """At least float32: half precision overflows at an area of 256 x 256."""
+    return boxes if boxes.dtype == torch.float64 else boxes.float()
+
+
 def cxcywh_to_xyxy(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
     """(..., 4) centre and size to corners, in the same unit."""
+    boxes = _wide(boxes)
     centre, half = boxes[..., :2], boxes[..., 2:] * 0.5
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
 def xyxy_to_cxcywh(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
     """(..., 4) corners to centre and size, in the same unit."""
+    boxes = _wide(boxes)
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat([(low + high) * 0.5, high - low], dim=-1)
 
 
 def area(boxes: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
     """(..., 4) xyxy to (...) areas; boxes turned inside out count as empty."""
+    boxes = _wide(boxes)
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
 
 
 def clip(boxes: Float[Tensor, "*batch 4"], size: tuple[int, int]) -> Float[Tensor, "*batch 4"]:
     """Clip (..., 4) xyxy boxes to an image of size (height, width)."""
-    height, width = size
+    boxes, (height, width) = _wide(boxes), size
     limit = boxes.new_tensor([width, height, width, height])
     return torch.minimum(boxes.clamp(min=0), limit)
 
 
 def _intersection_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    a, b = _wide(a), _wide(b)
     low = torch.maximum(a[..., :2], b[..., :2])
     high = torch.minimum(a[..., 2:], b[..., 2:])
     intersection = (high - low).clamp(min=0).prod(-1)
@@ -67,6 +76,7 @@ def iou(a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"]) -> Float[T
 
 def giou(a: Float[Tensor, "*#batch 4"], b: Float[Tensor, "*#batch 4"]) -> Float[Tensor, "*batch"]:
     """Generalised IoU of xyxy boxes that broadcast, in (-1, 1]; degenerate boxes stay finite."""
+    a, b = _wide(a), _wide(b)
     intersection, union = _intersection_union(a, b)
     low = torch.minimum(a[..., :2], b[..., :2])
     high = torch.maximum(a[..., 2:], b[..., 2:])

@@ -84,7 +84,7 @@ class AtomicCheckpoints(CheckpointIO):
         """Read it back; nothing in it is executed.
 
         Raises:
-            ValueError: It is no checkpoint of ours.
+            ValueError: It is no whole checkpoint, or not of a run of ours.
         """
         try:
             content: dict[str, Any] = torch.load(
@@ -97,6 +97,11 @@ class AtomicCheckpoints(CheckpointIO):
                 f"{path} is no whole checkpoint ({error}); name another one, or start again "
                 "without --resume"
             ) from error
+        if not isinstance(content, dict) or not content.keys() >= {"diffinst", "state_dict"}:
+            raise ValueError(
+                f"{path} is no checkpoint of a diffinst run; put the run's own one back, or start "
+                "again without --resume"
+            )
         return content
 
     def remove_checkpoint(self, path: str | Path) -> None:

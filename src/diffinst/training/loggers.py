@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import importlib
+import logging
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from diffinst.config import Config
 
+logger = logging.getLogger(__name__)
 PROJECT = "diffinst"
 PACKAGES = {"wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
 
@@ -126,6 +128,22 @@ class RunLog(CSVLogger):
         self._experiment = _KeptRows(self.log_dir)
 
 
+def _rows(file: Path) -> list[dict[str, float]]:
+    """The rows of an earlier start, without those that a killed run or a full disk left torn."""
+    text = file.read_text("utf-8", errors="replace").replace("\0", "")
+    whole = text[: text.rfind("\n") + 1].splitlines()
+    rows = []
+    for row in csv.DictReader(whole):
+        try:
+            if None in row or None in row.values():  # more or fewer fields than the first row names
+                raise ValueError
+            values = {k: float(v) for k, v in row.items() if v}
+            rows.append({**values, "step": int(row["step"])})
+        except (KeyError, ValueError):
+            logger.warning("%s: a torn row is dropped", file)
+    return rows
+
+
 class _KeptRows(ExperimentWriter):
     """Keeps the rows of an earlier start up to the first step that is logged anew."""
 
@@ -134,10 +152,7 @@ class _KeptRows(ExperimentWriter):
         self._file = Path(self.metrics_file_path)
         self._old: list[dict[str, float]] = []
         if self._file.is_file():
-            with self._file.open(newline="") as rows:
-                for row in csv.DictReader(rows):
-                    values = {k: float(v) for k, v in row.items() if v}
-                    self._old.append({**values, "step": int(row["step"])})
+            self._old = _rows(self._file)
 
     def _check_log_dir_exists(self) -> None:
         """Lightning would delete the file here."""

@@ -93,7 +93,18 @@ class DiffusionInstModule(pl.LightningModule):
         state["diffinst"] = {"iteration": self.iteration, "best": self.best, "stopped": stopped}
 
     def on_load_checkpoint(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from there.
+
+        Raises:
+            CheckpointError: It is the checkpoint of another model.
+        """
+        wrong = store.differences(state["state_dict"], self.state_dict())
+        if wrong:
+            label, keys = next(iter(wrong.items()))
+            raise store.CheckpointError(
+                f"the checkpoint in {self.out} is of another model ({len(keys)} tensors {label}: "
+                f"{keys[0]}); put the run's own one back, or start again without --resume"
+            )
         own = state["diffinst"]
         self.iteration, self.best = int(own["iteration"]), float(own["best"])
         self._stopped = bool(own["stopped"])

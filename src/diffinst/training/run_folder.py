@@ -12,14 +12,13 @@ from diffinst.config import Config, ConfigError
 from diffinst.io.atomic import remove_unfinished
 from diffinst.io.disk import FULL
 from diffinst.io.lock import alone_in
-from diffinst.weights import store
+from diffinst.weights import runs, store
 
 RUN_FILE = "run.json"
 PLAN_FILE = "plan.json"
 METRICS_FILE = "metrics.json"
-BEST = "best"
+BEST, CHECKPOINT = runs.BEST, runs.CHECKPOINT
 SHEETS = "val_predictions"
-CHECKPOINT = Path("checkpoints", "last.ckpt")
 LINGERING = 8.0  # seconds until the data workers of a killed run notice, and let go of its folder
 
 FREE_ON_RESUME = {  # what may change without another course of training
@@ -111,11 +110,12 @@ def disk_named(out: Path) -> Iterator[None]:
         if error.errno not in FULL:
             raise
         last = out / CHECKPOINT
-        left = f"the last checkpoint, {last}, is intact: " if last.is_file() else ""
+        then = "start again"
+        if last.is_file():
+            then = f"go on with --resume: the last checkpoint, {last}, is intact"
         raise OSError(
             error.errno,
-            f"the disk of {out.resolve()} is full ({error}); {left}free some space there and go on "
-            "with --resume",
+            f"the disk of {out.resolve()} is full ({error}); free some space there and {then}",
         ) from error
 
 

@@ -69,6 +69,7 @@ class TrainingStep(nn.Module):
         self.criterion = criterion
         self.proposals = proposals
         self.starts = starts or StartsConfig()
+        self._crowded: set[int] = set()  # images that were warned of
         self.schedule = cosine_schedule(network.config.diffusion.timesteps)
 
     def forward(
@@ -132,14 +133,16 @@ class TrainingStep(nn.Module):
         proposals = len(draw.noise)
         if len(target) <= proposals:
             return target
-        logger.warning(
-            "image %d has %d objects but only %d proposals: %d drawn at random take part in this "
-            "step; raise train.proposals",
-            target.image_id,
-            len(target),
-            proposals,
-            proposals,
-        )
+        if target.image_id not in self._crowded:
+            self._crowded.add(target.image_id)
+            logger.warning(
+                "image %d has %d objects but only %d proposals: %d drawn at random take part in "
+                "each step; raise train.proposals",
+                target.image_id,
+                len(target),
+                proposals,
+                proposals,
+            )
         keep = kept_objects(len(target), proposals, draw.order)
         return target[keep.to(target.labels)]
 

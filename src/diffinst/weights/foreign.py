@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
+from diffinst.weights.runs import CHECKPOINT, instead_of_checkpoint
+
 WRAPPERS = ("model", "state_dict")  # where training checkpoints keep the weights
+OURS = "diffinst"  # in a training checkpoint of a run
 PARALLEL_PREFIX = "module."  # DataParallel and moving averages put it in front of every key
 HOLDS_CODE = "holds code: "
 IMPORT = rf"(?:{HOLDS_CODE}|GLOBAL )(\S+)"  # how this reader and torch's name what they refuse
@@ -38,6 +41,8 @@ def read_foreign(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ConvertError(f"{path} does not exist; give a .pth, .pt, .pkl or .safetensors file")
     suffix = path.suffix.lower()
+    if suffix == CHECKPOINT.suffix:
+        raise ConvertError(instead_of_checkpoint(path))
     if suffix not in (".pth", ".pt", ".pkl", ".safetensors"):
         raise ConvertError(
             f"{path}: cannot read '{suffix}' files; allowed are .pth, .pt, .pkl, .safetensors"
@@ -55,6 +60,8 @@ def read_foreign(path: str | Path) -> dict[str, Tensor]:
         raise ConvertError(
             f"{path} is no complete {suffix} file ({reason}); copy or download it again"
         ) from error
+    if isinstance(content, dict) and OURS in content:
+        raise ConvertError(instead_of_checkpoint(path))
     return flat_tensors(content, str(path))
 
 

@@ -13,12 +13,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffinst.config import Config, ConfigError
+from diffinst.config.explain import did_you_mean
 from diffinst.io.atomic import atomic_path, write_json
+from diffinst.io.hub import offline_at_once
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.weights.card import CARD_FILE, Card, write_card
+from diffinst.weights.runs import CHECKPOINT, instead_of_checkpoint, instead_of_run
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+LARGEST = 1e12
+"""Of a weight; products of larger ones leave the range of float32."""
 
 
 class CheckpointError(ValueError):
@@ -112,7 +117,8 @@ def fill(network: DiffusionInstNetwork, tensors: dict[str, Tensor], *, source: s
     """Load every tensor; each must be there, of the right shape, and none be left over.
 
     Raises:
-        CheckpointError: Names the first keys that differ, and the class count where that is it.
+        CheckpointError: Names the first keys that differ, and the class count where that is it; or
+            the tensor that holds no usable numbers.
     """
     expected = network.state_dict()
     problems = differences(tensors, expected)
@@ -133,7 +139,22 @@ def fill(network: DiffusionInstNetwork, tensors: dict[str, Tensor], *, source: s
             f"{source} does not fit this architecture: {listed}. Use the config.json "
             "saved with the weights; for official DiffusionInst files run `diffinst convert`"
         )
-    network.load_state_dict({k: v.to(expected[k].dtype) for k, v in tensors.items()})
+    fitting = {key: value.to(expected[key].dtype) for key, value in tensors.items()}
+    _check_values(fitting, source)
+    network.load_state_dict(fitting)
+
+
+def _check_values(tensors: Mapping[str, Tensor], source: str) -> None:
+    for key, value in tensors.items():
+        if value.is_floating_point() and value.numel():
+            low, high = (float(end) for end in torch.aminmax(value))  # NaN if one is
+            if not -LARGEST <= low <= high <= LARGEST:
+                found = "NaN" if low != low else f"{low if -low > high else high:.3g}"
+                raise CheckpointError(
+                    f"{source}: {key} holds {found}, which no network can compute with (finite "
+                    f"numbers up to {LARGEST:g} are allowed); the file is damaged or its training "
+                    "went astray: copy it again, or use an earlier model"
+                )
 
 
 def differences(
@@ -163,7 +184,9 @@ def locate(source: str | Path) -> Path:
     if path.is_dir():
         folder = path
     elif path.is_file():
-        if path.suffix in (".pth", ".pkl", ".pt", ".bin", ".ckpt"):
+        if path.suffix == CHECKPOINT.suffix:
+            raise CheckpointError(instead_of_checkpoint(path))
+        if path.suffix in (".pth", ".pkl", ".pt", ".bin"):
             raise CheckpointError(
                 f"{path} is a pickle; turn an official file into safe weights first: "
                 f"`diffinst convert {path} --out FOLDER`, then load FOLDER"
@@ -179,14 +202,15 @@ def locate(source: str | Path) -> Path:
         folder = _download(text)
     else:
         raise CheckpointError(
-            f"no model '{text}': it is not a folder, not a file, and the shipped weights are "
-            f"{', '.join(shipped_names()) or '(none)'}. A hub id looks like owner/name; for fresh "
-            "weights use DiffusionInst.from_preset(...)"
+            f"no model '{text}'{did_you_mean(text, shipped_names())}: it is not a folder, not a "
+            f"file, and the shipped weights are {', '.join(shipped_names()) or '(none)'}. A hub id "
+            "looks like owner/name; for fresh weights use DiffusionInst.from_preset(...)"
         )
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise CheckpointError(
                 f"{folder} holds no {name}; a model folder has {CONFIG_FILE} and {WEIGHTS_FILE}"
+                + instead_of_run(folder)
             )
     return folder
 
@@ -195,11 +219,13 @@ def _download(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    unreachable = None
     try:
         wanted = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]
-        return Path(snapshot_download(hub_id, allow_patterns=wanted))
+        with offline_at_once() as unreachable:
+            return Path(snapshot_download(hub_id, allow_patterns=wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        reason = unreachable or (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"'{hub_id}' is neither a folder here nor to be had from the hub ({reason}); "
             f"shipped weights: {', '.join(shipped_names()) or '(none)'}"
