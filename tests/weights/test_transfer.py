@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from diffinst.config import Config
 from diffinst.models.network import DiffusionInstNetwork
@@ -147,3 +150,127 @@ def test_a_backbone_alone_is_no_model(tmp_path: Path) -> None:
     wrong = r"r18\.pth holds a backbone only; give it as --model\.backbone\.weights-file"
     with pytest.raises(ValueError, match=wrong):
         Origin.read(path)
+
+
+R18 = {"name": "resnet18", "freeze_levels": 0}
+
+
+def small(preset: str = "r50-coco", width: int = 256, **backbone: object) -> Config:
+    """A preset with its backbone, and little behind it."""
+    return Config.from_preset(preset).updated(
+        model={
+            "num_classes": 2,
+            "class_names": ["cat", "dog"],
+            "backbone": backbone,
+            "mask_branch": {"width": 8, "depth": 1},
+            "decoder": {
+                "stages": 1, "feedforward": 8, "dynamic_width": 4, "width": width, "heads": 4,
+            },
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file in torchvision's layout; test_detectors tells that its numbers come out the same."""
+    torch.manual_seed(0)
+    model = resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d)
+    path = tmp_path_factory.mktemp("detector") / "maskrcnn.pth"
+    torch.save({f"backbone.{key}": value for key, value in model.state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def parts_origin(detector: Path) -> Origin:
+    return Origin.read(detector)
+
+
+def test_a_detector_gives_backbone_and_pyramid(detector: Path, parts_origin: Origin) -> None:
+    assert not parts_origin.whole and parts_origin.config.model.backbone.name == "resnet18"
+    assert parts_origin.config.train == Config.from_preset("r50-coco").train
+    network = DiffusionInstNetwork(small(**R18).model)
+    before = {n: v.clone() for n, v in network.state_dict().items()}
+    assert parts_origin.fill(network, ["cat", "dog"]) == (
+        f"{detector} gives the backbone (100 tensors) and pyramid (16 tensors); "
+        "new are mask branch and decoder"
+    )
+    theirs = torch.load(detector, weights_only=True)
+    state = network.state_dict()
+    for key, name in (
+        ("backbone.body.layer2.0.conv1.weight", "backbone.body.layer2.0.conv1.weight"),
+        ("backbone.body.layer2.0.bn1.running_mean", "backbone.body.layer2.0.conv1.norm_mean"),
+        ("backbone.fpn.layer_blocks.3.0.bias", "fpn.outputs.3.bias"),
+    ):
+        assert torch.equal(state[name], theirs[key])
+    fresh = [k for k in before if not k.startswith(("backbone.", "fpn."))]
+    assert all(torch.equal(state[key], before[key]) for key in fresh)
+
+
+def test_a_pyramid_of_another_width_stays_new(detector: Path, parts_origin: Origin) -> None:
+    network = DiffusionInstNetwork(small(width=96, **R18).model)
+    assert parts_origin.fill(network, ["cat", "dog"]) == (
+        f"{detector} gives the backbone (100 tensors); "
+        "new are pyramid (256 wide there, 96 here), mask branch and decoder"
+    )
+
+
+def test_norms_that_are_trained_get_the_statistics(detector: Path, parts_origin: Origin) -> None:
+    network = DiffusionInstNetwork(small(norm="train", **R18).model)
+    assert "backbone (100 tensors) and pyramid" in parts_origin.fill(network, ["cat", "dog"])
+    theirs, state = torch.load(detector, weights_only=True), network.state_dict()
+    for key in ("bn1.running_var", "layer3.0.downsample.1.weight", "layer4.1.bn2.bias"):
+        assert torch.equal(state[f"backbone.body.{key}"], theirs[f"backbone.body.{key}"])
+
+
+def test_another_backbone_is_told_the_preset_that_fits(parts_origin: Origin) -> None:
+    nano = DiffusionInstNetwork(small("nano").model)
+    with pytest.raises(CheckpointError, match=r"gives the backbone resnet18, which does not fit "):
+        parts_origin.fill(nano, ["cat", "dog"])
+    names = ("resnet50.tv_in1k", "swin_base_patch4_window12_384.ms_in22k")
+    for name, preset in zip(names, ("r50-coco", "swin-b-coco"), strict=True):
+        config = parts_origin.config.updated(model={"backbone": {"name": name}})
+        with pytest.raises(CheckpointError) as error:
+            replace(parts_origin, config=config).fill(nano, ["cat", "dog"])
+        assert str(error.value).endswith(
+            f"gives the backbone {name}, which does not fit mobilenetv2_100; "
+            f"use --preset {preset}, or --model.backbone.name {name}"
+        )
+
+
+def test_pixels_read_in_another_way_are_refused(parts_origin: Origin) -> None:
+    network = DiffusionInstNetwork(small(image_mean=(127, 127, 127), **R18).model)
+    with pytest.raises(CheckpointError, match=r"needs model\.backbone\.image_mean \(123\.675"):
+        parts_origin.fill(network, ["cat", "dog"])
+
+
+def test_a_configuration_keeps_its_model_but_reads_as_the_weights_do(parts_origin: Origin) -> None:
+    caffe = parts_origin.config.updated(model={"backbone": {"stride_in_1x1": True}})
+    nano = Config.from_preset("nano")
+    given = nano.updated(model={"backbone": {"image_std": (1, 1, 1)}})
+    assert replace(parts_origin, config=caffe).onto(given) == nano.updated(
+        model={"backbone": {"stride_in_1x1": True}}
+    )
+    swin = "swin_base_patch4_window12_384.ms_in22k"
+    wide = parts_origin.config.updated(model={"backbone": {"name": swin}})
+    preset = Config.from_preset("swin-b-coco")
+    assert replace(parts_origin, config=wide).onto(preset) == preset.updated(
+        model={"backbone": {"name": swin}}
+    )
+
+
+def test_a_detector_by_name(
+    detector: Path, parts_origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = torch.load(detector, weights_only=True)
+    load = "load_state_dict_from_url"
+    monkeypatch.setattr(torchvision.models._api, load, lambda *_, **__: state)
+    found = Origin.read("torchvision:maskrcnn_resnet50_fpn")
+    torch.testing.assert_close(found.tensors, parts_origin.tensors, rtol=0, atol=0)
+
+
+def test_a_folder_of_safetensors(detector: Path, tmp_path: Path) -> None:
+    """As transformers writes it: with a config.json that is not ours."""
+    save_file(torch.load(detector, weights_only=True), str(tmp_path / "model.safetensors"))
+    (tmp_path / "config.json").write_text('{"model_type": "mask2former"}')
+    for source in (tmp_path, tmp_path / "model.safetensors"):
+        assert not Origin.read(source).whole

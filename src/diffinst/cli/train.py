@@ -51,7 +51,10 @@ def train(
     config
         YAML or JSON file to start from instead of a preset.
     from_
-        Start from trained weights (a name, folder, hub id or official file), also of other classes.
+        Start from trained weights (a name, folder, hub id or official file), also of other classes;
+        or from backbone and pyramid of a COCO detector: torchvision:maskrcnn_resnet50_fpn (or
+        ..._fpn_v2), transformers:facebook/mask2former-swin-base-coco-instance (tiny, small, large),
+        a detectron2 .pkl.
     out
         Run folder; becomes a model folder when training ends.
     resume

@@ -24,6 +24,9 @@ class BackboneConfig(Part):
     """BatchNorm: `frozen` keeps ImageNet statistics and affine (the paper), `train` learns."""
     freeze_levels: Annotated[int, Field(ge=0, le=4)] = 1
     """Everything up to the n-th pyramid output keeps its weights (1: stem and res2; Swin: 0)."""
+    stride_in_1x1: bool = False
+    """ResNets of bottlenecks: a stage's stride is in its first 1x1 convolution, not in the 3x3 one
+    (Caffe's ResNets, detectron2's model zoo)."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Stochastic depth rate (Swin: 0.3)."""
     image_mean: Rgb = IMAGENET_MEAN

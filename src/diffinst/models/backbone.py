@@ -13,6 +13,7 @@ from typing import Any
 import timm
 import torch
 from timm.models import FeatureInfo
+from timm.models.resnet import Bottleneck
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
@@ -52,6 +53,8 @@ class Backbone(nn.Module):
         for part in self.body.modules():
             if type(part) is nn.Linear:
                 part.__class__ = Linear
+            if config.stride_in_1x1 and isinstance(part, Bottleneck):
+                part.conv1.stride, part.conv2.stride = part.conv2.stride, part.conv1.stride
         if config.norm == "frozen":
             fold_frozen_norms(self.body)
         self._freeze(config.freeze_levels)

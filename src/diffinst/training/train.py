@@ -42,7 +42,8 @@ def train(
         preset: Configuration to start from; nano, unless `config` or `origin` say more.
         config: YAML or JSON file to start from instead of a preset.
         origin: Start from trained weights (a name, folder, hub id or official file), also of other
-            classes; `--from` on the command line.
+            classes, or from a detector of another library (`torchvision:maskrcnn_resnet50_fpn`);
+            `--from` on the command line.
         out: Run folder, a model folder when training ends: config.json and model.safetensors, best/
             (the model with the best mask AP on val), checkpoints/, logs/, val_predictions/,
             metrics.json, run.json (the configuration), plan.json.
@@ -116,7 +117,4 @@ def _chosen(
         chosen = Config.from_preset(preset or DEFAULT_PRESET)
     else:
         chosen = origin.config.updated(train={"single_class": False, "freeze": []})
-    if origin is None:
-        return chosen
-    # the architecture of the weights, whatever the rest comes from
-    return chosen.updated(model=origin.config.model.model_dump(mode="json"))
+    return chosen if origin is None else origin.onto(chosen)

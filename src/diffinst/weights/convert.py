@@ -32,6 +32,8 @@ __all__ = [
     "convert",
     "convert_backbone",
     "convert_official",
+    "convert_state",
+    "fitted",
     "read_foreign",
 ]
 
@@ -64,11 +66,15 @@ def convert(path: str | Path) -> Converted:
     Raises:
         ConvertError: Unreadable, or neither of the two.
     """
-    state = read_foreign(path)
+    return convert_state(read_foreign(path), source=str(path))
+
+
+def convert_state(state: Mapping[str, Tensor], *, source: str) -> Converted:
+    """Convert what `read_foreign` has read from `source`; the rest as in `convert`."""
     if any(key.startswith("head.head_series.") for key in state):
-        config, tensors = convert_official(state, source=str(path))
+        config, tensors = convert_official(state, source=source)
         return Converted("model", config, config.model.backbone.name, tensors)
-    name, tensors = convert_backbone(state, source=str(path))
+    name, tensors = convert_backbone(state, source=source)
     return Converted("backbone", None, name, tensors)
 
 
@@ -100,7 +106,7 @@ def convert_official(
     _check_schedule(tables, config.model.diffusion.timesteps, source)
     with torch.device("meta"):
         expected = DiffusionInstNetwork(config.model).state_dict()
-    return config, _fitted(tensors, expected, source)
+    return config, fitted(tensors, expected, source)
 
 
 def convert_backbone(state: Mapping[str, object], *, source: str) -> tuple[str, dict[str, Tensor]]:
@@ -142,7 +148,7 @@ def convert_backbone(state: Mapping[str, object], *, source: str) -> tuple[str, 
     name = timm_name(body, source)
     with torch.device("meta"):
         expected = timm.create_model(name, num_classes=0).state_dict()
-    return name, {**_fitted(body, expected, source), **head}
+    return name, {**fitted(body, expected, source), **head}
 
 
 def _schedule_tables(schedule: Schedule) -> dict[str, Tensor]:
@@ -177,10 +183,14 @@ def _check_schedule(tables: Mapping[str, Tensor], timesteps: int, source: str) -
             )
 
 
-def _fitted(
+def fitted(
     tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str
 ) -> dict[str, Tensor]:
-    """The tensors in the order, shapes and types expected; counters that lack are zero."""
+    """The tensors in the order, shapes and types expected; counters that lack are zero.
+
+    Raises:
+        ConvertError: One is missing, unknown or of another shape.
+    """
     present = {**{k: torch.zeros(()) for k in expected if k.endswith(COUNTER)}, **tensors}
     problems = [
         f"{len(lines)} {label}: {', '.join(lines[:3])}" + (", ..." if len(lines) > 3 else "")

@@ -86,7 +86,7 @@ def official_config(
             "diffusion": {"timesteps": len(tables["betas"])} if "betas" in tables else {},
         }
     }
-    base = _nearest_preset(backbone, classes)
+    base = nearest_preset(backbone, classes)
     if len(base.model.class_names) != classes:
         changes["model"]["class_names"] = ()
     if federated and base.criterion.class_loss == "focal":
@@ -97,7 +97,8 @@ def official_config(
         raise ConvertError(f"{source} has sizes that no model of ours can have: {error}") from error
 
 
-def _nearest_preset(backbone: str, classes: int) -> Config:
+def nearest_preset(backbone: str, classes: int) -> Config:
+    """The preset of the same kind of backbone, for COCO unless the classes are LVIS's."""
     stem = PRESET_STEMS.get(backbone, "swin-b" if backbone.startswith("swin_") else "r50")
     data = "lvis" if classes == LVIS_CLASSES else "coco"
     name = f"{stem}-{data}"
