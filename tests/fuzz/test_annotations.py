@@ -30,12 +30,12 @@ WRITERS: dict[str, Callable[[Path, Path, formats.Edit], Path]] = {
     "yaml": partial(formats.yolo, labels=False),
 }
 ALL = [
-    *cases("coco", 25, 300),
-    *cases("lvis", 15, 150),
-    *cases("cvat", 20, 200),
-    *cases("labelme", 20, 200),
-    *cases("yolo", 15, 100),
-    *cases("yaml", 15, 100),
+    *cases("coco", 17, 308),
+    *cases("lvis", 10, 155),
+    *cases("cvat", 14, 206),
+    *cases("labelme", 14, 206),
+    *cases("yolo", 11, 104),
+    *cases("yaml", 11, 104),
 ]
 
 

@@ -35,7 +35,7 @@ def written(case: Case, folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     "case",
-    [*cases("field", 40, 600), *cases("text", 20, 300), *cases("bytes", 15, 200)],
+    [*cases("field", 30, 610), *cases("text", 15, 305), *cases("bytes", 12, 203)],
 )
 def test_train_refuses_it_or_goes_on_to_the_data(
     case: Case, command: Command, tmp_path: Path

@@ -60,7 +60,7 @@ def _changed(tokens: list[str], name: str, rng: random.Random) -> list[str]:
     return [*whole[:at], *new, *whole[at + 1 :]]
 
 
-@pytest.mark.parametrize("case", cases("line", 100, 800))
+@pytest.mark.parametrize("case", cases("line", 80, 820))
 def test_a_wrong_line_is_refused(case: Case, command: Command, tmp_path: Path) -> None:
     tokens = mutated(case)
     ended = command(*tokens)

@@ -87,7 +87,7 @@ def test_reading(case: Case, tmp_path: Path, command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", cases("folder", 8, 40, dict.fromkeys((15, 17, 22, 29, 37), TIFFFILE))
+    "case", cases("folder", 6, 42, dict.fromkeys((15, 17, 22, 29, 37), TIFFFILE))
 )
 def test_predict_names_what_it_cannot_read(
     case: Case, command: Command, model: Path, tmp_path: Path

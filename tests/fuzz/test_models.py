@@ -15,9 +15,9 @@ from torch import Tensor
 from verdict import Command
 
 KINDS = [
-    *cases("config", 20, 150),
+    *cases("config", 16, 154),
     *cases("bytes", 15, 150),
-    *cases("tensor", 10, 60),
+    *cases("tensor", 7, 63),
     *cases("number", 5, 20, dict.fromkeys(range(25), "weights that are no numbers are loaded")),
     *cases("foreign", 8, 20),
 ]
