@@ -171,6 +171,26 @@ def test_impossible_values_are_named(values: dict[str, object], field: str) -> N
     assert str(caught.value).startswith("run.yaml: ") and field in str(caught.value)
 
 
+def test_errors_stay_short_whatever_they_have_to_name() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_dict({"sampler": dict.fromkeys(map(str, range(9)), 1)})
+    assert str(caught.value).count("unknown field") == 5
+    assert str(caught.value).endswith("; and 4 more")
+    with pytest.raises(ConfigError) as caught:
+        Config.from_dict({"train": {"lr": Config().to_dict()}})
+    assert "train.lr: Input should be a valid number (got {" in str(caught.value)
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "\u202e", "a\nb"])
+def test_a_base_of_no_name_is_quoted_in_one_short_line(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps({"base": name}), encoding="utf-8")
+    with pytest.raises(ConfigError, match="neither a preset") as caught:
+        Config.from_file(path)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
 def test_updates_change_only_what_they_name_and_are_validated() -> None:
     config = Config.from_preset("tiny")
     changed = config.updated(model={"decoder": {"stages": 4}}, sampler={"steps": 3})

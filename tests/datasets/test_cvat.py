@@ -150,3 +150,11 @@ def test_a_wild_size_is_refused_before_masks_are_drawn(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="image 1: height is 2147483647, width is 6"):
         load_split(root, "train")
     assert "image-entry" in {finding.code for finding in examine(root).findings}
+
+
+@pytest.mark.parametrize("encoding", ["abc-8", "utf-7", ""])
+def test_an_odd_encoding_is_broken_xml(tmp_path: Path, encoding: str) -> None:
+    file = write(tmp_path, SQUARE) / "annotations.xml"
+    file.write_text(file.read_text().replace('"utf-8"', f'"{encoding}"'))
+    with pytest.raises(DatasetError, match=r"annotations\.xml: broken XML"):
+        load_split(tmp_path, "train")

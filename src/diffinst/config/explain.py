@@ -10,6 +10,9 @@ from pydantic import ValidationError
 
 from diffinst.config.part import Part
 
+_SHOWN = 5  # wrong fields
+_LONGEST = 100  # characters of a value
+
 
 def explain(error: ValidationError, whole: Part) -> str:
     """One line that names each wrong field; `whole` knows all fields that there are."""
@@ -17,12 +20,15 @@ def explain(error: ValidationError, whole: Part) -> str:
     for item in error.errors():
         field = ".".join(str(part) for part in item["loc"]) or "config"
         if item["type"] == "extra_forbidden":
-            lines.append(f"unknown field '{field}'{_meant(item['loc'], whole)}")
+            lines.append(f"unknown field {field[:_LONGEST]!r}{_meant(item['loc'], whole)}")
         elif item["type"] == "value_error":  # from a validator here: it names its fields and values
             lines.append(str(item["ctx"]["error"]))
         else:
-            lines.append(f"{field}: {item['msg']} (got {reprlib.repr(item.get('input'))})")
-    return "; ".join(lines)
+            given = reprlib.repr(item.get("input"))
+            given = given if len(given) <= _LONGEST else f"{given[:_LONGEST]}..."
+            lines.append(f"{field}: {item['msg']} (got {given})")
+    more = f"; and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    return "; ".join(lines[:_SHOWN]) + more
 
 
 def did_you_mean(wrong: str, known: Sequence[str]) -> str:

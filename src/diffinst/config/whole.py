@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import reprlib
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -140,10 +142,10 @@ class Config(Part):
         beside = path.parent / name
         if name in preset_names():
             base = cls.from_preset(name)
-        elif not beside.is_file():
+        elif not os.path.isfile(beside):  # False for a name that is too long, no error
             raise ConfigError(
-                f"{path}: base '{name}' is neither a preset ({', '.join(preset_names())}) nor a "
-                "file beside it"
+                f"{path}: base {reprlib.repr(name)} is neither a preset "
+                f"({', '.join(preset_names())}) nor a file beside it"
             )
         elif beside.resolve() in above:
             raise ConfigError(f"{path}: base '{name}' builds on this file itself")

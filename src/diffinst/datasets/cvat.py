@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 from xml.etree import ElementTree
 
 import numpy as np
@@ -52,8 +53,6 @@ def entries(file: Path, problems: Problems) -> Iterator[Listed]:
                 raise _broken(file, message)
     except OSError as error:
         raise _broken(file, f"cannot be read ({error.strerror}); check the file") from error
-    except ElementTree.ParseError as error:
-        raise _broken(file, f"broken XML ({error}); copy or export it again") from error
     yield from numbered.categories()
 
 
@@ -64,7 +63,7 @@ def _broken(file: Path, problem: str) -> DatasetError:
 def _elements(file: Path) -> Iterator[ElementTree.Element]:
     """The labels, images and tracks, each with all that is in it."""
     with file.open("rb") as source:
-        steps = ElementTree.iterparse(source, ("start", "end"))
+        steps = _steps(file, source)
         _, root = next(steps)
         if root.tag != "annotations":
             message = f"it starts with <{root.tag[:40]}>, 'CVAT for images 1.1' with <annotations>"
@@ -74,6 +73,13 @@ def _elements(file: Path) -> Iterator[ElementTree.Element]:
                 yield element
                 if element.tag != "label":
                     root.clear()  # what was read can go
+
+
+def _steps(file: Path, source: BinaryIO) -> Iterator[tuple[str, ElementTree.Element]]:
+    try:
+        yield from ElementTree.iterparse(source, ("start", "end"))
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # also of odd encodings
+        raise _broken(file, f"broken XML ({error}); copy or export it again") from error
 
 
 def _image(image: ElementTree.Element, numbered: Numbered, problems: Problems) -> Iterator[Listed]:

@@ -17,6 +17,8 @@ from typing import Literal, Protocol, TypeVar
 
 import yaml
 
+from diffinst.io.one_line import one_line
+
 _Item = TypeVar("_Item")
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -28,12 +30,12 @@ class DatasetError(ValueError):
     """A dataset cannot be used as it is; the message names file, entry, value and what to do.
 
     Args:
-        message: One line.
+        message: Made one printable line, whatever it quotes.
         code: Of the catalogue.
     """
 
     def __init__(self, message: str, code: str = "refused") -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.code = code
 
 

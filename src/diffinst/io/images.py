@@ -110,7 +110,8 @@ def _from_file(path: Path, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageReadError(missing(path)) from error
     except (OSError, ValueError) as error:  # no permission, name too long, NUL in the name, a loop
-        raise ImageReadError(f"{path}: cannot be opened ({error}); check the path") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ImageReadError(f"{path}: cannot be opened ({reason}); check the path") from error
     if stat.S_ISDIR(status.st_mode):
         what = what_it_is(path) or "is a folder; give a file, or list it with `list_images`"
         raise ImageReadError(f"{path}: {what}")
@@ -119,7 +120,8 @@ def _from_file(path: Path, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
     if status.st_size == 0:
         raise ImageReadError(f"{path}: the file is empty (0 bytes); copy or download it again")
     try:
-        return _decoded(path, reading)
+        with limited(MAX_PIXELS):
+            return _decoded(path, reading)
     except PermissionError as error:
         raise ImageReadError(f"{path}: may not be read; check its permissions") from error
     except ImageReadError as error:
@@ -131,8 +133,7 @@ def _from_file(path: Path, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
 
 def _decoded(path: Path, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
     try:
-        with limited(MAX_PIXELS):
-            image = Image.open(path)
+        image = Image.open(path)
     except PermissionError:
         raise
     except UnidentifiedImageError as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,18 +25,25 @@ _ONE_PHOTO = ("MPO",)  # formats whose further pages are previews and depth maps
 
 
 class _PillowLimit:
-    """Raises Pillow's pixel limit while at least one thread decodes; the last one restores it."""
+    """Raises Pillow's pixel limit while at least one thread decodes; the last one restores it.
+
+    What Pillow warns of meanwhile (marks of damaged EXIF, which it passes over) names no file and
+    is not shown.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
         self._before: int | None = None
+        self._quiet = ExitStack()
 
     @contextmanager
     def __call__(self, most: int) -> Iterator[None]:
         with self._lock:
             if self._users == 0:
                 self._before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, most
+                self._quiet.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
             self._users += 1
         try:
             yield
@@ -44,10 +52,11 @@ class _PillowLimit:
                 self._users -= 1
                 if self._users == 0:
                     Image.MAX_IMAGE_PIXELS = self._before
+                    self._quiet.close()
 
 
 limited = _PillowLimit()
-"""`with limited(most)`: images of so many pixels may be decoded."""
+"""`with limited(most)`: images of so many pixels may be decoded, without Pillow's warnings."""
 
 
 def undecodable(name: str, error: BaseException, most: int) -> str:

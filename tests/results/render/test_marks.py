@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from diffinst.results.crops import CroppedMasks
 from diffinst.results.render import marks
-from diffinst.results.render.marks import PALETTE, Color, check_image, contour, instance_colors
+from diffinst.results.render.marks import (
+    PALETTE,
+    Color,
+    check_image,
+    contour,
+    draw_masks,
+    instance_colors,
+)
 
 
 def colors_of(corners: list[tuple[int, int, int, int]]) -> list[Color]:
@@ -40,6 +48,17 @@ def test_a_contour_is_closed_and_symmetric() -> None:
     assert np.allclose(opacity, opacity.T, atol=1e-4)
     middle = opacity.shape[0] // 2
     assert (opacity[:middle].max(axis=0) > 0).sum() >= 20
+
+
+def test_an_outline_as_wide_as_it_may_be_reaches_over_the_border() -> None:
+    """8 / 3, of images of 800 x 800 pixels, is larger in float32, and so was the blur's reach."""
+    square = CroppedMasks(
+        torch.tensor([[0, 0, 24, 24]]), (torch.ones(24, 24, dtype=torch.bool),), (40, 40)
+    )
+    blank = np.zeros((40, 40, 3), dtype=np.uint8)
+    drawn = np.asarray(draw_masks(blank, square, [(255, 255, 255)], alpha=0.0, line=8 / 3))
+    assert drawn[5:20, 0].all() and drawn[0, 5:20].all()  # the outline
+    assert not drawn[30:].any()
 
 
 def test_neighbours_have_different_colours() -> None:

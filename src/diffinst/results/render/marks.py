@@ -128,7 +128,7 @@ def draw_masks(
         line: width of the outlines in pixels; those of small objects are thinner.
     """
     areas = masks.area()
-    widths = (areas.sqrt() * MAX_LINE_FRACTION).clamp(1.0, line).tolist()
+    widths = (areas.sqrt() * MAX_LINE_FRACTION).clamp(min=1.0).tolist()
     border = _blur(line)[1]  # outlines reach beyond masks, and those perhaps beyond the image
     canvas = np.pad(image, ((border, border), (border, border), (0, 0)))
     placed = list(masks.placed())
@@ -141,7 +141,7 @@ def draw_masks(
         inside = image[y : y + h, x : x + w][mask]
         window = canvas[y + border :, x + border :][:h, :w]
         window[mask] = np.rint((1 - alpha) * inside + alpha * color)
-        opacity = contour(mask, widths[i])[..., None]
+        opacity = contour(mask, min(widths[i], line))[..., None]
         margin = border - (opacity.shape[0] - h) // 2
         window = canvas[y + margin :, x + margin :][: opacity.shape[0], : opacity.shape[1]]
         window[:] = np.rint((1 - opacity) * window + opacity * color)
