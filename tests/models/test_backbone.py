@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import timm
@@ -298,3 +299,16 @@ def test_every_swin_block_pads_first_and_every_output_has_a_norm() -> None:
     # the last stage shifts, too, though one window covers its map at 224 pixels
     assert [b.shift_size for b in blocks[-2:]] == [(0, 0), (3, 3)]
     assert [n.normalized_shape for n in backbone.norms] == [(96,), (192,), (384,), (768,)]
+
+
+@pytest.mark.parametrize("norm", ["frozen", "train"])
+def test_the_stride_may_lie_in_the_first_convolution(norm: Literal["frozen", "train"]) -> None:
+    with torch.device("meta"):
+        ours = Backbone(BackboneConfig(name="resnet50", norm=norm, stride_in_1x1=True)).body
+        usual = Backbone(BackboneConfig(name="resnet50", norm=norm)).body
+    for stage, stride in ((1, 1), (2, 2), (3, 2), (4, 2)):
+        first, second = (f"layer{stage}.0.conv{n}" for n in (1, 2))
+        assert ours.get_submodule(first).stride == (stride, stride)
+        assert ours.get_submodule(second).stride == (1, 1)
+        assert usual.get_submodule(second).stride == (stride, stride)
+        assert ours.get_submodule(f"layer{stage}.1.conv1").stride == (1, 1)

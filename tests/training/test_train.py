@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from diffinst.cli import main
 from diffinst.config import Config, ConfigError, ConfigParts
@@ -183,3 +184,21 @@ def test_a_run_starts_from_weights_of_other_classes(
     torch.testing.assert_close(found, weights, rtol=0, atol=1e-9)
     for name, rows in class_layers(network).items():
         torch.testing.assert_close(rows[[1, 2]], class_layers(old)[name][[1, 0]], rtol=0, atol=1e-9)
+
+
+def test_a_run_starts_from_a_detector_of_another_library(
+    shapes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    model = resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d)
+    file, out = tmp_path / "maskrcnn.pth", tmp_path / "run"
+    state = {f"backbone.{key}": value for key, value in model.state_dict().items()}
+    torch.save(state, file)
+    with pytest.raises(CheckpointError, match="resnet18, which does not fit resnet10t; use --m"):
+        train(shapes, preset="tiny", origin=file, out=out, progress=False, **SMALL)
+    assert not out.exists()
+    parts: ConfigParts = {**SMALL, "model": {"backbone": {"name": "resnet18"}}}
+    done = train(shapes, preset="tiny", origin=file, out=out, progress=False, **parts)
+    assert "gives the backbone (100 tensors); new are pyramid (256 wide there, 32" in caplog.text
+    stem = done.model.network.state_dict()["backbone.body.conv1.weight"]
+    torch.testing.assert_close(stem, state["backbone.body.conv1.weight"], rtol=0, atol=0.01)

@@ -25,7 +25,7 @@ from diffinst.weights.foreign import read_foreign
 IMAGE = torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(3)) * 255  # RGB
 
 
-def lived_in(model: nn.Module) -> nn.Module:
+def lived_in(model: nn.Module) -> Any:
     """Norms with statistics of their own, as after training; some variances are tiny."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
@@ -115,7 +115,7 @@ class Detectron2(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.caffe = caffe
-        self.body: Any = lived_in(torchvision.models.resnet50(weights=None))
+        self.body = lived_in(torchvision.models.resnet50(weights=None))
         self.fpn = FeaturePyramid((256, 512, 1024, 2048), 256)
         self.mean, self.std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
         if not caffe:
@@ -128,12 +128,12 @@ class Detectron2(nn.Module):
                 module.running_var.fill_(1 - 1e-5)
             elif isinstance(module, torchvision.models.resnet.Bottleneck):
                 module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
-        self.body.conv1.weight.data.div_(57)
+        self.body.get_parameter("conv1.weight").data.div_(57)
 
     @torch.no_grad()
     def maps(self) -> list[Tensor]:
         """Of the image; its pyramid is written in our own class."""
-        body = self.body
+        body: Any = self.body
         pixels = IMAGE.flip(0) if self.caffe else IMAGE
         pixels = (pixels - self.mean.view(3, 1, 1)) / self.std.view(3, 1, 1)
         x = body.maxpool(body.relu(body.bn1(body.conv1(pixels[None]))))
@@ -242,7 +242,7 @@ def test_mask2former(tmp_path: Path) -> None:
     found = parts(state, "x")
     assert found.backbone.name == "swin_tiny_patch4_window7_224.ms_in1k"
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    encoder: Any = model.get_submodule("model.pixel_level_module.encoder")
+    encoder = model.get_submodule("model.pixel_level_module.encoder")
     with torch.no_grad():
         maps = list(encoder(((IMAGE - mean) / std)[None]).feature_maps)
     ours = our_maps(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,16 +152,18 @@ def test_a_backbone_alone_is_no_model(tmp_path: Path) -> None:
         Origin.read(path)
 
 
-R18 = {"name": "resnet18", "freeze_levels": 0}
+R18: dict[str, object] = {"name": "resnet18", "freeze_levels": 0}
 
 
-def small(preset: str = "r50-coco", width: int = 256, **backbone: object) -> Config:
+def small(
+    backbone: Mapping[str, object] = R18, *, preset: str = "r50-coco", width: int = 256
+) -> Config:
     """A preset with its backbone, and little behind it."""
     return Config.from_preset(preset).updated(
         model={
             "num_classes": 2,
             "class_names": ["cat", "dog"],
-            "backbone": backbone,
+            "backbone": dict(backbone),
             "mask_branch": {"width": 8, "depth": 1},
             "decoder": {
                 "stages": 1, "feedforward": 8, "dynamic_width": 4, "width": width, "heads": 4,
@@ -188,7 +190,7 @@ def parts_origin(detector: Path) -> Origin:
 def test_a_detector_gives_backbone_and_pyramid(detector: Path, parts_origin: Origin) -> None:
     assert not parts_origin.whole and parts_origin.config.model.backbone.name == "resnet18"
     assert parts_origin.config.train == Config.from_preset("r50-coco").train
-    network = DiffusionInstNetwork(small(**R18).model)
+    network = DiffusionInstNetwork(small().model)
     before = {n: v.clone() for n, v in network.state_dict().items()}
     assert parts_origin.fill(network, ["cat", "dog"]) == (
         f"{detector} gives the backbone (100 tensors) and pyramid (16 tensors); "
@@ -207,7 +209,7 @@ def test_a_detector_gives_backbone_and_pyramid(detector: Path, parts_origin: Ori
 
 
 def test_a_pyramid_of_another_width_stays_new(detector: Path, parts_origin: Origin) -> None:
-    network = DiffusionInstNetwork(small(width=96, **R18).model)
+    network = DiffusionInstNetwork(small(width=96).model)
     assert parts_origin.fill(network, ["cat", "dog"]) == (
         f"{detector} gives the backbone (100 tensors); "
         "new are pyramid (256 wide there, 96 here), mask branch and decoder"
@@ -215,7 +217,7 @@ def test_a_pyramid_of_another_width_stays_new(detector: Path, parts_origin: Orig
 
 
 def test_norms_that_are_trained_get_the_statistics(detector: Path, parts_origin: Origin) -> None:
-    network = DiffusionInstNetwork(small(norm="train", **R18).model)
+    network = DiffusionInstNetwork(small({**R18, "norm": "train"}).model)
     assert "backbone (100 tensors) and pyramid" in parts_origin.fill(network, ["cat", "dog"])
     theirs, state = torch.load(detector, weights_only=True), network.state_dict()
     for key in ("bn1.running_var", "layer3.0.downsample.1.weight", "layer4.1.bn2.bias"):
@@ -223,7 +225,7 @@ def test_norms_that_are_trained_get_the_statistics(detector: Path, parts_origin:
 
 
 def test_another_backbone_is_told_the_preset_that_fits(parts_origin: Origin) -> None:
-    nano = DiffusionInstNetwork(small("nano").model)
+    nano = DiffusionInstNetwork(small({}, preset="nano").model)
     with pytest.raises(CheckpointError, match=r"gives the backbone resnet18, which does not fit "):
         parts_origin.fill(nano, ["cat", "dog"])
     names = ("resnet50.tv_in1k", "swin_base_patch4_window12_384.ms_in22k")
@@ -238,7 +240,7 @@ def test_another_backbone_is_told_the_preset_that_fits(parts_origin: Origin) -> 
 
 
 def test_pixels_read_in_another_way_are_refused(parts_origin: Origin) -> None:
-    network = DiffusionInstNetwork(small(image_mean=(127, 127, 127), **R18).model)
+    network = DiffusionInstNetwork(small({**R18, "image_mean": (127, 127, 127)}).model)
     with pytest.raises(CheckpointError, match=r"needs model\.backbone\.image_mean \(123\.675"):
         parts_origin.fill(network, ["cat", "dog"])
 

@@ -82,9 +82,10 @@ def _transformers(name: str, model: str) -> dict[str, Tensor]:
 
 def _unavailable(name: str, url: str, error: Exception) -> CheckpointError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    known = "" if name in KNOWN else f"; known are {', '.join(KNOWN)}"
     return CheckpointError(
         f"{name} cannot be loaded ({reason}); fetch {url} elsewhere, copy it here and give the "
-        f"file: --from FILE. Known are {', '.join(KNOWN)}"
+        f"file: --from FILE{known}"
     )
 
 
