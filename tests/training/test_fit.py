@@ -7,6 +7,9 @@ import errno
 import json
 import logging
 import os
+import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +28,7 @@ from diffinst.structures import ImageBatch, Targets
 from diffinst.training.criterion import Criterion
 from diffinst.training.fit import fit
 from diffinst.training.module import DiffusionInstModule
-from diffinst.training.run_folder import best_model
+from diffinst.training.run_folder import CHECKPOINT, best_model
 from diffinst.training.splits import without_augmentation
 from diffinst.training.step import TrainingStep
 from diffinst.training.stream import StreamData
@@ -175,6 +178,38 @@ def test_nothing_to_resume(data: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_the_checkpoint_of_another_model_is_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off(data, tmp_path / "a", config(), 3, monkeypatch)
+    other = config().updated(model={"decoder": {"width": 16}})
+    cut_off(data, tmp_path / "b", other, 3, monkeypatch)
+    shutil.copy(tmp_path / "a" / CHECKPOINT, tmp_path / "b" / CHECKPOINT)
+    wrong = (
+        r"the checkpoint in .*b is of another model \(\d+ tensors wrong shape: .*put the run's own"
+    )
+    with pytest.raises(store.CheckpointError, match=wrong):
+        run(data, tmp_path / "b", other, resume=True)
+
+
+def test_a_warm_up_ends_within_the_run(data: Path, tmp_path: Path) -> None:
+    out = run(data, tmp_path, config(iterations=2, warmup=200, loggers=["csv"]))
+    assert store.load(out)[1].train.warmup == 0
+    assert "train.warmup 200 would not end" in json.loads((out / "plan.json").read_text())["steps"]
+    assert Config.from_file(out / "run.json").train.warmup == 200  # what was asked, for --resume
+
+
+@pytest.mark.parametrize("wrong", [{"devices": 0}, {"nodes": 0}, {"devices": -1}, {"nodes": 10**9}])
+def test_numbers_of_processes_that_are_none(
+    data: Path, tmp_path: Path, wrong: dict[str, int]
+) -> None:
+    with pytest.raises(
+        ValueError, match=r"^--devices .* --nodes .*: allowed are numbers from 1 to"
+    ):
+        run(data, tmp_path / "out", config(), **wrong)
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_val_there_is_a_model_but_no_metrics(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -202,6 +237,33 @@ def test_interruption_says_what_is_left(
     with caplog.at_level(logging.WARNING, logger="diffinst"), pytest.raises(SystemExit):
         run(data, tmp_path, config())
     assert "interrupted at iteration 0; there is no checkpoint yet" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows kills outright")
+def test_sigterm_is_no_success(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    done = 0
+    forward = Criterion.forward
+
+    def terminated(*arguments: object, **named: object) -> object:
+        nonlocal done
+        done += 1
+        if done == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return forward(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Criterion, "forward", terminated)
+    with (
+        caplog.at_level(logging.WARNING, logger="diffinst"),
+        pytest.raises(SystemExit) as end,
+    ):
+        run(data, tmp_path, config(checkpoint_every=1))
+    assert end.value.code == 143 and not (tmp_path / store.WEIGHTS_FILE).exists()
+    assert "interrupted at iteration 3; go on with --resume" in caplog.text
 
 
 def test_classes_are_counted_by_image(data: Path) -> None:
@@ -346,6 +408,7 @@ def test_a_run_that_gets_no_better_stops(
     # the first evaluation is the best, two more are not better
     scores = [r["val/mask/AP"] for r in rows(tmp_path) if r.get("val/mask/AP")]
     assert len(batches) == 3 and len(scores) == 3 and len(set(scores)) == 1
+    assert "stopped at iteration 3: the AP rises no more" in caplog.text
     store.load(tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["val/mask/AP"] == float(scores[0])
     best = json.loads((tmp_path / "best" / "metrics.json").read_text())
@@ -470,7 +533,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full)
-        wrong = rf"the disk of {tmp_path} is full .*the last checkpoint, .*last\.ckpt, is intact"
+        wrong = rf"the disk of {tmp_path} is full .*the last checkpoint, .*last\.ckpt, is intact$"
         with pytest.raises(OSError, match=wrong) as caught:
             run(data, tmp_path, chosen)
     assert caught.value.errno == errno.ENOSPC and "--resume" in str(caught.value)
@@ -487,7 +550,8 @@ def test_a_disk_that_was_full_from_the_start(
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="is full") as caught:
         run(data, tmp_path, config(checkpoint_every=1, loggers=["csv"]))
-    assert "intact" not in str(caught.value).replace("previous file is intact", "")
+    said = str(caught.value).replace("previous file is intact", "")
+    assert "intact" not in said and "--resume" not in said and said.endswith("and start again")
 
 
 def test_the_scaling_rule_is_applied_once(

@@ -13,7 +13,7 @@ from diffinst.datasets.load import load_split
 from diffinst.datasets.records import Annotation, ImageRecord
 from diffinst.datasets.split import Split
 from diffinst.training.module import DiffusionInstModule
-from diffinst.training.plan import GIB, Cost, _duration, describe, rehearse
+from diffinst.training.plan import GIB, Cost, describe, duration, rehearse
 
 Settings = Callable[..., Config]
 
@@ -62,6 +62,14 @@ def test_processes_and_micro_batches() -> None:
     assert lines["batch"] == "24 = 6 processes x 2 micro-batches x 2"
     assert lines["val"] == "none" and lines["model"].endswith("bf16")
     assert "(180.0 epochs)" in lines["steps"]
+
+
+def test_a_shortened_warm_up_is_said() -> None:
+    given = TINY.updated(train={"iterations": 40, "warmup": 200})
+    used = TINY.updated(train={"iterations": 40, "warmup": 4})
+    steps = describe(used, PETS, None, given=given)["steps"]
+    assert steps.endswith("warm-up 4 (train.warmup 200 would not end within them: a tenth of them)")
+    assert describe(TINY, PETS, None, given=TINY)["steps"].endswith("warm-up 5")
 
 
 def test_many_classes_are_cut_short() -> None:
@@ -142,7 +150,7 @@ def test_what_it_costs() -> None:
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert _duration(seconds) == text
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize("freeze", [(), ("backbone",)])

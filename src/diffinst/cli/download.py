@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from diffinst.cli.terminal import console, say
+from diffinst.cli.terminal import console, progress_lines, say
 
 if TYPE_CHECKING:
     from diffinst.download.sources import Step
@@ -27,6 +27,8 @@ def download(
     dry_run: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Fetch a public dataset into a folder that train and eval take as --data.
+
+    Example: diffinst download nuclei --out datasets/nuclei
 
     Says first what it will fetch, under which licence, and how much room that needs. Start it
     again after an interruption: it goes on from there.
@@ -124,6 +126,11 @@ def _bar(label: str, *, in_bytes: bool = True) -> Iterator[Callable[[int, int | 
         TransferSpeedColumn,
     )
 
+    from diffinst.io.disk import readable
+
+    if not console.is_terminal:
+        yield progress_lines(label, readable if in_bytes else str)
+        return
     amount = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
     columns = (TextColumn("{task.description}"), BarColumn(), *amount)
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as bar:

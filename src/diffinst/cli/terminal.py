@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+EVERY = 10.0  # seconds
 console = Console(stderr=True, highlight=False)
 
 
@@ -23,9 +25,38 @@ def say(text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
+def progress_lines(
+    label: str, amount: Callable[[int], str] = str
+) -> Callable[[int, int | None], None]:
+    """A function to call with (done, total) that says a line every `EVERY` seconds, and the last.
+
+    Args:
+        label: What is going on.
+        amount: Makes a number readable.
+    """
+    said, last = time.monotonic(), (-1, -1)
+
+    def advance(done: int, total: int | None) -> None:
+        nonlocal said, last
+        now = time.monotonic()
+        if (done == total or now - said >= EVERY) and (done, total or -1) != last:
+            said, last = now, (done, total or -1)
+            console.print(
+                f"{label} {amount(done)}" + (f"/{amount(total)}" if total else ""), soft_wrap=True
+            )
+
+    return advance
+
+
 @contextmanager
 def progress_bar(label: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr; yields a function to call with (done, total)."""
+    """A bar on stderr; yields a function to call with (done, total).
+
+    Where stderr is no terminal there is a line now and then instead, and one at the end.
+    """
+    if shown and not console.is_terminal:
+        yield progress_lines(label)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

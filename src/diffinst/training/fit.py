@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
+import signal
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import pytorch_lightning as pl
 import torch
 
-from diffinst.config import Config
+from diffinst.config import Config, ConfigError, TrainConfig
 from diffinst.datasets.split import class_counts
 from diffinst.evaluation.report import finite
 from diffinst.inference.predictor import DiffusionInst
@@ -24,10 +24,11 @@ from diffinst.training import plan, run_folder
 from diffinst.training.advice import advice
 from diffinst.training.loader import images_each
 from diffinst.training.module import DiffusionInstModule
+from diffinst.training.quiet import quiet
 from diffinst.training.run_folder import CHECKPOINT, METRICS_FILE, PLAN_FILE, RUN_FILE, best_model
 from diffinst.training.splits import first_images, splits, with_classes, without_augmentation
 from diffinst.training.stream import StreamData
-from diffinst.training.trainer import make_trainer
+from diffinst.training.trainer import check_processes, make_trainer
 from diffinst.weights import store
 from diffinst.weights.transfer import Origin
 
@@ -43,17 +44,6 @@ DEV_RUN: dict[str, object] = {
     "log_every": 1,
     "loggers": ["csv"],
 }
-NOT_SO = (  # what Lightning says and our stream makes untrue, or what is meant
-    "You're resuming from a checkpoint that ended before the epoch ended",
-    "Checkpoint directory .* exists and is not empty",
-    "You have overridden `transfer_batch_to_device`",
-    "The '.*_dataloader' does not have many workers",
-    "Using ModelCheckpoint with manual optimization",
-    "The number of training batches .* is smaller than the logging interval",
-    "Found .* in eval mode at the start of training",  # train.freeze
-    "It is recommended to use .* when logging on epoch level",  # all processes score all images
-    "Detected call of `lr_scheduler.step",  # the first step was skipped
-)
 
 
 @dataclass(frozen=True)
@@ -86,6 +76,7 @@ def fit(
     nodes: int = 1,
     overfit: int = 0,
     fast_dev_run: bool = False,
+    num_classes: int | None = None,
     progress: bool = True,
     announce: Callable[[Mapping[str, str]], None] | None = None,
 ) -> Trained:
@@ -102,23 +93,31 @@ def fit(
         nodes: Machines.
         overfit: Number of images.
         fast_dev_run: A trial run.
+        num_classes: Refuse data with another number; None: whatever the data have.
         progress: Show a bar.
         announce: Gets the plan.
 
     Raises:
-        ConfigError: A resumed run was started with other settings; the others as in `train`.
+        ConfigError: A resumed run was started with other settings, or the data have another number
+            of classes; the others as in `train`.
     """
+    check_processes(devices, nodes)
     if overfit < 0:
         raise ValueError(f"--overfit {overfit}: give a number of images, from 1")
     fresh = not resume and origin is None
     place = TemporaryDirectory(prefix="diffinst-dev-run-") if fast_dev_run else nullcontext(out)
-    with place as folder:
+    with place as folder, quiet():
         out = Path(folder)
         if fast_dev_run:
             config = config.updated(train=DEV_RUN)
         run_folder.check(out, resume=resume)
         images_each(config.train, devices * nodes)  # refuse before anything is written
         train_split, val_split = splits(data, single_class=config.train.single_class)
+        if num_classes not in (None, len(train_split.classes)):
+            raise ConfigError(
+                f"model.num_classes {num_classes}: {train_split.annotation_file} has "
+                f"{len(train_split.classes)} classes; omit the field, it is taken from the data"
+            )
         if overfit:
             config = without_augmentation(config)
             train_split = val_split = first_images(train_split, overfit)
@@ -127,7 +126,7 @@ def fit(
         given = with_classes(config, train_split)
         if resume:
             run_folder.refuse_changes(Config.from_file(out / RUN_FILE), given, out)
-        config = given.updated(train=given.train.scaled().model_dump(mode="json"))
+        config = given.updated(train=_settled(given.train).model_dump(mode="json"))
         if fresh and not pretrained and config.model.backbone.norm == "frozen":
             logger.warning(
                 "random weights with frozen BatchNorm learn poorly: add --model.backbone.norm train"
@@ -174,24 +173,30 @@ def fit(
     return Trained(trained.model, trained.metrics, out, None) if fast_dev_run else trained
 
 
+def _settled(train: TrainConfig) -> TrainConfig:
+    """As many iterations as the scaling rule says, with a warm-up that ends within them."""
+    scaled = train.scaled()
+    warmup = scaled.warmup if scaled.warmup < scaled.iterations else scaled.iterations // 10
+    return scaled.model_copy(update={"warmup": warmup})
+
+
 def _train(
     trainer: pl.Trainer, module: DiffusionInstModule, stream: StreamData, out: Path, resume: bool
 ) -> None:
     """Train, save the model, evaluate it."""
     last = out / CHECKPOINT
     try:
-        with warnings.catch_warnings():
-            for message in NOT_SO:
-                warnings.filterwarnings("ignore", message=message)
-            trainer.fit(module, datamodule=stream, ckpt_path=str(last) if resume else None)
-    except SystemExit:  # Lightning's answer to Ctrl-C
+        trainer.fit(module, datamodule=stream, ckpt_path=str(last) if resume else None)
+        if trainer.is_global_zero:
+            if module.iteration < module.config.train.iterations:
+                logger.warning("stopped at iteration %d: the AP rises no more", module.iteration)
+            store.save(module.network, module.config, out)
+        if stream.val is not None and module.evaluated_at != module.iteration:
+            trainer.validate(module, datamodule=stream, verbose=False)
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C, and without a code to SIGTERM
         how = "go on with --resume" if last.is_file() else "there is no checkpoint yet"
         logger.warning("interrupted at iteration %d; %s", module.iteration, how)
-        raise
-    if trainer.is_global_zero:
-        store.save(module.network, module.config, out)
-    if stream.val is not None and module.evaluated_at != module.iteration:
-        trainer.validate(module, datamodule=stream, verbose=False)
+        raise SystemExit(stop.code or 128 + signal.SIGTERM) from stop
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     if metrics and trainer.is_global_zero:
         write_json(out / METRICS_FILE, finite(metrics))

@@ -135,7 +135,8 @@ def describe(
         "val": val_text,
         "classes": f"{len(train.classes)}: {classes}{more} (images with each)",
         "steps": f"{settings.iterations} iterations of {settings.batch_size} images "
-        f"({epochs:.1f} epochs), {settings.schedule} schedule, warm-up {settings.warmup}",
+        f"({epochs:.1f} epochs), {settings.schedule} schedule, warm-up {settings.warmup}"
+        + _warmup(given, config),
         "batch": f"{settings.batch_size} = {processes} process{'es' * (processes > 1)} x "
         f"{settings.accumulate} micro-batch{'es' * (settings.accumulate > 1)} x {micro}",
         "lr": f"{settings.lr:.3g}" + _scaling(given, config),
@@ -162,7 +163,7 @@ def describe(
     if cost is not None:
         total = cost.seconds * settings.iterations
         lines["time"] = (
-            f"about {_duration(total)} on {cost.device} "
+            f"about {duration(total)} on {cost.device} "
             f"({cost.seconds:.2f} s an iteration, without evaluation)"
         )
     if cost is not None and not math.isnan(cost.peak_bytes):
@@ -180,7 +181,15 @@ def _scaling(given: Config | None, config: Config) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
+def _warmup(given: Config | None, config: Config) -> str:
+    asked = config.train.warmup if given is None else given.train.scaled().warmup
+    if asked == config.train.warmup:
+        return ""
+    return f" (train.warmup {asked} would not end within them: a tenth of them)"
+
+
+def duration(seconds: float) -> str:
+    """A time for people: 40 s, 12 min, 3.5 h, 2.1 days."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 from typing_extensions import Unpack
 
@@ -97,6 +98,7 @@ def train(
         nodes=nodes,
         overfit=overfit,
         fast_dev_run=fast_dev_run,
+        num_classes=cast("int | None", parts.get("model", {}).get("num_classes")),
         progress=progress,
         announce=announce,
     )

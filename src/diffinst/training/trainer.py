@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -18,9 +19,23 @@ from diffinst.config import Config
 from diffinst.training.average import WarmAverage
 from diffinst.training.checkpoints import AtomicCheckpoints, RegularCheckpoints
 from diffinst.training.loggers import make_loggers
+from diffinst.training.progress import ProgressLines
 from diffinst.training.run_folder import CHECKPOINT
 
+MOST = 4096  # devices of a machine, and machines
 SCORE = "val/mask/AP"
+
+
+def check_processes(devices: int, nodes: int) -> None:
+    """Refuse numbers of devices and machines that are none.
+
+    Raises:
+        ValueError: Names both.
+    """
+    if not (1 <= devices <= MOST and 1 <= nodes <= MOST):
+        raise ValueError(
+            f"--devices {devices} --nodes {nodes}: allowed are numbers from 1 to {MOST}"
+        )
 
 
 def make_trainer(
@@ -39,7 +54,7 @@ def make_trainer(
         out: Run folder.
         devices: GPUs a machine, or processes where there is no GPU.
         nodes: Machines.
-        progress: Show a bar.
+        progress: Show a bar; where stdout is no terminal, a line now and then.
         validate: There is a val split.
 
     Raises:
@@ -47,8 +62,6 @@ def make_trainer(
     """
     train = config.train
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if devices < 1 or nodes < 1:
-        raise ValueError(f"--devices {devices} --nodes {nodes}: allowed are numbers from 1")
     if gpus and devices > gpus:
         raise ValueError(f"--devices {devices}: this machine has {gpus} GPUs")
     every = train.eval_every or train.iterations
@@ -68,8 +81,11 @@ def make_trainer(
             SCORE, patience=train.patience, mode="max", verbose=True, check_finite=False
         )  # a val split without objects has no AP: that is no better one
         callbacks.append(stopping)
-    if progress:
+    bar = progress and sys.stdout.isatty()
+    if bar:
         callbacks.append(TQDMProgressBar(refresh_rate=1))
+    elif progress:
+        callbacks.append(ProgressLines(train.iterations))
     return pl.Trainer(
         accelerator="gpu" if gpus else "cpu",
         devices=devices,
@@ -86,7 +102,7 @@ def make_trainer(
         callbacks=callbacks,
         plugins=[AtomicCheckpoints()],
         logger=make_loggers(config, out),
-        enable_progress_bar=progress,
+        enable_progress_bar=bar,
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=str(out),
