@@ -23,6 +23,9 @@ def test_info_knows_presets(diffinst: Run, name: str) -> None:
     assert name in preset_names()
     code, text, _ = diffinst("info", name)
     assert code == 0 and f"preset {name}, fresh weights" in text
+    assert len(text.splitlines()) <= 15
+    code, full, _ = diffinst("info", name, "--full")
+    assert code == 0 and "time_power" in full and "time_power" not in text
 
 
 def official_copy(network: DiffusionInstNetwork) -> dict[str, Tensor]:

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from diffinst import __version__
+from diffinst.cli import app
+from diffinst.cli.fields import PARTS, PRESET
 from diffinst.config import Config
 from diffinst.datasets.synthetic import make_shapes
+from diffinst.training.train import DEFAULT_PRESET
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 Run = Callable[..., tuple[int, str, str]]
@@ -124,8 +127,49 @@ def test_the_version_needs_no_torch() -> None:
     assert done.stdout.strip() == __version__
 
 
-def test_help_says_whose_defaults_it_shows(diffinst: Run) -> None:
+def test_help_shows_what_runs_in_groups(diffinst: Run) -> None:
     code, text, _ = diffinst("train", "--help")
     text = one_line(text)
-    assert code == 0 and "--train.lr" in text and "--model.decoder.width" in text
-    assert "are the paper's: what no flag names is taken from the preset" in text
+    assert code == 0 and "Example: diffinst train --data DATA --out runs/mine" in text
+    assert text.index("--fast-dev-run") < text.index("Training: length") < text.index("--train.lr")
+    assert text.index("--train.lr") < text.index("The network, fixed") < text.index("--model.dec")
+    nano = Config.from_preset("nano")
+    assert f"--train.iterations INT [default: {nano.train.iterations}]" in text
+    assert nano.model.backbone.name in text and "Values of the preset nano" in text
+    assert PRESET == DEFAULT_PRESET and set(PARTS) == set(Config.model_fields)
+
+
+@pytest.mark.parametrize("command", list(app)[2:])
+def test_every_command_shows_an_example(diffinst: Run, command: str) -> None:
+    if command.startswith("-"):
+        pytest.skip("a flag")
+    code, text, _ = diffinst(command, "--help")
+    assert code == 0 and f"Example: diffinst {command} " in one_line(text)
+
+
+def test_epochs_are_answered_in_iterations(diffinst: Run, tmp_path: Path) -> None:
+    data = make_shapes(tmp_path / "data", train=7, val=0, size=(48, 64))
+    code, _, err = diffinst("train", "--data", data, "--preset", "tiny", "--epochs", 3)
+    assert code == 1 and "7 images in batches of 2 are 4 iterations an epoch" in err
+    assert err.rstrip().endswith("--train.iterations 11")  # 3 x 7 / 2, up
+    flags = ("--train.batch-size", 7)
+    code, _, err = diffinst("train", "--data", data, "--preset", "tiny", *flags, "--epochs", 3)
+    assert code == 1 and err.rstrip().endswith("--train.iterations 3")
+    code, _, err = diffinst("train", "--data", tmp_path / "gone", "--epochs", 3)
+    assert code == 1 and "an epoch has IMAGES / 2 of them (train.batch_size)" in err
+    assert "--preprocess" not in err
+
+
+def test_a_number_of_classes_that_the_data_have_not(diffinst: Run, tmp_path: Path) -> None:
+    data = make_shapes(tmp_path / "data", train=2, val=0, size=(48, 64))
+    flags = ("--data", data, "--out", tmp_path / "run", *QUICK)
+    code, _, err = diffinst("train", *flags, "--model.num-classes", 5)
+    assert code == 1 and "error: model.num_classes 5: " in err
+    assert "has 3 classes; omit the field" in err and not (tmp_path / "run").exists()
+
+
+def test_a_near_name_is_offered(diffinst: Run, tmp_path: Path) -> None:
+    code, _, err = diffinst("info", "nanonuclei")
+    assert code == 1 and "no model 'nanonuclei' (did you mean 'nano-nuclei'?)" in err
+    code, _, err = diffinst("train", "--data", tmp_path, "--preset", "r50coco")
+    assert code == 1 and "no preset 'r50coco' (did you mean 'r50-coco'?)" in err

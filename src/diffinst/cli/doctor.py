@@ -42,6 +42,8 @@ def doctor(
 ) -> None:
     """Find what would break or spoil training on a dataset, and repair a copy of it.
 
+    Example: diffinst doctor DATA --fix DATA-repaired
+
     Looks at every file, entry, image and mask, says what is wrong and what to do, and draws a
     contact sheet: look at it, no program sees all mistakes. Writes OUT/report.json and
     OUT/contact_sheet.png; the dataset stays as it is. Ends with exit code 1 if something would

@@ -28,6 +28,8 @@ def predict(
 ) -> None:
     """Segment images or folders of images.
 
+    Example: diffinst predict my_images/ --model runs/mine/best --steps 4
+
     Writes OUT/overlays/NAME.png, OUT/masks/NAME.png (16-bit label maps) and OUT/results.json (COCO
     format; image ids and class ids are explained in OUT/index.json). What is not said of steps,
     proposals and so on is as the model has it.

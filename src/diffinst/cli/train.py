@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from diffinst.cli.options import Overrides, given
+from diffinst.cli.fields import Overrides, given
+from diffinst.cli.options import Amount, Processes
 from diffinst.cli.terminal import say
+
+if TYPE_CHECKING:
+    from diffinst.config import ConfigParts
 
 
 def train(
@@ -22,17 +27,20 @@ def train(
     resume: bool = False,
     pretrained: bool = True,
     single_class: Annotated[bool, Parameter(negative="")] = False,
-    devices: int = 1,
-    nodes: int = 1,
-    overfit: int = 0,
+    devices: Processes = 1,
+    nodes: Processes = 1,
+    overfit: Amount = 0,
     fast_dev_run: Annotated[bool, Parameter(negative="")] = False,
+    epochs: Annotated[float | None, Parameter(show=False)] = None,
     fields: Overrides = None,
 ) -> None:
     """Train on your own images: COCO, Roboflow, LVIS and YOLO folders are found by looking.
 
-    Every field of the configuration is a flag, for example --train.lr 1e-4. The defaults shown for
-    these flags are the paper's: what no flag names is taken from the preset (or the --config file),
-    which may say otherwise; `diffinst info PRESET` shows it.
+    Example: diffinst train --data DATA --out runs/mine --train.iterations 7000
+
+    Every field of the configuration is a flag, in groups below. The values shown for these flags
+    are those of nano, the preset that runs if no other is named; with --preset, --config or --from
+    theirs hold instead, and `diffinst info NAME --full` shows them.
 
     Parameters
     ----------
@@ -61,6 +69,8 @@ def train(
     fast_dev_run
         Two iterations of everything, nothing kept: does it run at all?
     """
+    if epochs is not None:
+        raise ValueError(_iterations_instead(epochs, data, preset, config, given(fields)))
     from pytorch_lightning.utilities import rank_zero_only
 
     from diffinst.training.train import train as run
@@ -93,3 +103,25 @@ def train(
 def _announce(plan: Mapping[str, str]) -> None:
     for name, text in plan.items():
         say(f"{name:<8} {text}")
+
+
+def _iterations_instead(
+    epochs: float, data: Path, preset: str | None, config: Path | None, flags: ConfigParts
+) -> str:
+    """How many iterations that is on these data; the formula where they cannot be read."""
+    from diffinst.config import Config
+    from diffinst.datasets.load import load_split
+    from diffinst.training.train import DEFAULT_PRESET
+
+    start = Config.from_file(config) if config else Config.from_preset(preset or DEFAULT_PRESET)
+    batch = start.updated(**flags).train.batch_size
+    said = f"--epochs {epochs:g}: the length of training is train.iterations; "
+    try:
+        images = len(load_split(data, "train").records)
+    except (ValueError, OSError):
+        return f"{said}an epoch has IMAGES / {batch} of them (train.batch_size)"
+    each = max(1, math.ceil(images / batch))
+    return (
+        f"{said}{images} images in batches of {batch} are {each} iterations an epoch: "
+        f"--train.iterations {max(1, math.ceil(epochs * images / batch))}"
+    )
