@@ -88,7 +88,7 @@ def overlaps(found: NDArray[np.bool_], masks: NDArray[np.bool_]) -> list[float]:
     """IoU of each answer with its own object."""
     both = (found & masks).sum((1, 2))
     either = (found | masks).sum((1, 2))
-    return (both / np.maximum(either, 1)).tolist()
+    return [float(value) for value in both / np.maximum(either, 1)]
 
 
 def objects(record: ImageRecord) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from diffinst.cli import terminal
 from diffinst.cli.terminal import progress_bar, progress_lines
 
 
@@ -20,7 +19,7 @@ def test_a_pipe_gets_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
+    monkeypatch.setattr("diffinst.cli.terminal.time.monotonic", lambda: now)
     advance = progress_lines("working", lambda count: f"{count} B")
     for done in range(26):
         now = float(done)
