@@ -36,8 +36,8 @@ COLUMNS = (
     "box/AP",
     "seconds_per_image",
 )
-SEARCH = (*(f"{s}x{p}" for p in (100, 300, 500) for s in (1, 2, 4, 8)), "1x2000", "autox500")
-DDIM = ("1x500", "4x100", "4x500", "8x500")
+SEARCH = (*(f"{s}x{p}" for p in (100, 300, 500) for s in (1, 4)), "2x500", "8x500", "1x2000")
+DDIM = ("4x100", "4x500")
 
 
 @app.default

@@ -19,7 +19,6 @@ from diffinst.inference.folder import predict_folder
 
 OUT = Path("runs/demo")
 STEPS = 4
-THRESHOLD = 0.25  # the model's own
 
 
 def write_images(folder: Path) -> dict[str, Path]:
@@ -47,7 +46,6 @@ def main() -> None:
         list(images.values()),
         OUT,
         steps=STEPS,
-        threshold=THRESHOLD,
         max_detections=500,
     )
     denoising_strip(
@@ -56,7 +54,7 @@ def main() -> None:
         OUT / "film_strip.png",
         steps=2,
         proposals=100,
-        threshold=THRESHOLD,
+        threshold=model.config.postprocess.threshold,
     )
     print(
         f"{summary.instances} objects on {summary.images} images, "
