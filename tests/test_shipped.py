@@ -40,14 +40,14 @@ def test_card_and_readme_say_what_was_measured() -> None:
         ap, ap50, ap75 = row["mask/AP"], row["mask/AP50"], row["mask/AP75"]
         line = rf"\| {steps} \| {proposals} \| {ap:.3f} \| {ap50:.3f} \| {ap75:.3f} \|"
         assert re.search(line, card), line
-        if steps != "auto" and int(proposals) <= 500:
+        if steps in ("1", "4") and int(proposals) <= 500:
             assert f"{ap:.3f} ({ap50:.3f})" in readme
 
 
 def test_coins_are_found_one_by_one(nano: DiffusionInst) -> None:
     coins = data.coins()
     half = Image.fromarray(coins).resize((coins.shape[1] // 2, coins.shape[0] // 2))
-    found = nano.predict(half, steps=2, proposals=100, threshold=0.3)
+    found = nano.predict(half, steps=2, proposals=100, threshold=0.7)
     assert 22 <= len(found) <= 26  # there are 24
     masks = found.masks.numpy()
     assert masks.any(0).mean() > 0.25  # coins cover about a third

@@ -103,10 +103,11 @@ def test_overlays_go_without_class_or_score_where_asked(diffinst: Run, tmp_path:
     disc = np.where((y - 64) ** 2 + (x - 80) ** 2 < 30**2, 180, 20).astype(np.uint8)
     Image.fromarray(disc).save(tmp_path / "disc.png")
     model = DiffusionInst.from_pretrained("nano-nuclei", device="cpu")
-    found = model.predict(tmp_path / "disc.png", proposals=100)
+    found = model.predict(tmp_path / "disc.png", proposals=100, threshold=0.45)
     drawn = {}
     for flags in ((), ("--no-labels",), ("--no-labels", "--no-scores")):
-        out, proposals = tmp_path / "-".join(("out", *flags)), ("--proposals", 100)
+        out = tmp_path / "-".join(("out", *flags))
+        proposals = ("--proposals", 100, "--threshold", 0.45)
         code, *_ = diffinst(
             "predict", tmp_path / "disc.png", "--out", out, "--device", "cpu", *proposals, *flags
         )

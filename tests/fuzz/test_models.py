@@ -38,8 +38,9 @@ def change_config(file: Path, rng: random.Random) -> None:
 
 
 def change_numbers(tensors: dict[str, Tensor], rng: random.Random) -> dict[str, Tensor]:
-    """One number of one of them, or all, are not finite."""
-    key = rng.choice([name for name, value in tensors.items() if value.numel()])
+    """One number of one of them, or all, are not finite; counters are whole numbers."""
+    real = [n for n, value in tensors.items() if value.numel() and value.is_floating_point()]
+    key = rng.choice(real)
     changed = tensors[key].to(torch.float32).flatten().clone()
     place = rng.choice((slice(None), rng.randrange(len(changed))))
     changed[place] = rng.choice((torch.inf, -torch.inf, torch.nan))

@@ -38,8 +38,8 @@ class TimeEmbedding(nn.Module):
             Linear(width, 4 * width), nn.GELU(), Linear(4 * width, 4 * width)
         )
 
-    def forward(self, t: Int64[Tensor, "B P"]) -> Float[Tensor, "B P {4*self.width}"]:
-        """(B, P) times to (B, P, 4D)."""
+    def forward(self, t: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape {4*self.width}"]:
+        """(...) times to (..., 4D)."""
         result: Tensor = self.layers(sinusoidal_embedding(t, self.width))
         return result
 
@@ -90,7 +90,7 @@ class Decoder(nn.Module):
         Returns:
             One output per stage; boxes pass between stages without gradient, queries with it.
         """
-        time = self.time(t.view(len(t), -1))
+        time = self.time(t)
         outputs: list[StageOutput] = []
         queries: Tensor | None = None
         for stage in self.stages:

@@ -111,7 +111,7 @@ class DecoderStage(nn.Module):
         pyramid: Pyramid,
         boxes: Float[Tensor, "B N 4"],
         queries: Float[Tensor, "B N D"] | None,
-        time: Float[Tensor, "B P {4*self.config.width}"],
+        time: Float[Tensor, "B *P {4*self.config.width}"],
     ) -> StageOutput:
         """One refinement.
 
@@ -119,7 +119,7 @@ class DecoderStage(nn.Module):
             pyramid: p2..p5.
             boxes: (B, N, 4) xyxy pixels of the network input; gets no gradient.
             queries: (B, N, D) from the stage before; None in the first stage: mean RoI features.
-            time: (B, N, 4D) time embedding of each proposal, or (B, 1, 4D) one for all.
+            time: (B, 4D) time embedding, one for all proposals of an image, or (B, N, 4D).
         """
         rois = self.rois(pyramid, boxes)  # (B, N, S*S, D)
         if queries is None:
@@ -129,7 +129,12 @@ class DecoderStage(nn.Module):
         queries = self.norm2(queries + mixed.view_as(queries))
         queries = self.norm3(queries + self.contract(self.expand(queries).relu_()))
 
-        scale, shift = self.time(F.silu(time)).to(queries.dtype).chunk(2, dim=-1)
+        scale, shift = (
+            self.time(F.silu(time))
+            .to(queries.dtype)
+            .view(len(time), -1, 2 * self.config.width)
+            .chunk(2, dim=-1)
+        )
         modulated = queries * (1 + scale) + shift
         box_features = self.box_tower(modulated)
         return StageOutput(
