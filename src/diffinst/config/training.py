@@ -139,7 +139,7 @@ class TrainConfig(Part):
     """Parts that keep their weights (the backbone's first levels: backbone.freeze_levels)."""
     starts: StartsConfig = StartsConfig()
     repeat_colour: Annotated[float, Field(ge=1, le=100)] = 1.0
-    """Images in colour are shown so many times as often as grey ones (few stained sections among
+    """Images in colour are shown this many times as often as grey ones (few stained sections among
     many grey images)."""
     repeat_threshold: Probability = 0.0
     """Images with classes on a smaller fraction of images than this are repeated (LVIS: 0.001)."""

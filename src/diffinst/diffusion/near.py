@@ -41,7 +41,7 @@ class StartDraw:
     def draw(
         cls, objects: int, config: StartsConfig, generator: torch.Generator | None = None
     ) -> StartDraw | None:
-        """Fresh draws for an image with so many objects; None: it starts as in the paper."""
+        """Fresh draws for an image of n objects; None: it starts as in the paper."""
         if config.prior + config.own + config.near == 0:
             return None
         where = float(torch.rand((), generator=generator))

@@ -56,7 +56,7 @@ class _PillowLimit:
 
 
 limited = _PillowLimit()
-"""`with limited(most)`: images of so many pixels may be decoded, without Pillow's warnings."""
+"""`with limited(most)`: images of up to `most` pixels may be decoded, without Pillow's warnings."""
 
 
 def undecodable(name: str, error: BaseException, most: int) -> str:
