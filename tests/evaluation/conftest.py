@@ -15,7 +15,7 @@ from diffinst.datasets.split import Split
 from diffinst.datasets.synthetic import make_shapes
 from diffinst.evaluation.source import Source
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.results.instances import CocoResult
+from diffinst.results.convert import CocoResult
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from diffinst.datasets.segmentation import RLE
 from diffinst.datasets.split import Split
 from diffinst.evaluation.comparison import FALSE, IGNORED, MISSED, RIGHT, side_by_side
 from diffinst.io.images import ImageReadError
-from diffinst.results.instances import CocoResult
+from diffinst.results.convert import CocoResult
 
 AsFound = Callable[..., list[CocoResult]]
 TILE = 480

@@ -25,7 +25,7 @@ from diffinst.evaluation.label_metrics import (
     summarize,
 )
 from diffinst.evaluation.matching import THRESHOLDS
-from diffinst.results.instances import CocoResult
+from diffinst.results.convert import CocoResult
 
 HEIGHT, WIDTH = 4, 12
 Box = tuple[int, int, int, int]  # x, y, width, height

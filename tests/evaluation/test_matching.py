@@ -13,7 +13,7 @@ from diffinst.datasets.records import Annotation, ImageRecord
 from diffinst.datasets.split import Split
 from diffinst.evaluation.matching import THRESHOLDS, match
 from diffinst.evaluation.metrics import compute_metrics
-from diffinst.results.instances import CocoResult
+from diffinst.results.convert import CocoResult
 
 SIDE = 100
 Box = tuple[int, int, int, int]  # x, y, width, height

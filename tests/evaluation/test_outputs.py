@@ -26,7 +26,7 @@ from diffinst.datasets.split import Split
 from diffinst.evaluation.outputs import write_csv, write_outputs, write_results
 from diffinst.evaluation.prediction import Prediction, Request
 from diffinst.evaluation.report import Report, score
-from diffinst.results.instances import CocoResult
+from diffinst.results.convert import CocoResult
 
 RESULTS = ("results.json", "box_results.json")
 ASKED = Request(steps=4, proposals=50, max_detections=100, seed=7, category_ids=(1, 2, 3))

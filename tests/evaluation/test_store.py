@@ -15,7 +15,7 @@ from diffinst.evaluation.prediction import Prediction, request
 from diffinst.evaluation.source import Source
 from diffinst.evaluation.store import Settings, Shard, Store, describe
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.results.instances import CocoResult
+from diffinst.results.convert import CocoResult
 
 SETTINGS: Settings = {"model": "a" * 64, "steps": 1, "seed": 0}
 RECORDS = tuple(ImageRecord(i, Path(f"{i}.png"), 48, 64, ()) for i in range(1, 5))

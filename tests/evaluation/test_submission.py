@@ -11,7 +11,7 @@ import pytest
 
 from diffinst.datasets.split import Split
 from diffinst.evaluation.submission import write_submission
-from diffinst.results.instances import CocoResult
+from diffinst.results.convert import CocoResult
 
 
 def results(image_id: int, count: int) -> list[CocoResult]:

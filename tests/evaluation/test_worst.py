@@ -17,7 +17,7 @@ from diffinst.evaluation.worst import (
     image_scores,
     write_worst,
 )
-from diffinst.results.instances import CocoResult
+from diffinst.results.convert import CocoResult
 
 AsFound = Callable[..., list[CocoResult]]
 

@@ -15,8 +15,8 @@ from diffinst.datasets.split import Split
 from diffinst.evaluation.matching import IOU_50, match
 from diffinst.evaluation.prediction import as_instances
 from diffinst.io.images import read_image
+from diffinst.results.convert import CocoResult
 from diffinst.results.crops import CompressedRLE
-from diffinst.results.instances import CocoResult
 from diffinst.results.render.marks import Color, draw_masks
 from diffinst.results.render.sheet import to_width
 

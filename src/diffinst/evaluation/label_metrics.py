@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from diffinst.datasets.records import ImageRecord
 from diffinst.datasets.segmentation import Segmentation, compressed, run_lengths
 from diffinst.evaluation.matching import IOU_50, THRESHOLDS
-from diffinst.results.instances import CocoResult
+from diffinst.results.convert import CocoResult
 
 CROWD = -1  # of a label map: a region in which objects are not told apart
 

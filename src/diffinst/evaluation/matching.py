@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from diffinst.datasets.records import ImageRecord
 from diffinst.datasets.segmentation import compressed
 from diffinst.datasets.split import Split
-from diffinst.results.instances import CocoResult
+from diffinst.results.convert import CocoResult
 
 THRESHOLDS: NDArray[np.float64] = np.arange(10, 20) / 20  # IoU 0.50, 0.55, ..., 0.95
 IOU_50 = 0  # the place of IoU 0.50 in them

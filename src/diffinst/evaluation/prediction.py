@@ -17,8 +17,9 @@ from diffinst.datasets.split import ImageRecord, Split
 from diffinst.evaluation.metrics import LVIS_MAX_DETECTIONS
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.images import ImageReadError, ImageTooLarge
+from diffinst.results.convert import CocoResult
 from diffinst.results.crops import CroppedMasks
-from diffinst.results.instances import CocoResult, Instances
+from diffinst.results.instances import Instances
 
 SamplerKind: TypeAlias = Literal["ddim", "search"]
 USUAL_THRESHOLD = 0.3

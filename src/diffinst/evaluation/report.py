@@ -12,7 +12,7 @@ from diffinst.evaluation.inputs import IouType
 from diffinst.evaluation.label_metrics import LabelMetrics, label_metrics
 from diffinst.evaluation.metrics import Metrics, compute_metrics
 from diffinst.evaluation.prediction import Prediction
-from diffinst.results.instances import CocoResult
+from diffinst.results.convert import CocoResult
 
 
 class ClassRow(NamedTuple):

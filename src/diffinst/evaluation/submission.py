@@ -12,7 +12,7 @@ from diffinst.datasets.split import Split
 from diffinst.evaluation.metrics import COCO_MAX_DETECTIONS, LVIS_MAX_DETECTIONS
 from diffinst.evaluation.outputs import write_results
 from diffinst.io.atomic import atomic_path
-from diffinst.results.instances import CocoResult
+from diffinst.results.convert import CocoResult
 
 SCORE_DIGITS = 5
 _PREFIXES = ("image_info_", "instances_")  # of annotation files

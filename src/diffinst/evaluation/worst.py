@@ -17,7 +17,7 @@ from diffinst.evaluation.matching import IOU_50, ImageMatch, match
 from diffinst.evaluation.report import Report
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.images import ImageReadError
-from diffinst.results.instances import CocoResult
+from diffinst.results.convert import CocoResult
 from diffinst.results.render.sheet import contact_sheet
 
 _MIN_TILE, _MAX_TILE = 480, 960  # pixels

@@ -17,7 +17,8 @@ from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import remove_unfinished, write_json
 from diffinst.io.images import ImageReadError, list_images
 from diffinst.io.lock import alone_in
-from diffinst.results.instances import CocoResult, Instances
+from diffinst.results.convert import CocoResult
+from diffinst.results.instances import Instances
 
 SAVERS = 2  # threads, beside a GPU; on a CPU the network leaves no core free, and they slow it
 UNSAVED = 8  # results that may wait for them

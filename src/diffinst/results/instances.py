@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from torch import Tensor
 from diffinst.config import Reading
 from diffinst.io.atomic import atomic_path
 from diffinst.io.images import ImageReadError, ImageSource, read_image
-from diffinst.results.crops import CompressedRLE, CroppedMasks, Index, resolve_index
+from diffinst.results import convert
+from diffinst.results.convert import BoxChoice, CocoResult
+from diffinst.results.crops import CroppedMasks, Index, resolve_index
 from diffinst.results.render.marks import INK, check_image
 from diffinst.results.render.overlay import overlay
 
@@ -29,20 +31,6 @@ if TYPE_CHECKING:
 IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 JPEG_QUALITY = 95  # contours are thin and coloured: lower qualities smear them
 NOTEBOOK_SIDE = 1000  # pixels: larger drawings are scaled down in notebooks
-
-BoxChoice: TypeAlias = Literal["tight", "predicted"]
-"""Boxes that are handed on: the smallest ones around the masks, or those that were predicted, which
-may cut a mask. An empty mask has its predicted box in either case."""
-
-
-class CocoResult(TypedDict):
-    """One instance in COCO's results format; `bbox` is x, y, width, height."""
-
-    image_id: int
-    category_id: int
-    bbox: list[float]
-    score: float
-    segmentation: CompressedRLE
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,15 +196,6 @@ class Instances:
         """
         return replace(self, boxes=self.mask_crops.tight_boxes(empty=self.boxes))
 
-    def _with(self, boxes: BoxChoice) -> Instances:
-        match boxes:
-            case "tight":
-                return self.tight()
-            case "predicted":
-                return self
-            case _:
-                raise ValueError(f"boxes is {boxes!r}; allowed are 'tight' and 'predicted'")
-
     def to_coco(
         self,
         image_id: int = 1,
@@ -239,26 +218,7 @@ class Instances:
         Raises:
             ValueError: `category_ids` has not one id for each class, or `boxes` is another word.
         """
-        if category_ids is None:
-            category_ids = range(1, len(self.class_names) + 1)
-        if len(category_ids) != len(self.class_names):
-            raise ValueError(
-                f"{len(category_ids)} category ids for {len(self.class_names)} classes; give one "
-                "id for each class, in the order of class_names"
-            )
-        scores, labels, rles = self.scores.tolist(), self.labels.tolist(), self.mask_crops.to_rle()
-        return [
-            {
-                "image_id": image_id,
-                "category_id": category_ids[label],
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "score": score,
-                "segmentation": rle,
-            }
-            for (x0, y0, x1, y1), score, label, rle in zip(
-                self._with(boxes).boxes.tolist(), scores, labels, rles, strict=True
-            )
-        ]
+        return convert.to_coco(self, image_id, category_ids, boxes=boxes)
 
     def to_supervision(self, *, boxes: BoxChoice = "tight") -> supervision.Detections:
         """Converts to `supervision.Detections`, class names under `data["class_name"]`.
@@ -274,25 +234,7 @@ class Instances:
             ImportError: supervision is not installed.
             ValueError: `boxes` is another word.
         """
-        try:
-            import supervision
-        except ImportError as error:
-            raise _not_installed("to_supervision", "supervision") from error
-        masks: NDArray[np.bool_] | supervision.CompactMask
-        inclusive = self.mask_crops.tight_boxes().cpu().numpy() - (0, 0, 1, 1)
-        try:
-            masks = supervision.CompactMask.from_coco_rle(
-                self.mask_crops.to_rle(), inclusive, self.image_size
-            )
-        except (AttributeError, ValueError):  # an older version, or too large an image for it
-            masks = self.masks.cpu().numpy()
-        return supervision.Detections(
-            xyxy=self._with(boxes).boxes.cpu().numpy(),
-            mask=masks,
-            confidence=self.scores.cpu().numpy(),
-            class_id=self.labels.cpu().numpy(),
-            data={"class_name": self._class_name()},
-        )
+        return convert.to_supervision(self, boxes=boxes)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Converts to a `pandas.DataFrame` with a row per instance, in the order of the result.
@@ -304,18 +246,7 @@ class Instances:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise _not_installed("to_pandas", "pandas") from error
-        columns = {
-            "label": self.labels.cpu().numpy(),
-            "class_name": self._class_name(),
-            "score": self.scores.cpu().numpy(),
-            **dict(zip(("x0", "y0", "x1", "y1"), self.boxes.cpu().numpy().T, strict=True)),
-            "area": self.mask_crops.area().cpu().numpy(),
-        }
-        return pandas.DataFrame(columns)
+        return convert.to_pandas(self)
 
     def to_label_map(self) -> NDArray[np.uint16] | NDArray[np.uint32]:
         """Numbers the pixels by instance.
@@ -325,14 +256,7 @@ class Instances:
             the instance of the highest score, 2 the next, and so on; where masks overlap, the
             higher score wins.
         """
-        large = len(self) > np.iinfo(np.uint16).max
-        label_map = np.zeros(self.image_size, dtype=np.uint32 if large else np.uint16)
-        placed = list(self.mask_crops.placed())
-        by_score = self.scores.argsort(descending=True, stable=True).tolist()
-        for rank, i in reversed(list(enumerate(by_score, start=1))):
-            (y, x), mask = placed[i]
-            label_map[y : y + mask.shape[0], x : x + mask.shape[1]][mask] = rank
-        return label_map
+        return convert.to_label_map(self)
 
     def plot(
         self,
@@ -450,17 +374,6 @@ class Instances:
                 f"{advice}"
             )
         return pixels
-
-    def _class_name(self) -> NDArray[np.str_]:
-        """(n,) the class of each instance by name."""
-        names: NDArray[np.str_] = np.array(self.class_names, dtype=np.str_)
-        return names.take(self.labels.cpu().numpy())
-
-
-def _not_installed(method: str, package: str) -> ImportError:
-    return ImportError(
-        f"{method} needs the package {package}; run `pip install diffinst[{package}]`"
-    )
 
 
 def _check_field(name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:

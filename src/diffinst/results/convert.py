@@ -1,0 +1,130 @@
+"""A result in the forms of other tools: COCO, supervision, pandas, label map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffinst.results.crops import CompressedRLE
+
+if TYPE_CHECKING:
+    import pandas
+    import supervision
+
+    from diffinst.results.instances import Instances
+
+BoxChoice: TypeAlias = Literal["tight", "predicted"]
+"""Boxes that are handed on: the smallest ones around the masks, or those that were predicted, which
+may cut a mask. An empty mask has its predicted box in either case."""
+
+
+class CocoResult(TypedDict):
+    """One instance in COCO's results format; `bbox` is x, y, width, height."""
+
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    score: float
+    segmentation: CompressedRLE
+
+
+def to_coco(
+    found: Instances, image_id: int, category_ids: Sequence[int] | None, *, boxes: BoxChoice
+) -> list[CocoResult]:
+    """See `Instances.to_coco`."""
+    if category_ids is None:
+        category_ids = range(1, len(found.class_names) + 1)
+    if len(category_ids) != len(found.class_names):
+        raise ValueError(
+            f"{len(category_ids)} category ids for {len(found.class_names)} classes; give one "
+            "id for each class, in the order of class_names"
+        )
+    scores, labels, rles = found.scores.tolist(), found.labels.tolist(), found.mask_crops.to_rle()
+    return [
+        {
+            "image_id": image_id,
+            "category_id": category_ids[label],
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "score": score,
+            "segmentation": rle,
+        }
+        for (x0, y0, x1, y1), score, label, rle in zip(
+            _with(found, boxes).boxes.tolist(), scores, labels, rles, strict=True
+        )
+    ]
+
+
+def to_supervision(found: Instances, *, boxes: BoxChoice) -> supervision.Detections:
+    """See `Instances.to_supervision`."""
+    try:
+        import supervision
+    except ImportError as error:
+        raise _not_installed("to_supervision", "supervision") from error
+    masks: NDArray[np.bool_] | supervision.CompactMask
+    inclusive = found.mask_crops.tight_boxes().cpu().numpy() - (0, 0, 1, 1)
+    try:
+        masks = supervision.CompactMask.from_coco_rle(
+            found.mask_crops.to_rle(), inclusive, found.image_size
+        )
+    except (AttributeError, ValueError):  # an older version, or too large an image for it
+        masks = found.masks.cpu().numpy()
+    return supervision.Detections(
+        xyxy=_with(found, boxes).boxes.cpu().numpy(),
+        mask=masks,
+        confidence=found.scores.cpu().numpy(),
+        class_id=found.labels.cpu().numpy(),
+        data={"class_name": _class_name(found)},
+    )
+
+
+def to_pandas(found: Instances) -> pandas.DataFrame:
+    """See `Instances.to_pandas`."""
+    try:
+        import pandas
+    except ImportError as error:
+        raise _not_installed("to_pandas", "pandas") from error
+    columns = {
+        "label": found.labels.cpu().numpy(),
+        "class_name": _class_name(found),
+        "score": found.scores.cpu().numpy(),
+        **dict(zip(("x0", "y0", "x1", "y1"), found.boxes.cpu().numpy().T, strict=True)),
+        "area": found.mask_crops.area().cpu().numpy(),
+    }
+    return pandas.DataFrame(columns)
+
+
+def to_label_map(found: Instances) -> NDArray[np.uint16] | NDArray[np.uint32]:
+    """See `Instances.to_label_map`."""
+    large = len(found) > np.iinfo(np.uint16).max
+    label_map = np.zeros(found.image_size, dtype=np.uint32 if large else np.uint16)
+    placed = list(found.mask_crops.placed())
+    by_score = found.scores.argsort(descending=True, stable=True).tolist()
+    for rank, i in reversed(list(enumerate(by_score, start=1))):
+        (y, x), mask = placed[i]
+        label_map[y : y + mask.shape[0], x : x + mask.shape[1]][mask] = rank
+    return label_map
+
+
+def _with(found: Instances, boxes: BoxChoice) -> Instances:
+    match boxes:
+        case "tight":
+            return found.tight()
+        case "predicted":
+            return found
+        case _:
+            raise ValueError(f"boxes is {boxes!r}; allowed are 'tight' and 'predicted'")
+
+
+def _class_name(found: Instances) -> NDArray[np.str_]:
+    """(n,) the class of each instance by name."""
+    names: NDArray[np.str_] = np.array(found.class_names, dtype=np.str_)
+    return names.take(found.labels.cpu().numpy())
+
+
+def _not_installed(method: str, package: str) -> ImportError:
+    return ImportError(
+        f"{method} needs the package {package}; run `pip install diffinst[{package}]`"
+    )
