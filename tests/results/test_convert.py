@@ -170,3 +170,49 @@ def test_label_map_counts_more_instances_than_16_bits(
     else:
         with pytest.raises(ValueError, match="count 65535 instances, here are 65536"):
             found.save_masks(tmp_path / "masks.png")
+
+
+def tracked() -> Instances:
+    return replace(
+        scene(),
+        ids=torch.tensor([7, 3, 9]),
+        stability=torch.tensor([1.0, 0.5, 0.25]),
+        score_spread=torch.tensor([0.0, 0.125, 0.25]),
+        mask_agreement=torch.tensor([0.75, 0.5, 1.0]),
+    )
+
+
+@pytest.mark.parametrize("found", [scene(), tracked(), scene()[:0]])
+def test_coco_results_are_read_again_as_they_were(found: Instances) -> None:
+    written = json.loads(json.dumps(found.to_coco(boxes="predicted")))
+    assert Instances.from_coco(written, found.image_size, found.class_names) == found
+
+
+def test_coco_results_of_another_image_or_class_are_refused() -> None:
+    results = scene().to_coco()
+    with pytest.raises(ValueError, match=r"result 0: its mask belongs to an image of \(4, 6\)"):
+        Instances.from_coco(results, (5, 6), ("cat", "dog"))
+    with pytest.raises(ValueError, match=r"result 1: category_id is 2; known are \[1\]"):
+        Instances.from_coco(results, (4, 6), ("cat",))
+
+
+def test_optional_fields_go_along_everywhere() -> None:
+    found = tracked()
+    assert [entry["track_id"] for entry in found.to_coco()] == [7, 3, 9]
+    assert [entry["stability"] for entry in found.to_coco()] == [1.0, 0.5, 0.25]
+    shown = found.to_supervision()
+    assert shown.tracker_id is not None and shown.tracker_id.tolist() == [7, 3, 9]
+    assert np.asarray(shown.data["score_spread"]).tolist() == [0.0, 0.125, 0.25]
+    assert found.to_pandas()["mask_agreement"].tolist() == [0.75, 0.5, 1.0]
+    assert found.to_pandas()["ids"].tolist() == [7, 3, 9]
+
+
+def test_optional_fields_are_picked_joined_and_compared() -> None:
+    found = tracked()
+    assert found[[2, 0]].ids.tolist() == [9, 7]  # type: ignore[union-attr]
+    assert Instances.cat([found[:1], found[1:]]) == found
+    assert found != scene() and found != replace(found, ids=torch.tensor([7, 3, 8]))
+    with pytest.raises(ValueError, match="cannot join 2 results of which 1 have ids"):
+        Instances.cat([found, scene()])
+    with pytest.raises(ValueError, match=r"ids are torch.float32 of shape \(3,\)"):
+        replace(found, ids=torch.zeros(3))

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from torch import Tensor
 
-from diffinst.results.crops import CompressedRLE
+from diffinst.results.crops import CompressedRLE, CroppedMasks
 
 if TYPE_CHECKING:
     import pandas
@@ -21,14 +24,25 @@ BoxChoice: TypeAlias = Literal["tight", "predicted"]
 may cut a mask. An empty mask has its predicted box in either case."""
 
 
-class CocoResult(TypedDict):
-    """One instance in COCO's results format; `bbox` is x, y, width, height."""
+OPTIONAL = ("ids", "stability", "score_spread", "mask_agreement")
+"""Fields of `Instances` that may be absent, one value per instance each."""
 
+
+class _Required(TypedDict):
     image_id: int
     category_id: int
     bbox: list[float]
     score: float
     segmentation: CompressedRLE
+
+
+class CocoResult(_Required, total=False):
+    """One instance in COCO's results format; `bbox` is x, y, width, height."""
+
+    track_id: int
+    stability: float
+    score_spread: float
+    mask_agreement: float
 
 
 def to_coco(
@@ -43,7 +57,7 @@ def to_coco(
             "id for each class, in the order of class_names"
         )
     scores, labels, rles = found.scores.tolist(), found.labels.tolist(), found.mask_crops.to_rle()
-    return [
+    results: list[CocoResult] = [
         {
             "image_id": image_id,
             "category_id": category_ids[label],
@@ -55,6 +69,57 @@ def to_coco(
             _with(found, boxes).boxes.tolist(), scores, labels, rles, strict=True
         )
     ]
+    for name, values in found.optional().items():
+        for result, value in zip(results, values.tolist(), strict=True):
+            result.update({"track_id" if name == "ids" else name: value})  # type: ignore[misc]
+    return results
+
+
+def from_coco(
+    results: Sequence[CocoResult],
+    image_size: tuple[int, int],
+    class_names: tuple[str, ...],
+    category_ids: Sequence[int] | None,
+) -> Instances:
+    """See `Instances.from_coco`."""
+    from diffinst.results.instances import Instances
+
+    known = list(range(1, len(class_names) + 1) if category_ids is None else category_ids)
+    if not results:
+        return Instances.empty(image_size, class_names)
+    masks = []
+    for i, result in enumerate(results):
+        size, category = tuple(result["segmentation"]["size"]), result["category_id"]
+        if size != image_size:
+            raise ValueError(
+                f"result {i}: its mask belongs to an image of {size}, not of {image_size} (height, "
+                "width); give the results of one image with its size"
+            )
+        if category not in known:
+            raise ValueError(f"result {i}: category_id is {category}; known are {known}")
+        mask = torch.from_numpy(coco_mask.decode(result["segmentation"])).bool()
+        masks.append(CroppedMasks.from_dense(mask[None]))
+    x, y, width, height = torch.tensor([list(map(float, r["bbox"])) for r in results]).unbind(1)
+    given = {name: _given(results, name) for name in OPTIONAL}
+    return Instances(
+        boxes=torch.stack([x, y, x + width, y + height], 1),
+        scores=torch.tensor([float(r["score"]) for r in results]),
+        labels=torch.tensor([known.index(r["category_id"]) for r in results]),
+        mask_crops=CroppedMasks.cat(masks),
+        image_size=image_size,
+        class_names=class_names,
+        ids=given["ids"],
+        stability=given["stability"],
+        score_spread=given["score_spread"],
+        mask_agreement=given["mask_agreement"],
+    )
+
+
+def _given(results: Sequence[CocoResult], name: str) -> Tensor | None:
+    """An optional field, if all results have it."""
+    key = "track_id" if name == "ids" else name
+    values = [value for result in results if (value := result.get(key)) is not None]
+    return torch.tensor(values) if len(values) == len(results) else None
 
 
 def to_supervision(found: Instances, *, boxes: BoxChoice) -> supervision.Detections:
@@ -76,7 +141,8 @@ def to_supervision(found: Instances, *, boxes: BoxChoice) -> supervision.Detecti
         mask=masks,
         confidence=found.scores.cpu().numpy(),
         class_id=found.labels.cpu().numpy(),
-        data={"class_name": _class_name(found)},
+        tracker_id=None if found.ids is None else found.ids.cpu().numpy(),
+        data={"class_name": _class_name(found), **_columns(found, "ids")},
     )
 
 
@@ -92,6 +158,7 @@ def to_pandas(found: Instances) -> pandas.DataFrame:
         "score": found.scores.cpu().numpy(),
         **dict(zip(("x0", "y0", "x1", "y1"), found.boxes.cpu().numpy().T, strict=True)),
         "area": found.mask_crops.area().cpu().numpy(),
+        **_columns(found),
     }
     return pandas.DataFrame(columns)
 
@@ -122,6 +189,11 @@ def _class_name(found: Instances) -> NDArray[np.str_]:
     """(n,) the class of each instance by name."""
     names: NDArray[np.str_] = np.array(found.class_names, dtype=np.str_)
     return names.take(found.labels.cpu().numpy())
+
+
+def _columns(found: Instances, *without: str) -> dict[str, NDArray[np.generic]]:
+    """The optional fields that are there, but for some."""
+    return {n: v.cpu().numpy() for n, v in found.optional().items() if n not in without}
 
 
 def _not_installed(method: str, package: str) -> ImportError:

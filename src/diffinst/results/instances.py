@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +48,11 @@ class Instances:
         mask_crops: the n masks, each inside its window; `masks` builds them full size.
         image_size: (height, width) of the original image.
         class_names: the names of all classes the model knows.
+        ids: int64 (n,), which object of a video each is, from 1; None: not tracked.
+        stability: float32 (n,) in [0, 1], the fraction of repeated predictions, each from noise of
+            its own, that found the instance; None: predicted once.
+        score_spread: float32 (n,), standard deviation of the score over them.
+        mask_agreement: float32 (n,) in [0, 1], mean mask IoU with what they found there.
         image: uint8 (height, width, 3) RGB, the image if it is remembered, for `plot` and `save`.
         path: the file that the image was read from, if any; `plot` and `save` read it again
             where the image is not remembered.
@@ -79,6 +84,10 @@ class Instances:
     mask_crops: CroppedMasks
     image_size: tuple[int, int]
     class_names: tuple[str, ...]
+    ids: Tensor | None = None
+    stability: Tensor | None = None
+    score_spread: Tensor | None = None
+    mask_agreement: Tensor | None = None
     image: NDArray[np.uint8] | None = field(default=None, repr=False)
     path: Path | None = field(default=None, repr=False)
     reading: Reading | None = field(default=None, repr=False)
@@ -88,7 +97,10 @@ class Instances:
         _check_field("boxes", self.boxes, (n, 4), torch.float32)
         _check_field("scores", self.scores, (n,), torch.float32)
         _check_field("labels", self.labels, (n,), torch.int64)
-        devices = {str(t.device) for t in (self.boxes, self.scores, self.labels)}
+        for name, value in self.optional().items():
+            _check_field(name, value, (n,), torch.int64 if name == "ids" else torch.float32)
+        tensors = (self.boxes, self.scores, self.labels, *self.optional().values())
+        devices = {str(tensor.device) for tensor in tensors}
         if len(devices | {str(self.mask_crops.windows.device)}) != 1:
             raise ValueError(
                 f"boxes, scores and labels are on {sorted(devices)}, the masks on "
@@ -136,6 +148,10 @@ class Instances:
             mask_crops=CroppedMasks.cat([part.mask_crops for part in parts]),
             image_size=parts[0].image_size,
             class_names=parts[0].class_names,
+            ids=_joined("ids", [part.ids for part in parts]),
+            stability=_joined("stability", [part.stability for part in parts]),
+            score_spread=_joined("score_spread", [part.score_spread for part in parts]),
+            mask_agreement=_joined("mask_agreement", [part.mask_agreement for part in parts]),
             image=next((part.image for part in parts if part.image is not None), None),
             path=next((part.path for part in parts if part.path is not None), None),
             reading=next((part.reading for part in parts if part.path is not None), None),
@@ -152,9 +168,7 @@ class Instances:
     def __getitem__(self, index: Index) -> Instances:
         """Picks instances; an integer too gives an `Instances` (of length 1)."""
         picked = resolve_index(index, len(self)).to(self.boxes.device)
-        boxes, scores = self.boxes[picked], self.scores[picked]
-        labels, masks = self.labels[picked], self.mask_crops[picked]
-        return replace(self, boxes=boxes, scores=scores, labels=labels, mask_crops=masks)
+        return self._each(lambda values: values[picked], self.mask_crops[picked])
 
     def __iter__(self) -> Iterator[Instances]:
         return (self[i] for i in range(len(self)))
@@ -169,6 +183,11 @@ class Instances:
             and torch.equal(mine.scores, theirs.scores)
             and torch.equal(mine.labels, theirs.labels)
             and mine.mask_crops == theirs.mask_crops
+            and list(mine.optional()) == list(theirs.optional())
+            and all(
+                torch.equal(a, b)
+                for a, b in zip(mine.optional().values(), theirs.optional().values(), strict=True)
+            )
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -179,11 +198,32 @@ class Instances:
         classes = ", ".join(f"{name} {count}" for name, count in counts.most_common())
         return f"Instances({len(self)} on {height}x{width}{': ' if classes else ''}{classes})"
 
+    def optional(self) -> dict[str, Tensor]:
+        """Those of `ids`, `stability`, `score_spread` and `mask_agreement` that are there."""
+        given = {name: getattr(self, name) for name in convert.OPTIONAL}
+        return {name: value for name, value in given.items() if value is not None}
+
     def to(self, device: torch.device | str) -> Instances:
         """Moves all tensors to a device."""
-        boxes, scores = self.boxes.to(device), self.scores.to(device)
-        labels, masks = self.labels.to(device), self.mask_crops.to(device)
-        return replace(self, boxes=boxes, scores=scores, labels=labels, mask_crops=masks)
+        return self._each(lambda values: values.to(device), self.mask_crops.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor], masks: CroppedMasks) -> Instances:
+        """The same change to every field of n values, and the masks after it."""
+
+        def changed(values: Tensor | None) -> Tensor | None:
+            return None if values is None else change(values)
+
+        return replace(
+            self,
+            boxes=change(self.boxes),
+            scores=change(self.scores),
+            labels=change(self.labels),
+            mask_crops=masks,
+            ids=changed(self.ids),
+            stability=changed(self.stability),
+            score_spread=changed(self.score_spread),
+            mask_agreement=changed(self.mask_agreement),
+        )
 
     def above(self, threshold: float) -> Instances:
         """Keeps the instances with a score of at least `threshold`."""
@@ -195,6 +235,33 @@ class Instances:
         An instance whose mask is empty keeps its box.
         """
         return replace(self, boxes=self.mask_crops.tight_boxes(empty=self.boxes))
+
+    @classmethod
+    def from_coco(
+        cls,
+        results: Sequence[CocoResult],
+        image_size: tuple[int, int],
+        class_names: tuple[str, ...],
+        category_ids: Sequence[int] | None = None,
+    ) -> Instances:
+        """What `to_coco` gave, read again: one image's entries of a `results.json`.
+
+        Args:
+            results: of one image.
+            image_size: its (height, width).
+            class_names: all classes.
+            category_ids: as in `to_coco`.
+
+        Raises:
+            ValueError: an entry of another image size or class; names it.
+
+        Example:
+            >>> mask = {"size": [2, 2], "counts": "04"}
+            >>> entry = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2], "score": 0.9}
+            >>> Instances.from_coco([{**entry, "segmentation": mask}], (2, 2), ("cat",))
+            Instances(1 on 2x2: cat 1)
+        """
+        return convert.from_coco(results, image_size, class_names, category_ids)
 
     def to_coco(
         self,
@@ -212,7 +279,8 @@ class Instances:
             boxes: which ones `bbox` holds: "tight" around the masks, or as "predicted".
 
         Returns:
-            One entry per instance, ready for `json.dump`. COCO tools that find a `bbox` take its
+            One entry per instance, ready for `json.dump`; optional fields are there as `track_id`,
+            `stability`, `score_spread`, `mask_agreement`. COCO tools that find a `bbox` take its
             area for the mask's when they sort objects by size: omit it to evaluate masks.
 
         Raises:
@@ -222,6 +290,8 @@ class Instances:
 
     def to_supervision(self, *, boxes: BoxChoice = "tight") -> supervision.Detections:
         """Converts to `supervision.Detections`, class names under `data["class_name"]`.
+
+        `ids` become `tracker_id`, other optional fields stand in `data`.
 
         Masks become a `supervision.CompactMask` where the installed version can make one from run
         lengths (0.30 and later, sides up to 32,768 pixels), else full size, bool (n, H, W).
@@ -240,8 +310,9 @@ class Instances:
         """Converts to a `pandas.DataFrame` with a row per instance, in the order of the result.
 
         Returns:
-            Columns label, class_name, score, x0, y0, x1, y1 (the box) and area (of the mask, in
-            pixels). Its conditions pick instances: `result[frame.area > 100]`.
+            Columns label, class_name, score, x0, y0, x1, y1 (the box), area (of the mask, in
+            pixels), and the optional fields that are there. Its conditions pick instances:
+            `result[frame.area > 100]`.
 
         Raises:
             ImportError: pandas is not installed.
@@ -374,6 +445,16 @@ class Instances:
                 f"{advice}"
             )
         return pixels
+
+
+def _joined(name: str, parts: Sequence[Tensor | None]) -> Tensor | None:
+    given = [part for part in parts if part is not None]
+    if len(given) not in (0, len(parts)):
+        raise ValueError(
+            f"cannot join {len(parts)} results of which {len(given)} have {name}; give all of them "
+            f"{name}, or none: dataclasses.replace(result, {name}=None)"
+        )
+    return torch.cat(given) if given else None
 
 
 def _check_field(name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
