@@ -1,36 +1,37 @@
-"""How well a model finds the object that a start points at: boxes a person might draw, and clicks.
+"""How well a model finds the object that a person points at: drawn boxes, and clicks.
 
     python benchmarks/prompts.py --data DATA --model nano-nuclei --out results.json
 
-All objects of an image are asked for at once, in one step, each by one start; the result of a
-start is what its own proposal became. Box starts are off by a fraction of the object's size in
-place and size; clicks lie anywhere on the object's mask and get a box of one size for all
-(`--click-side`). Boxes go into the decoder as they are, without noise, at the times given.
+A box is off by up to a fraction of its object's size, in place and size; a click lies anywhere on
+the object's mask. Mean mask IoU of each answer with its own object, and the fraction from 0.5: all
+objects of an image at once, and one at a time (of some). Then what a box brings where prediction
+fails, and what prompts cost after `encode`.
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
 from cyclopts import App
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
-from diffinst.config import Options
 from diffinst.datasets.load import load_split
 from diffinst.datasets.segmentation import rasterize
 from diffinst.datasets.split import ImageRecord
-from diffinst.diffusion.signal import from_signal
-from diffinst.inference.masks import crop_masks
-from diffinst.inference.pipeline import Pipeline
+from diffinst.inference.image import EncodedImage
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.inference.select import Detections
 from diffinst.io.atomic import write_json
-from diffinst.ops.boxes import clip
+from diffinst.results.instances import Instances
 
 app = App()
 OFF = (0.1, 0.3, 0.5)
+ALONE = 10  # objects an image that are asked for one at a time
+ROUNDS = 15
 
 
 def boxes_off(
@@ -43,52 +44,23 @@ def boxes_off(
     return np.concatenate([centre - half, centre + half], 1).astype(np.float32)
 
 
-def clicks(masks: NDArray[np.bool_], side: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """(n, 4) xyxy squares around one pixel of each mask, drawn evenly."""
+def clicks(masks: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
+    """(n, 2) x, y of one pixel of each mask, drawn evenly."""
     result = []
     for mask in masks:
         rows, columns = np.nonzero(mask)
-        k = rng.integers(max(1, len(rows)))
-        x, y = (columns[k] + 0.5, rows[k] + 0.5) if len(rows) else (0.0, 0.0)
-        result.append([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
-    return np.array(result, np.float32)
+        k = rng.integers(len(rows))
+        result.append([columns[k] + 0.5, rows[k] + 0.5])
+    return np.array(result, np.float32).reshape(-1, 2)
 
 
-def answers(
-    model: DiffusionInst, image: Path, boxes: NDArray[np.float32], time: int, proposals: int
-) -> NDArray[np.bool_]:
-    """(n, h, w) the mask of each start, in order; `proposals` fresh boxes look on beside them."""
-    given = model.encode(image)
-    encoded, output, count = given.encoded, given.size, len(boxes)
-    options = Options.of(model.config, kind="search", steps=1, proposals=max(1, proposals))
-    pipeline = Pipeline(model.network, model.config, options)
-    inside, head = encoded.sizes[0], model.network.mask_head
-    ratio = torch.tensor([inside[1] / output[1], inside[0] / output[0]]).repeat(2)
-    fresh = from_signal(given.runner.noise([0], options).start, encoded.scale, pipeline.diffusion)
-    with torch.inference_mode():
-        starts = torch.from_numpy(boxes).float() * ratio
-        beside = fresh[:, :proposals]
-        t = torch.full((1, count + proposals), pipeline.diffusion.timesteps - 1)
-        t[:, :count] = time
-        x = torch.cat([starts[None], beside], 1)
-        last = model.network.denoise(encoded, x, t)[-1]
-        found, logits = last.boxes[0, :count].float(), last.logits[0, :count]
-        kept = Detections(
-            boxes=found,
-            output_boxes=clip(found / ratio, output),
-            scores=logits.sigmoid().amax(1),
-            labels=logits.argmax(1),
-            filters=last.filters[0, :count],
-            proposals=torch.arange(count),
-        )
-        return crop_masks(kept, encoded, 0, output, head, options.mask_threshold).dense().numpy()
-
-
-def overlaps(found: NDArray[np.bool_], masks: NDArray[np.bool_]) -> list[float]:
-    """IoU of each answer with its own object."""
-    both = (found & masks).sum((1, 2))
-    either = (found | masks).sum((1, 2))
-    return [float(value) for value in both / np.maximum(either, 1)]
+def overlaps(found: Instances, masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(m, n) mask IoU of answers and objects."""
+    theirs = [coco_mask.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
+    mine = found.mask_crops.to_rle()
+    if not mine or not theirs:
+        return np.zeros((len(mine), len(theirs)))
+    return np.asarray(coco_mask.iou(mine, theirs, [0] * len(theirs)), np.float64)
 
 
 def objects(record: ImageRecord) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -96,7 +68,50 @@ def objects(record: ImageRecord) -> tuple[NDArray[np.float32], NDArray[np.bool_]
     real = [a for a in record.annotations if not a.crowd and a.area > 0]
     boxes = np.array([a.box for a in real], np.float32).reshape(-1, 4)
     masks = [rasterize(a.segmentation, record.height, record.width) for a in real]
-    return boxes, np.stack(masks) if masks else np.zeros((0, 1, 1), bool)
+    kept = [i for i, mask in enumerate(masks) if mask.any()]
+    stacked = np.stack([masks[i] for i in kept]) if kept else np.zeros((0, 1, 1), bool)
+    return boxes[kept], stacked
+
+
+def doubles(found: Instances, masks: NDArray[np.bool_]) -> int:
+    """Answers whose object another answer has found, too (mask IoU 0.5)."""
+    overlap = overlaps(found, masks)
+    best = overlap.argmax(1)[overlap.max(1, initial=0.0) >= 0.5]
+    return len(best) - len(set(best.tolist()))
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Mean, the fraction from 0.5, and how many."""
+    array = np.array(values)
+    return {
+        "mean_iou": round(float(array.mean()), 4),
+        "from_0.5": round(float((array >= 0.5).mean()), 4),
+        "objects": len(values),
+    }
+
+
+def asked_for(image: EncodedImage, given: NDArray[np.float32]) -> Instances:
+    """The answers to (n, 4) boxes or (n, 2) clicks."""
+    return image.prompt(boxes=given) if given.shape[1] == 4 else image.prompt(points=given)
+
+
+def seconds(image: EncodedImage, boxes: NDArray[np.float32]) -> float:
+    """Median time of prompting with boxes, the image encoded."""
+    image.prompt(boxes=boxes)
+    taken = []
+    for _ in range(ROUNDS):
+        before = time.perf_counter()
+        image.prompt(boxes=boxes)
+        taken.append(time.perf_counter() - before)
+    return median(taken)
+
+
+def many(boxes: NDArray[np.float32], count: int, size: tuple[int, int]) -> NDArray[np.float32]:
+    """As many boxes as asked for: those of the image, again and again, each moved a little."""
+    rng = np.random.default_rng(0)
+    wanted = np.resize(boxes, (count, 4)) + np.tile(rng.uniform(-3, 3, (count, 2)), 2)
+    high = np.array([size[1], size[0]] * 2)
+    return np.clip(wanted, np.array([0, 0, 4, 4]), high).astype(np.float32)
 
 
 @app.default
@@ -107,13 +122,9 @@ def prompts(
     out: Path | None = None,
     split: str = "val",
     limit: int | None = None,
-    time: int = 60,
-    click_time: int = 200,
-    click_side: float = 20.0,
-    proposals: int = 0,
     seed: int = 0,
 ) -> None:
-    """Mean mask IoU, and the fraction of starts with an IoU of at least 0.5.
+    """See the top of the file.
 
     Args:
         data: COCO-format folder.
@@ -121,41 +132,58 @@ def prompts(
         out: JSON file.
         split: Which annotations.
         limit: First N images only.
-        time: Told to box starts.
-        click_time: Told to clicks.
-        click_side: Side of a click's box, in pixels of the original image.
-        proposals: Boxes from noise beside the starts.
-        seed: Of the starts.
+        seed: Of what is drawn and clicked.
     """
     loaded = DiffusionInst.from_pretrained(model)
-    rows: dict[str, list[float]] = {**{f"box {off:.0%} off": [] for off in OFF}, "click": []}
+    rows: dict[str, list[float]] = {}
+    ends_together, asked = {"box 30% off": 0, "click": 0}, 0
+    recovered: dict[str, list[float]] = {"box 10% off": [], "box 30% off": []}
+    timed: dict[str, float] = {}
     for record in load_split(data, split).records[:limit]:
         rng = np.random.default_rng([seed, record.id])
         boxes, masks = objects(record)
         if not len(boxes):
             continue
-        for off in OFF:
-            found = answers(loaded, record.path, boxes_off(boxes, off, rng), time, proposals)
-            rows[f"box {off:.0%} off"] += overlaps(found, masks)
-        found = answers(loaded, record.path, clicks(masks, click_side, rng), click_time, proposals)
-        rows["click"] += overlaps(found, masks)
-    summary = {
-        name: {"mean_iou": float(np.mean(v)), "from_0.5": float(np.mean(np.array(v) >= 0.5))}
-        for name, v in rows.items()
-    }
-    for name, values in summary.items():
-        print(f"{name:12} {values['mean_iou']:.3f} {values['from_0.5']:.3f}")
+        image = loaded.encode(record.path)
+        drawn = {f"box {off:.0%} off": boxes_off(boxes, off, rng) for off in OFF}
+        points = clicks(masks, rng)
+        asked += len(boxes)
+        for name, given in (drawn | {"click": points}).items():
+            found = asked_for(image, given)
+            own = overlaps(found, masks).diagonal()
+            rows.setdefault(name, []).extend(own.tolist())
+            if name in ends_together:
+                ends_together[name] += doubles(found, masks)
+            if name in ("box 30% off", "click"):
+                some = range(min(ALONE, len(boxes)))
+                for i in some:
+                    alone = overlaps(asked_for(image, given[i : i + 1]), masks[i : i + 1])
+                    rows.setdefault(f"{name}, one at a time", []).append(float(alone[0, 0]))
+                rows.setdefault(f"{name}, the same objects at once", []).extend(own[some].tolist())
+        automatic = overlaps(image.predict(steps=4, proposals=500), masks)
+        missed = automatic.max(0, initial=0.0) < 0.5
+        for name in recovered:
+            own = overlaps(image.prompt(boxes=drawn[name]), masks).diagonal()
+            recovered[name].extend(own[missed].tolist())
+        if not timed:
+            for count in (1, 100):
+                timed[str(count)] = round(seconds(image, many(boxes, count, image.size)), 4)
+    table = {name: summary(values) for name, values in rows.items()}
+    back = {f"{name}, of missed": summary(values) for name, values in recovered.items() if values}
+    for name, line in (table | back).items():
+        print(f"{name:40} {line['mean_iou']:.3f} {line['from_0.5']:.3f} {line['objects']:6}")
+    print(f"answers on one object  {ends_together} of {asked}; seconds after encode {timed}")
     if out is not None:
-        settings = {
-            "data": data.name,
-            "split": split,
-            "limit": limit,
-            "seed": seed,
-            "time": time,
-            "click_time": click_time,
-            "click_side": click_side,
+        settings = {"data": data.name, "split": split, "limit": limit, "seed": seed}
+        measured = {
+            "prompts": table,
+            "missed_by_prediction": back,
+            "answers_on_one_object": ends_together,
+            "objects": asked,
+            "seconds_after_encode": timed,
+            "threads": torch.get_num_threads(),
         }
-        write_json(out, {"model": model, "proposals": proposals, **settings, "starts": summary})
+        write_json(out, {"model": model, **settings, **measured})
 
 
 if __name__ == "__main__":

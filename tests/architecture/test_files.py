@@ -62,7 +62,6 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "evaluation/inputs.py": "evaluation/test_metrics.py",
     "training/mask_loss.py": "training/test_criterion.py",
     "training/pairs.py": "training/test_criterion.py",
-    "training/splits.py": "training/test_fit.py",
     "weights/names.py": "weights/test_convert.py",
     "weights/sizes.py": "weights/test_convert.py",
     "training/optimizer.py": "training/test_module.py",

@@ -63,6 +63,15 @@ def test_at_time_zero_boxes_stay_where_they_are_in_the_network_input() -> None:
     torch.testing.assert_close(x[0, 1:], noise[0, 1:].double())
 
 
+def test_a_start_without_noise_is_told_a_time_and_stays_where_it_is() -> None:
+    noise = torch.randn(1, 2, 4, generator=torch.Generator().manual_seed(0))
+    image, boxes = encoded((50, 40)), [[5.0, 10, 15, 30]]
+    x = begin([Start(boxes, 500, noised=False)], [(50, 40)], image, noise, SCHEDULE, CONFIG)
+    torch.testing.assert_close(from_signal(x, image.scale, CONFIG)[0, :1], torch.tensor(boxes))
+    moved = begin([Start(boxes, 500)], [(50, 40)], image, noise, SCHEDULE, CONFIG)
+    assert (from_signal(moved, image.scale, CONFIG)[0, 0] - torch.tensor(boxes[0])).abs().max() > 1
+
+
 def test_at_the_last_time_nothing_is_left_of_them() -> None:
     noise = torch.randn(1, 2, 4, generator=torch.Generator().manual_seed(0))
     starts = [Start([[0, 0, 1, 1], [3, 3, 9, 9]], time=999)]

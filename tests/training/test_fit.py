@@ -29,7 +29,6 @@ from diffinst.training.criterion import Criterion
 from diffinst.training.fit import fit
 from diffinst.training.module import DiffusionInstModule
 from diffinst.training.run_folder import CHECKPOINT, best_model
-from diffinst.training.splits import without_augmentation
 from diffinst.training.step import TrainingStep
 from diffinst.training.stream import StreamData
 from diffinst.weights import store
@@ -387,16 +386,6 @@ def test_overfitting_skips_images_without_objects(
     assert [len(r.annotations) for r in records] == [0, 1, 1, 0]
     run(data, tmp_path / "out", config(iterations=2, loggers=["csv"]), overfit=2)
     assert {t.image_id for _, targets in batches for t in targets} == {r.id for r in records[1:3]}
-
-
-def test_without_augmentation_by_hand() -> None:
-    chosen = config().updated(augment={"colour": 0.2}, preprocess={"short_side": 48})
-    augment = without_augmentation(chosen).augment
-    assert (augment.flip, augment.colour, augment.crop_probability) == (0, 0, 0)
-    assert (augment.short_sides, augment.zoom, augment.long_side) == ((48,), (1, 1), 160)
-    zoomed = chosen.updated(preprocess={"short_side": None, "zoom": 2.0})
-    augment = without_augmentation(zoomed).augment
-    assert (augment.short_sides, augment.zoom) == ((), (2, 2))
 
 
 def test_a_run_that_gets_no_better_stops(

@@ -17,6 +17,7 @@ PARTS = {  # in the order of the help text: what is changed most comes first
     "preprocess": "Size of images at test time",
     "sampler": "Denoising at test time",
     "postprocess": "What is kept at test time",
+    "prompts": "Objects that a person points at",
     "model": "The network, fixed once it is trained",
     "criterion": "Losses and matching",
 }

@@ -7,7 +7,13 @@ differ, the difference is one named field, and the presets choose.
 
 from __future__ import annotations
 
-from diffinst.config.inference import PostprocessConfig, PreprocessConfig, Reading, SamplerConfig
+from diffinst.config.inference import (
+    PostprocessConfig,
+    PreprocessConfig,
+    PromptConfig,
+    Reading,
+    SamplerConfig,
+)
 from diffinst.config.model import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -18,7 +24,7 @@ from diffinst.config.model import (
     MaskBranchConfig,
     ModelConfig,
 )
-from diffinst.config.options import OptionFields, Options
+from diffinst.config.options import OptionFields, Options, PromptFields
 from diffinst.config.part import ConfigError
 from diffinst.config.training import (
     AugmentConfig,
@@ -48,6 +54,8 @@ __all__ = [
     "Options",
     "PostprocessConfig",
     "PreprocessConfig",
+    "PromptConfig",
+    "PromptFields",
     "Reading",
     "SamplerConfig",
     "StartsConfig",

@@ -124,3 +124,12 @@ class PostprocessConfig(Part):
     geometric mean of class probability (weight 1) and expected IoU (this weight). 0: the class
     alone (the paper)."""
     mask_threshold: Probability = 0.5
+
+
+class PromptConfig(Part):
+    """Objects that a person points at."""
+
+    sides: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=8)] | None = None
+    """Usual box sides of objects, in pixels of the network input: a click tries each. None: `train`
+    sets them to the 20th, 50th and 80th percentile of its data; without training they are 32, 96
+    and 256."""

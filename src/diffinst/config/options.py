@@ -55,6 +55,17 @@ class OptionFields(TypedDict, total=False):
     """Probability from which on a pixel belongs to a mask."""
 
 
+class PromptFields(TypedDict, total=False):
+    """The keywords of `prompt`; as in `OptionFields`."""
+
+    seed: int | None
+    """Seed of the boxes that fill up a pass of few prompts."""
+    mask_quality: float | None
+    """How much the expected IoU of a mask counts in its score."""
+    mask_threshold: float | None
+    """Probability from which on a pixel belongs to a mask."""
+
+
 class Options(SamplerConfig, PostprocessConfig):
     """Everything that one prediction may vary, checked.
 

@@ -13,7 +13,12 @@ from pydantic import ValidationError, model_validator
 from typing_extensions import TypedDict, Unpack
 
 from diffinst.config.explain import did_you_mean, explain
-from diffinst.config.inference import PostprocessConfig, PreprocessConfig, SamplerConfig
+from diffinst.config.inference import (
+    PostprocessConfig,
+    PreprocessConfig,
+    PromptConfig,
+    SamplerConfig,
+)
 from diffinst.config.model import ModelConfig
 from diffinst.config.part import ConfigError, Part
 from diffinst.config.training import AugmentConfig, CriterionConfig, TrainConfig
@@ -27,6 +32,7 @@ class ConfigParts(TypedDict, total=False):
     preprocess: dict[str, object]
     sampler: dict[str, object]
     postprocess: dict[str, object]
+    prompts: dict[str, object]
     criterion: dict[str, object]
     augment: dict[str, object]
     train: dict[str, object]
@@ -39,6 +45,7 @@ class Config(Part):
     preprocess: PreprocessConfig = PreprocessConfig()
     sampler: SamplerConfig = SamplerConfig()
     postprocess: PostprocessConfig = PostprocessConfig()
+    prompts: PromptConfig = PromptConfig()
     criterion: CriterionConfig = CriterionConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()

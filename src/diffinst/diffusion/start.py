@@ -29,6 +29,8 @@ class Start:
         boxes: (n, 4) float32 xyxy pixels of the original image; they may lie partly outside.
         time: The time t that they are brought to (Eq. 2) and the run begins at, 0 to T - 1: near 0
             they stay nearly as they are, at T - 1 nothing is left of them.
+        noised: False: they go in as they are, and the decoder is only told the time: a person's
+            box, or one that was found before, is off by an error of its own.
 
     A model with `diffusion.size_pixels` knows boxes up to that size, in pixels of the network
     input, and refuses larger ones when it is asked.
@@ -44,8 +46,9 @@ class Start:
 
     boxes: Tensor
     time: int
+    noised: bool = True
 
-    def __init__(self, boxes: Boxes, time: int) -> None:
+    def __init__(self, boxes: Boxes, time: int, *, noised: bool = True) -> None:
         try:
             given = torch.as_tensor(boxes).detach().to("cpu", torch.float32)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -66,6 +69,7 @@ class Start:
             raise ValueError(f"start: time is {time}; allowed are 0 to T - 1")
         object.__setattr__(self, "boxes", given)
         object.__setattr__(self, "time", int(time))
+        object.__setattr__(self, "noised", noised)
 
     def __len__(self) -> int:
         """Number of boxes."""
@@ -111,7 +115,7 @@ def begin(
     schedule: Schedule,
     config: DiffusionConfig,
 ) -> Float64[Tensor, "B N 4"]:
-    """x at the starts' time: their boxes noised; the remaining proposals are pure noise.
+    """x at the starts' time: their boxes, noised if so asked; the other proposals are pure noise.
 
     Args:
         starts: One per image.
@@ -139,8 +143,10 @@ def begin(
         _check_sides(boxes, config)
         x_start = to_signal(boxes, scale, config)
         x_start = x_start.clamp(-config.scale, config.scale)
-        t = torch.tensor([start.time], device=scale.device)
-        x_t = schedule.add_noise(x_start[None], noise[i : i + 1, :count], t)[0]
+        x_t = x_start.double()
+        if start.noised:
+            t = torch.tensor([start.time], device=scale.device)
+            x_t = schedule.add_noise(x_start[None], noise[i : i + 1, :count], t)[0]
         rows.append(torch.cat([x_t, noise[i, count:].double()]))
     return torch.stack(rows)
 

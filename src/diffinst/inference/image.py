@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +11,12 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
-from diffinst.config import OptionFields, Options
+from diffinst.config import OptionFields, Options, PromptFields
 from diffinst.diffusion.start import Start
+from diffinst.inference.answers import Answers, answers, candidates, chosen
+from diffinst.inference.given import around, check_given
 from diffinst.inference.pipeline import Pipeline, Step
+from diffinst.inference.prompts import Numbers, Points, prompts_of
 from diffinst.inference.runner import Runner
 from diffinst.inference.trace import TracePoint, trace_points
 from diffinst.results.instances import Instances
@@ -43,19 +46,101 @@ class EncodedImage:
         height, width = self.size
         return f"EncodedImage({height}x{width}{f', {self.path}' if self.path else ''})"
 
-    def predict(self, *, start: Start | None = None, **options: Unpack[OptionFields]) -> Instances:
+    def predict(
+        self,
+        *,
+        start: Start | None = None,
+        given: Instances | None = None,
+        **options: Unpack[OptionFields],
+    ) -> Instances:
         """What `DiffusionInst.predict` gives for the image.
 
         Args:
             start: Boxes to begin with, in pixels of the original image; None: noise alone.
+            given: Objects that a person kept or corrected: they come first, as they are, and what
+                is found is found around them.
             **options: See `OptionFields`.
 
         Raises:
             ConfigError: A value out of range; names it.
-            ValueError: A start that does not fit; says how.
+            ValueError: A start that does not fit, or objects of another image; says how.
         """
+        if given is not None:
+            check_given(given, self.size, self.runner.network.config.names)
         (found,) = self._results(start, Options.of(self.runner.config, **options), every=False)
-        return found
+        return found if given is None else self._remembered(around(given, found))
+
+    @torch.inference_mode()
+    def prompt(
+        self,
+        boxes: Numbers | None = None,
+        points: Points | None = None,
+        exclude: Sequence[Sequence[float]] | None = None,
+        **options: Unpack[PromptFields],
+    ) -> Instances:
+        """One instance for each prompt, in their order, boxes first.
+
+        Args:
+            boxes: (n, 4) xyxy pixels of the image, each about around an object.
+            points: [[x, y], ...] one click on each object; or a list of such lists, several clicks
+                on each.
+            exclude: Clicks (x, y) and boxes (x0, y0, x1, y1) on what is not meant, for all prompts.
+            **options: See `PromptFields`.
+
+        Returns:
+            As many instances as prompts. The score is what `predict` would give; 0 where nothing
+            was found but what another prompt means.
+
+        Raises:
+            ValueError: A prompt that is none, or outside the image; says which.
+
+        Example:
+            >>> from diffinst import DiffusionInst
+            >>> model = DiffusionInst.from_preset("tiny")
+            >>> image = model.encode(np.zeros((48, 64, 3), np.uint8))
+            >>> len(image.prompt(boxes=[[10, 10, 30, 40], [35, 5, 60, 20]], points=[[8, 40]]))
+            3
+        """
+        return self._remembered(chosen(self._answers(boxes, points, exclude, options)))
+
+    @torch.inference_mode()
+    def prompt_candidates(
+        self,
+        boxes: Numbers | None = None,
+        points: Points | None = None,
+        exclude: Sequence[Sequence[float]] | None = None,
+        *,
+        most: int = 3,
+        **options: Unpack[PromptFields],
+    ) -> list[Instances]:
+        """Up to three answers to each prompt, best first, for where one click can mean several.
+
+        Args:
+            boxes: As in `prompt`, like all but `most`.
+            points: As there.
+            exclude: As there.
+            most: Answers to a prompt at most; those of nearly one mask count once.
+            **options: See `PromptFields`.
+
+        Raises:
+            ValueError: As there, or `most` below 1.
+        """
+        if most < 1:
+            raise ValueError(f"most is {most}; give at least 1")
+        given = self._answers(boxes, points, exclude, options)
+        return [self._remembered(found) for found in candidates(given, most)]
+
+    def _answers(
+        self,
+        boxes: Numbers | None,
+        points: Points | None,
+        exclude: Sequence[Sequence[float]] | None,
+        fields: PromptFields,
+    ) -> Answers:
+        options = Options.of(self.runner.config, **fields)
+        prompts, excluded = prompts_of(boxes, points, exclude, self.size)
+        with self.runner.advised([self.size], options):
+            return answers(self.runner, self.encoded, self.size, prompts, excluded, options)
 
     def stream(
         self, *, start: Start | None = None, **options: Unpack[OptionFields]
@@ -108,5 +193,7 @@ class EncodedImage:
         return pipeline.run(self.encoded, noise, starts, [self.size])
 
     def _shown(self, pipeline: Pipeline, step: Step) -> Instances:
-        found = pipeline.instances(step.candidates, self.encoded, 0, self.size)
+        return self._remembered(pipeline.instances(step.candidates, self.encoded, 0, self.size))
+
+    def _remembered(self, found: Instances) -> Instances:
         return replace(found, image=self.image, path=self.path)

@@ -33,7 +33,13 @@ from diffinst.training.run_folder import (
     RUN_FILE,
     best_model,
 )
-from diffinst.training.splits import first_images, splits, with_classes, without_augmentation
+from diffinst.training.splits import (
+    first_images,
+    splits,
+    usual_sides,
+    with_classes,
+    without_augmentation,
+)
 from diffinst.training.stream import StreamData
 from diffinst.training.trainer import check_processes, make_trainer
 from diffinst.weights import store
@@ -134,7 +140,10 @@ def fit(
         given = with_classes(config, train_split)
         if resume:
             run_folder.refuse_changes(Config.from_file(out / RUN_FILE), given, out)
-        config = given.updated(train=_settled(given.train).model_dump(mode="json"))
+        config = given.updated(
+            train=_settled(given.train).model_dump(mode="json"),
+            prompts={"sides": given.prompts.sides or usual_sides(train_split, given.preprocess)},
+        )
         if fresh and not pretrained and config.model.backbone.norm == "frozen":
             logger.warning(
                 "random weights with frozen BatchNorm learn poorly: add --model.backbone.norm train"

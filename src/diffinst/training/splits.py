@@ -7,11 +7,17 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from diffinst.config import Config
+import numpy as np
+
+from diffinst.config import Config, PreprocessConfig
 from diffinst.datasets.layouts import find_splits
 from diffinst.datasets.load import check_trainable, load_split
 from diffinst.datasets.segmentation import DatasetError
 from diffinst.datasets.split import Split
+from diffinst.inference.pipeline import input_size
+
+SIDES = (20, 50, 80)  # percentiles
+ENOUGH = 5000  # images, evenly taken
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +65,27 @@ def with_classes(config: Config, split: Split) -> Config:
     return config.updated(
         model={"num_classes": len(split.classes), "class_names": list(split.classes)}
     )
+
+
+def usual_sides(split: Split, preprocess: PreprocessConfig) -> tuple[float, ...] | None:
+    """What `prompts.sides` is set to: the 20th, 50th and 80th percentile of the objects' sides.
+
+    Args:
+        split: Training images.
+        preprocess: How large the network sees them.
+
+    Returns:
+        Square roots of box areas, pixels of the network input, rounded; None: no objects.
+    """
+    sides: list[float] = []
+    for record in split.records[:: max(1, len(split.records) // ENOUGH)]:
+        height, width = input_size((record.height, record.width), preprocess)
+        ratio = (height / record.height * (width / record.width)) ** 0.5
+        boxes = [a.box for a in record.annotations if not a.crowd]
+        sides += [ratio * ((x1 - x0) * (y1 - y0)) ** 0.5 for x0, y0, x1, y1 in boxes]
+    if not sides:
+        return None
+    return tuple(max(1.0, float(round(side))) for side in np.percentile(sides, SIDES))
 
 
 def without_augmentation(config: Config) -> Config:

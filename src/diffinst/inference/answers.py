@@ -1,0 +1,233 @@
+"""From prompts to one instance each: one decoder pass over all of them, then a choice.
+
+Every prompt starts a few boxes. What its own boxes become are its answers; the best one by mask
+quality and agreement with the prompt is taken, and no object is given to two prompts that do not
+both mean it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from diffinst.config import Options
+from diffinst.diffusion.start import Start
+from diffinst.inference.masks import crop_masks
+from diffinst.inference.pipeline import Pipeline
+from diffinst.inference.prompts import (
+    CLICK_SIDES,
+    NOTHING,
+    TIME,
+    Excluded,
+    Prompt,
+    box_agreement,
+    starts_of,
+)
+from diffinst.inference.runner import Runner
+from diffinst.inference.select import Detections, with_quality
+from diffinst.ops.boxes import area, clip
+from diffinst.results.crops import CroppedMasks
+from diffinst.results.instances import Instances
+from diffinst.structures import Encoded
+
+COMPANY = 32
+"""Boxes in a pass at least, the rest from noise: a box alone does worse (docs/diary.md)."""
+AT_ONCE = 600  # boxes in a pass at most
+QUALITY = 4.0  # weight of the mask's expected IoU among a prompt's own answers, as in `nano`
+SAME = 0.5  # mask IoU from which on two answers are one object
+MEANT = 0.5  # agreement from which on a prompt means an object, whoever else does
+ALIKE = 0.8  # mask IoU from which on two answers to one prompt are one
+
+
+@dataclass(frozen=True)
+class Answers:
+    """All answers to some prompts.
+
+    Attributes:
+        found: m instances, with the scores that `predict` would give.
+        prompt: (m,) whose answer each one is.
+        value: (m,) how good it is for that prompt.
+        agreement: (n, m) of each prompt with each answer, 0 to 1.
+    """
+
+    found: Instances
+    prompt: NDArray[np.int64]
+    value: NDArray[np.float64]
+    agreement: NDArray[np.float64]
+
+
+def answers(
+    runner: Runner,
+    encoded: Encoded,
+    size: tuple[int, int],
+    prompts: Sequence[Prompt],
+    excluded: Excluded,
+    options: Options,
+) -> Answers:
+    """What the boxes that the prompts start become.
+
+    Args:
+        runner: Predicts.
+        encoded: One image.
+        size: Its (height, width).
+        prompts: What is meant.
+        excluded: What is not.
+        options: Seed of the company, mask threshold, scores.
+    """
+    diffusion, inside = runner.network.config.diffusion, encoded.sizes[0]
+    zoom = inside[0] / size[0]
+    sides = [side / zoom for side in runner.config.prompts.sides or CLICK_SIDES]
+    largest = 0.999 * (diffusion.size_pixels or float("inf"))  # the rest is for rounding
+    most = largest / max(zoom, inside[1] / size[1])
+    starts = [starts_of(prompt, excluded, sides, most) for prompt in prompts]
+    owner = np.repeat(np.arange(len(prompts)), [len(rows) for rows in starts])
+    parts = [
+        _pass(runner, encoded, size, boxes, options) for boxes in torch.cat(starts).split(AT_ONCE)
+    ]
+    found, value = Instances.cat([part for part, _ in parts]), torch.cat([v for _, v in parts])
+    agreement = _agreement(prompts, excluded, found)
+    own = agreement[owner, np.arange(len(owner))]
+    return Answers(found, owner, value.double().numpy() * own, agreement)
+
+
+def _pass(
+    runner: Runner, encoded: Encoded, size: tuple[int, int], boxes: Tensor, options: Options
+) -> tuple[Instances, Tensor]:
+    """What boxes become in one step, one instance each, and the quality of each."""
+    timesteps = runner.network.config.diffusion.timesteps
+    count = len(boxes)
+    one = options.model_copy(
+        update={"kind": "search", "steps": 1, "times": None, "proposals": max(count, COMPANY)}
+    )
+    pipeline: Pipeline = runner.pipeline(one)
+    noise = runner.noise([one.seed], one)
+    start = Start(boxes, int(TIME * timesteps), noised=False)
+    (step,) = pipeline.run(encoded, noise, [start], [size])
+    last, head = step.stages[-1], runner.network.mask_head
+    logits, filters = last.logits[0, :count].float(), last.filters[0, :count]
+    place = last.boxes[0, :count].float()
+    real = place.isfinite().all(1)
+    place = torch.where(real[:, None], place, 0.0)
+    first = torch.zeros(count, dtype=torch.int64, device=place.device)
+    threshold = one.mask_threshold
+    quality = head.expected_iou(
+        encoded.mask_features, filters, place, first, encoded.sizes, threshold
+    )
+    probs, labels = logits.sigmoid().max(1)
+    inside = encoded.sizes[0]
+    ratio = place.new_tensor([size[1] / inside[1], size[0] / inside[0]]).repeat(2)
+    kept = Detections(
+        boxes=place,
+        output_boxes=clip(place * ratio, size),
+        scores=torch.where(real, with_quality(probs, quality, one.mask_quality), 0.0),
+        labels=labels,
+        filters=filters,
+        proposals=torch.arange(count, device=place.device),
+    )
+    masks = crop_masks(kept, encoded, 0, size, head, threshold)
+    names = runner.network.config.names
+    scores, own = kept.scores.float().cpu(), kept.output_boxes.float().cpu()
+    found = Instances(own, scores, labels.cpu(), masks.to("cpu"), size, names)
+    return found, torch.where(real, with_quality(probs, quality, QUALITY), 0.0).cpu()
+
+
+def _agreement(
+    prompts: Sequence[Prompt], excluded: Excluded, found: Instances
+) -> NDArray[np.float64]:
+    """(n, m) how well each answer agrees with each prompt, without what is excluded."""
+    boxes = found.boxes
+    rows = []
+    for prompt in prompts:
+        if prompt.box is not None:
+            rows.append(box_agreement(prompt, boxes).double().numpy())
+        else:
+            rows.append(np.maximum(covered(prompt.points, found.mask_crops), NOTHING))
+    agreement = np.stack(rows)
+    if len(excluded.points):
+        agreement *= 1 - (1 - NOTHING) * covered(excluded.points, found.mask_crops)
+    for box in excluded.boxes:
+        agreement *= 1 - (1 - NOTHING) * _within(boxes, box).double().numpy()
+    return agreement
+
+
+def _within(boxes: Tensor, box: Tensor) -> Tensor:
+    """(m,) the fraction of each box's area inside one box."""
+    low, high = torch.maximum(boxes[:, :2], box[:2]), torch.minimum(boxes[:, 2:], box[2:])
+    return (high - low).clamp(min=0).prod(1) / area(boxes).clamp(min=1e-6)
+
+
+def covered(points: Tensor, masks: CroppedMasks) -> NDArray[np.float64]:
+    """(m,) the fraction of points (p, 2), x, y pixels, on each mask."""
+    x, y = points.floor().long().numpy().T
+    height, width = masks.image_size
+    x, y = np.minimum(x, width - 1), np.minimum(y, height - 1)  # a click on the far edge
+    rows = []
+    for (y0, x0), patch in masks.placed():
+        inside = (x >= x0) & (y >= y0) & (x < x0 + patch.shape[1]) & (y < y0 + patch.shape[0])
+        on = patch[(y - y0)[inside], (x - x0)[inside]].sum() if inside.any() else 0
+        rows.append(on / len(points))
+    return np.array(rows, np.float64)
+
+
+def chosen(given: Answers) -> Instances:
+    """One instance per prompt, in their order.
+
+    A prompt that finds its object taken by another one that fits better gets its next answer; where
+    there is none of its own, its best one with a score of 0.
+    """
+    count = len(given.agreement)
+    ranked = [_ranked(given, i) for i in range(count)]
+    overlap = _mask_iou(given.found)
+    best = sorted(range(count), key=lambda i: -given.value[ranked[i][0]])
+    taken: dict[int, int] = {}
+    lost: list[int] = []
+    for i in best:
+        free = (a for a in ranked[i] if not any(
+            overlap[a, other] >= SAME and not _both_meant(given, a, i, j)
+            for j, other in taken.items()))  # fmt: skip
+        answer = next(free, None)
+        if answer is None:
+            lost.append(i)
+        taken[i] = ranked[i][0] if answer is None else answer
+    result = given.found[[taken[i] for i in range(count)]]
+    scores = result.scores.clone()
+    scores[lost] = 0.0
+    return replace(result, scores=scores)
+
+
+def candidates(given: Answers, most: int) -> list[Instances]:
+    """The answers to each prompt that differ from each other, best first, at most so many."""
+    overlap = _mask_iou(given.found)
+    results = []
+    for i in range(len(given.agreement)):
+        kept: list[int] = []
+        for answer in _ranked(given, i):
+            if all(overlap[answer, other] < ALIKE for other in kept):
+                kept.append(answer)
+        results.append(given.found[kept[:most]])
+    return results
+
+
+def _ranked(given: Answers, prompt: int) -> list[int]:
+    own = np.flatnonzero(given.prompt == prompt)
+    return [int(a) for a in own[np.argsort(-given.value[own], kind="stable")]]
+
+
+def _both_meant(given: Answers, answer: int, i: int, j: int) -> bool:
+    """Whether both prompts mean what was found."""
+    return bool(given.agreement[i, answer] >= MEANT and given.agreement[j, answer] >= MEANT)
+
+
+def _mask_iou(found: Instances) -> NDArray[np.float64]:
+    """(m, m) mask IoU."""
+    if not len(found):
+        return np.zeros((0, 0))
+    rles = found.mask_crops.to_rle()
+    overlap: NDArray[np.float64] = np.asarray(coco_mask.iou(rles, rles, [0] * len(rles)))
+    return overlap

@@ -1,0 +1,60 @@
+"""Objects that a person kept or corrected stay as they are; what else is found is added to them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from diffinst.results.instances import Instances
+
+KNOWN = 0.5  # of the smaller mask inside a given one: the object is known
+
+
+def check_given(given: Instances, size: tuple[int, int], names: tuple[str, ...]) -> None:
+    """Refuse objects of another image or of other classes.
+
+    Raises:
+        ValueError: Says what is given, and what the image and the model have.
+    """
+    if given.image_size != size:
+        raise ValueError(
+            f"given: objects on an image of {given.image_size} (height, width), but this one is "
+            f"{size}; give what was found on this image"
+        )
+    if given.class_names != names:
+        raise ValueError(
+            f"given: objects of classes {', '.join(given.class_names)}, but the model has "
+            f"{', '.join(names)}; give results of this model"
+        )
+
+
+def around(given: Instances, found: Instances) -> Instances:
+    """The given objects, and after them what was found elsewhere.
+
+    An instance counts as known where it shares half of the smaller of both masks with a given one,
+    whatever the classes.
+
+    Args:
+        given: Stays as it is; optional fields are dropped.
+        found: Of the same image and classes.
+    """
+    bare = {"ids": None, "stability": None, "score_spread": None, "mask_agreement": None}
+    kept = replace(given.to("cpu"), **bare)  # type: ignore[arg-type]
+    found = replace(found.to("cpu"), **bare)  # type: ignore[arg-type]
+    shared = shared_part(kept, found)
+    return Instances.cat([kept, found[torch.from_numpy(~(shared >= KNOWN).any(0))]])
+
+
+def shared_part(a: Instances, b: Instances) -> NDArray[np.float64]:
+    """(n, m) pixels that masks share, as a fraction of the smaller one of each pair."""
+    if not len(a) or not len(b):
+        return np.zeros((len(a), len(b)))
+    one, other = a.mask_crops.to_rle(), b.mask_crops.to_rle()
+    # pycocotools: intersection over the area of the first where the second is a crowd
+    of_a: NDArray[np.float64] = np.asarray(coco_mask.iou(one, other, [1] * len(other)))
+    of_b: NDArray[np.float64] = np.asarray(coco_mask.iou(other, one, [1] * len(one))).T
+    return np.maximum(of_a, of_b)
