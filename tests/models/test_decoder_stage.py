@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffinst.config import DecoderConfig
 from diffinst import kernels
+from diffinst.config import DecoderConfig
 from diffinst.kernels import blocks
 from diffinst.models.decoder_stage import DecoderStage, DynamicConv, SelfAttention
 from diffinst.ops.roi_align import pool

@@ -13,6 +13,8 @@ from diffinst.kernels.again import again
 REUSED = 2**25 - 2**18
 """Bytes: larger blocks a C library gives back at once, and has each page cleared at its next use
 (glibc: from 32 MiB)."""
+LAUNCHED = 2**28
+"""Bytes of a block in training on a GPU, where every operation has to be launched."""
 
 
 def by_rows(
@@ -47,4 +49,5 @@ def _pieces(rows: Tensor, width: int) -> int:
         return 1
     if not kernels.enabled():
         return 1
-    return min(-(-len(rows) * width * rows.element_size() // REUSED), len(rows))
+    block = REUSED if rows.device.type == "cpu" else LAUNCHED
+    return min(-(-len(rows) * width * rows.element_size() // block), len(rows))

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffinst.config import MaskBranchConfig
-from diffinst.kernels.again import by_convolutions
+from diffinst.kernels.again import Layer, by_convolutions
 from diffinst.ops.masks import aligned_bilinear
 
 LEVELS = 3  # p2, p3, p4
@@ -36,11 +36,13 @@ class MaskBranch(nn.Module):
 
     def forward(self, pyramid: Sequence[Float[Tensor, "B D _ _"]]) -> Float[Tensor, "B c _ _"]:
         """p2.. (B, D, H/s, W/s) to F_mask (B, c, H/4, W/4)."""
-        summed = by_convolutions(pyramid[0], self.refine[0])
+        summed = by_convolutions(pyramid[0], self.refine[0].children())
         for i in range(1, LEVELS):
-            enlarged = partial(aligned_bilinear, factor=2**i)
-            summed = summed + by_convolutions(pyramid[i], (*self.refine[i], enlarged))
-        return by_convolutions(summed, (*chain(*self.tower), self.out))
+            layers: list[Layer] = [*self.refine[i].children()]
+            layers.append(partial(aligned_bilinear, factor=2**i))
+            summed = summed + by_convolutions(pyramid[i], layers)
+        blocks = (block.children() for block in self.tower)
+        return by_convolutions(summed, (*chain.from_iterable(blocks), self.out))
 
 
 def _conv_norm(inputs: int, outputs: int, config: MaskBranchConfig) -> nn.Sequential:
