@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffinst import kernels
 from diffinst.config import DecoderConfig
 from diffinst.kernels import blocks
 from diffinst.models.decoder_stage import DecoderStage, DynamicConv, SelfAttention
@@ -52,9 +53,29 @@ def test_dynamic_convolution_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.testing.assert_close(layer(queries, rois), whole, rtol=1e-5, atol=1e-6)
             assert sizes == pieces
         assert layer(queries[:0], rois[:0]).shape == (0, 16)
-    sizes.clear()
-    layer(queries, rois)
-    assert sizes == [10]  # kept for backward, whole or not
+
+
+@pytest.mark.parametrize(("block", "pieces"), [(10, [10]), (4, [4, 3, 3]), (1, [1] * 10)])
+def test_the_pieces_are_made_again_for_the_gradient(
+    monkeypatch: pytest.MonkeyPatch, block: int, pieces: list[int]
+) -> None:
+    """Large parameters of dynamic convolutions are not kept; the gradients are those of one go."""
+    torch.manual_seed(0)
+    layer = DynamicConv(CONFIG)
+    queries, rois = torch.randn(10, 16), torch.randn(10, 9, 16)
+    inputs = [queries.requires_grad_(), rois.requires_grad_(), *layer.parameters()]
+    with kernels.plain():
+        wanted = layer(queries, rois)
+        expected = torch.autograd.grad(wanted.square().sum(), inputs)
+    sizes: list[int] = []
+    layer.parameters_of.register_forward_hook(lambda _, x, __: sizes.append(len(x[0])))
+    monkeypatch.setattr(blocks, "REUSED", block * 2 * 16 * 4 * 4)
+    made = layer(queries, rois)
+    assert sizes == pieces
+    found = torch.autograd.grad(made.square().sum(), inputs)
+    assert sorted(sizes) == sorted(pieces * (1 if block == 10 else 2))
+    torch.testing.assert_close(made, wanted, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_self_attention_is_multi_head_attention() -> None:

@@ -1,4 +1,4 @@
-"""What exists for speed alone: the network computes the same, to rounding, without it.
+"""What exists for speed or memory alone: the network computes the same, to rounding, without it.
 
 `with diffinst.kernels.plain():` or the environment variable DIFFINST_KERNELS=plain turns all of it
 off; what is left is the plain form in `diffinst.ops` and torch's own layers.

@@ -48,15 +48,19 @@ class DynamicConv(nn.Module):
         self, queries: Float[Tensor, "M D"], rois: Float[Tensor, "M cells D"]
     ) -> Float[Tensor, "M D"]:
         """Queries (M, D) and RoI features (M, cells, D) to (M, D)."""
-        return by_rows(self._interact, queries, rois, self.parameters_of.out_features)
+        width = self.parameters_of.out_features
+        return by_rows(self._interact, self._summarize, queries, rois, width)
 
     def _interact(self, queries: Tensor, rois: Tensor) -> Tensor:
         first, second = self.parameters_of(queries).chunk(2, dim=-1)
         hidden = rois @ first.unflatten(-1, (self.width, self.dynamic_width))
         hidden = self.norm1(hidden).relu_()
         hidden = hidden @ second.unflatten(-1, (self.dynamic_width, self.width))
-        hidden = self.norm2(hidden).relu_()
-        result: Tensor = self.norm3(self.out(hidden.flatten(1))).relu_()
+        result: Tensor = self.norm2(hidden).relu_()
+        return result.flatten(1)
+
+    def _summarize(self, hidden: Tensor) -> Tensor:
+        result: Tensor = self.norm3(self.out(hidden)).relu_()
         return result
 
 

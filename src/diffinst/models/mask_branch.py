@@ -6,11 +6,14 @@ The paper's text says P3 to P5; F_mask of H/4 x W/4, as it says too, needs p2.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from itertools import chain
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffinst.config import MaskBranchConfig
+from diffinst.kernels.again import Layer, by_convolutions
 from diffinst.ops.masks import aligned_bilinear
 
 LEVELS = 3  # p2, p3, p4
@@ -33,11 +36,13 @@ class MaskBranch(nn.Module):
 
     def forward(self, pyramid: Sequence[Float[Tensor, "B D _ _"]]) -> Float[Tensor, "B c _ _"]:
         """p2.. (B, D, H/s, W/s) to F_mask (B, c, H/4, W/4)."""
-        summed = self.refine[0](pyramid[0])
+        summed = by_convolutions(pyramid[0], self.refine[0].children())
         for i in range(1, LEVELS):
-            summed = summed + aligned_bilinear(self.refine[i](pyramid[i]), 2**i)
-        features: Tensor = self.out(self.tower(summed))
-        return features
+            layers: list[Layer] = [*self.refine[i].children()]
+            layers.append(partial(aligned_bilinear, factor=2**i))
+            summed = summed + by_convolutions(pyramid[i], layers)
+        blocks = (block.children() for block in self.tower)
+        return by_convolutions(summed, (*chain.from_iterable(blocks), self.out))
 
 
 def _conv_norm(inputs: int, outputs: int, config: MaskBranchConfig) -> nn.Sequential:

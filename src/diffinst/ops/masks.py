@@ -25,11 +25,11 @@ def aligned_bilinear(
     if factor == 1:
         return x
     height, width = x.shape[-2:]
-    x = F.pad(x, (0, 1, 0, 1), mode="replicate")
-    size = (factor * height + 1, factor * width + 1)
+    x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    size = (factor * (height + 1) + 1, factor * (width + 1) + 1)
     x = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
-    x = F.pad(x, (factor // 2, 0, factor // 2, 0), mode="replicate")
-    return x[..., : factor * height, : factor * width]
+    first = factor - factor // 2  # the cell in front starts at 0
+    return x[..., first : first + factor * height, first : first + factor * width]
 
 
 def sample_targets(

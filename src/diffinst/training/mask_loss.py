@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from diffinst.config import CriterionConfig
+from diffinst.kernels.again import again
 from diffinst.models.mask_head import MaskHead
 from diffinst.ops.losses import dice
 from diffinst.ops.masks import enlarge, grid_points, sample_binary, sample_targets
@@ -46,20 +47,28 @@ def mask_losses(
         return losses
     filters = match.of_queries(torch.stack([s.filters for s in stages])).float()
     grid = mask_head.config.evaluate == "grid"
-    measure = partial(_grid_dice if grid else _map_dice, encoded, targets, mask_head)
+    measure = partial(_grid_dice, encoded, targets, mask_head)
+    if not grid:
+        measure = partial(_map_dice, encoded, _on_map(targets, encoded), mask_head)
     for group in _groups(match, keep, together=grid, chunk=config.mask_chunk):
         given = (filters[group], boxes[group], match.image[group], match.target[group])
-        if config.mask_chunk is None:
-            values = measure(*given)
-        else:
+        if config.mask_chunk is not None:
             values = recomputed(measure, *given, use_reentrant=False)
+        else:
+            values = measure(*given) if grid else again(measure, *given)
         losses = losses.index_add(0, match.stage[group], values)
     return losses
 
 
+def _on_map(targets: Sequence[Targets], encoded: Encoded) -> list[Tensor]:
+    """The objects' masks at the points of F_mask: one (n, H/4, W/4) per image."""
+    height, width = encoded.mask_features.shape[-2:]
+    return [sample_targets(t.masks, (4 * height, 4 * width)) for t in targets]
+
+
 def _map_dice(
     encoded: Encoded,
-    targets: Sequence[Targets],
+    objects: Sequence[Tensor],
     mask_head: MaskHead,
     filters: Tensor,
     boxes: Tensor,
@@ -67,14 +76,9 @@ def _map_dice(
     target: Tensor,
 ) -> Tensor:
     """(m,) dice on the whole padded stride-4 map (the paper)."""
-    height, width = encoded.mask_features.shape[-2:]
     logits = mask_head.on_map(encoded.mask_features, filters, boxes, image)
-    wanted = [
-        sample_targets(t.masks[target[image == i]], (4 * height, 4 * width))
-        for i, t in enumerate(targets)
-        if bool((image == i).any())
-    ]
-    return dice(logits.float().sigmoid().flatten(1), torch.cat(wanted).flatten(1))
+    wanted = torch.cat([masks[target[image == i]] for i, masks in enumerate(objects)])
+    return dice(logits.float().sigmoid().flatten(1), wanted.flatten(1))
 
 
 def _grid_dice(

@@ -13,8 +13,8 @@ from diffinst.models.network import DiffusionInstNetwork
 def recompute_activations(network: DiffusionInstNetwork) -> None:
     """Keep only the inputs of backbone stages and decoder stages for the backward pass.
 
-    The mask branch keeps its activations: computed twice, its BatchNorm would count every image
-    twice. State dict and results stay as they are.
+    The mask branch keeps the results of its convolutions (`kernels.again`): nearly all of the rest
+    of its time is theirs. State dict and results stay as they are.
     """
     for stage in network.decoder.stages:
         _wrap(stage)
