@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from diffinst.config import Options
@@ -182,33 +181,41 @@ def chosen(given: Answers) -> Instances:
     there is none of its own, its best one with a score of 0.
     """
     count = len(given.agreement)
-    ranked = [_ranked(given, i) for i in range(count)]
-    overlap = _mask_iou(given.found)
-    best = sorted(range(count), key=lambda i: -given.value[ranked[i][0]])
+    ranked = [_ranked(given, prompt) for prompt in range(count)]
+    overlaps = _Overlaps(given.found)
     taken: dict[int, int] = {}
     lost: list[int] = []
-    for i in best:
-        free = (a for a in ranked[i] if not any(
-            overlap[a, other] >= SAME and not _both_meant(given, a, i, j)
-            for j, other in taken.items()))  # fmt: skip
+    for prompt in sorted(range(count), key=lambda i: -given.value[ranked[i][0]]):
+        free = (
+            answer for answer in ranked[prompt] if _free(given, overlaps, answer, prompt, taken)
+        )
         answer = next(free, None)
         if answer is None:
-            lost.append(i)
-        taken[i] = ranked[i][0] if answer is None else answer
-    result = given.found[[taken[i] for i in range(count)]]
+            lost.append(prompt)
+        taken[prompt] = own[0] if answer is None else answer
+    result = given.found[[taken[prompt] for prompt in range(count)]]
     scores = result.scores.clone()
     scores[lost] = 0.0
     return replace(result, scores=scores)
 
 
+def _free(
+    given: Answers, overlaps: _Overlaps, answer: int, prompt: int, taken: dict[int, int]
+) -> bool:
+    """Whether no other prompt has the object, but one that means it as this one does."""
+    return not any(
+        overlaps.iou(answer, theirs) >= SAME and not _both_meant(given, answer, prompt, other)
+        for other, theirs in taken.items()
+    )
+
+
 def candidates(given: Answers, most: int) -> list[Instances]:
     """The answers to each prompt that differ from each other, best first, at most so many."""
-    overlap = _mask_iou(given.found)
-    results = []
-    for i in range(len(given.agreement)):
+    results, overlaps = [], _Overlaps(given.found)
+    for prompt in range(len(given.agreement)):
         kept: list[int] = []
-        for answer in _ranked(given, i):
-            if all(overlap[answer, other] < ALIKE for other in kept):
+        for answer in _ranked(given, prompt):
+            if all(overlaps.iou(answer, other) < ALIKE for other in kept):
                 kept.append(answer)
         results.append(given.found[kept[:most]])
     return results
@@ -224,10 +231,24 @@ def _both_meant(given: Answers, answer: int, i: int, j: int) -> bool:
     return bool(given.agreement[i, answer] >= MEANT and given.agreement[j, answer] >= MEANT)
 
 
-def _mask_iou(found: Instances) -> NDArray[np.float64]:
-    """(m, m) mask IoU."""
-    if not len(found):
-        return np.zeros((0, 0))
-    rles = found.mask_crops.to_rle()
-    overlap: NDArray[np.float64] = np.asarray(coco_mask.iou(rles, rles, [0] * len(rles)))
-    return overlap
+class _Overlaps:
+    """Mask IoU of pairs of instances, computed where it is asked for."""
+
+    def __init__(self, found: Instances) -> None:
+        self.placed = list(found.mask_crops.placed())
+        self.areas = found.mask_crops.area().tolist()
+
+    def iou(self, a: int, b: int) -> float:
+        """Of one pair; 0 where both are empty."""
+        ((y, x), mine), ((v, u), theirs) = self.placed[a], self.placed[b]
+        top, left = max(y, v), max(x, u)
+        end = (
+            min(y + mine.shape[0], v + theirs.shape[0]),
+            min(x + mine.shape[1], u + theirs.shape[1]),
+        )
+        if end[0] <= top or end[1] <= left:
+            return 0.0
+        here = mine[top - y : end[0] - y, left - x : end[1] - x]
+        there = theirs[top - v : end[0] - v, left - u : end[1] - u]
+        both = int(np.count_nonzero(here & there))
+        return float(both / max(1, self.areas[a] + self.areas[b] - both))
