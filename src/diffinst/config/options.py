@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -10,7 +11,7 @@ from typing_extensions import TypedDict, Unpack
 
 from diffinst.config.explain import explain
 from diffinst.config.inference import PostprocessConfig, SamplerConfig
-from diffinst.config.part import ConfigError, PositiveInt
+from diffinst.config.part import ConfigError, PositiveFloat, PositiveInt
 from diffinst.config.whole import Config
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -23,6 +24,9 @@ class OptionFields(TypedDict, total=False):
     """Denoising steps; each costs one decoder pass. `auto`: until a step finds nothing new."""
     proposals: int | None
     """Boxes to start from; more for crowded images."""
+    seconds: float | None
+    """Time that an image may take: as many steps and proposals are run as fit. `steps` or
+    `proposals` that are given stay."""
     threshold: float | None
     """Only instances with at least this score, 0 to 1."""
     max_detections: int | None
@@ -68,6 +72,10 @@ class Options(SamplerConfig, PostprocessConfig):
 
     until_settled: bool = False
     """Images stop when a step has found nothing new; `steps` is the cap."""
+    seconds: PositiveFloat | None = None
+    """Time that an image may take; None: as long as it takes."""
+    free: tuple[Literal["steps", "proposals"], ...] = ()
+    """What is chosen by `seconds`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -97,7 +105,7 @@ class Options(SamplerConfig, PostprocessConfig):
             most = asked.get("most_steps", config.sampler.most_steps)
             asked |= {"steps": most, "until_settled": True}
         try:
-            options = cls.model_validate(own | asked)
+            options = cls.model_validate(own | asked | {"free": _free(asked)})
         except ValidationError as error:
             raise ConfigError(explain(error, cls())) from error
         options._fit(config.model.diffusion.timesteps)
@@ -109,8 +117,14 @@ class Options(SamplerConfig, PostprocessConfig):
             raise ConfigError(
                 f"steps is {self.steps}; allowed are 1 to {timesteps} (diffusion.timesteps)"
             )
-        if self.ensemble != "all" and (self.kind == "search" or self.until_settled):
+        if self.seconds is not None and not self.free:
+            raise ConfigError(
+                f"seconds is {self.seconds:g}, but steps and proposals are given, too, which "
+                "leaves nothing to choose; omit one of the three"
+            )
+        if self.ensemble != "all" and (self.kind == "search" or self.until_settled or self.free):
             what = "steps auto" if self.until_settled else "sampler.kind search"
+            what = "seconds" if self.free else what
             raise ConfigError(
                 f"ensemble is {self.ensemble}, but {what} goes by all that was found; use "
                 "ensemble all, or sampler.kind ddim with a number of steps"
@@ -129,3 +143,12 @@ class Options(SamplerConfig, PostprocessConfig):
                 f"times is {', '.join(map(str, times)) or 'empty'}; give at least one time, each "
                 f"lower than the one before, from {timesteps - 1} to 0"
             )
+
+
+def _free(asked: Mapping[str, object]) -> tuple[str, ...]:
+    """What a budget may choose: what was not given."""
+    if "seconds" not in asked:
+        return ()
+    fixed = {"proposals": "proposals" in asked}
+    fixed["steps"] = "times" in asked or ("steps" in asked and not asked.get("until_settled"))
+    return tuple(name for name in ("steps", "proposals") if not fixed[name])
