@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffinst.config import ConfigError, Options
 from diffinst.diffusion.start import Start
+from diffinst.inference import costs
 from diffinst.inference.budget import ENOUGH, Budget, planned
 from diffinst.inference.costs import Costs, Shelf
 from diffinst.inference.front import Front, Measured
@@ -51,6 +52,7 @@ def machine() -> Machine:
 @pytest.fixture
 def model(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DiffusionInst:
     monkeypatch.setenv("DIFFINST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(costs, "PROBES", (40, 200))  # this machine is the same line beyond
     model = DiffusionInst.from_preset("tiny")
     model.network.decoder.register_forward_hook(machine.step)
     model.network.backbone.register_forward_hook(machine.encode)
@@ -106,7 +108,7 @@ def test_a_measured_front_goes_before_the_rule(tiny: DiffusionInst) -> None:
 
 def test_a_prediction_takes_its_time(model: DiffusionInst, machine: Machine) -> None:
     first = told(model.predict(pixels(), seconds=0.4, kind="search").meta)
-    assert first.note.startswith("this machine was measured first, which took 3.")
+    assert first.note.startswith("this machine was measured first, which took 0.")
     begin = machine.now
     found = model.predict(pixels(), seconds=0.4, kind="search", seed=3)
     meta = told(found.meta)
@@ -137,8 +139,8 @@ def test_a_run_ends_early_where_the_machine_is_slow_and_forecasts_follow(
     assert (meta.steps, meta.proposals) == (1, 1300)  # one step took the time of both
     for _ in range(2):
         meta = told(model.predict(pixels(), seconds=0.4, kind="search").meta)
-    # a step takes twice as long in two of three runs: 0.28 s fit 1 x 1,300, and none x more
-    assert meta.seconds == pytest.approx(0.38)
+    # a step took twice as long in two of three runs, so it is expected to: again 1 x 1,300
+    assert meta.steps == 1 and 1280 <= meta.proposals <= 1300
 
 
 def test_a_search_goes_on_where_the_machine_is_fast(model: DiffusionInst, machine: Machine) -> None:
@@ -157,7 +159,9 @@ def test_a_drift_is_kept_for_programs_to_come(model: DiffusionInst, machine: Mac
     for _ in range(ENOUGH):
         model.predict(pixels(), seconds=0.4, kind="search")
     after = Shelf().read(key)
-    assert after is not None and after.step == tuple((n, s * 2) for n, s in before.step)
+    assert after is not None
+    wanted = [s * 2 for _, s in before.step]
+    assert [s for _, s in after.step] == pytest.approx(wanted)
     assert Budget(machine).kept(key) == after
 
 
@@ -166,12 +170,12 @@ def test_the_machine_is_measured_once(
 ) -> None:
     model.predict(pixels(), seconds=0.4)
     passes = machine.passes
-    assert passes > 12
+    assert passes > 2 * 3
     again = Runner(model.network, model.config, budget=Budget(machine))
     begin = machine.now
     upload = torch.from_numpy(pixels()).permute(2, 0, 1)
     (found,) = again.predict([upload], options(model, seconds=0.4))
-    assert machine.passes - passes == told(found.meta).steps < 12
+    assert machine.passes - passes == told(found.meta).steps < 6
     assert machine.now - begin < 0.4 and told(found.meta).note == ""
     (kept,) = (tmp_path / "cache" / "costs").iterdir()
     kept.write_text("{")  # a broken file is as none
@@ -193,8 +197,8 @@ def test_lists_streams_starts_and_auto(model: DiffusionInst, machine: Machine) -
     assert isinstance(image, EncodedImage)
     begin = machine.now
     moments = list(image.stream(seconds=0.3, proposals=400, kind="search"))
-    assert len(moments) == told(moments[-1].meta).steps == 5  # 0.05 s each, 0.285 s in all
-    assert machine.now - begin == pytest.approx(0.25)
+    assert len(moments) == told(moments[-1].meta).steps == 6  # 0.05 s each
+    assert machine.now - begin == pytest.approx(0.3)
     start = Start([[0, 0, 9, 9]] * 500, time=10)
     begun = told(image.predict(start=start, seconds=0.04).meta)
     assert begun.proposals == 500 and "does not fit" in begun.note
@@ -202,10 +206,10 @@ def test_lists_streams_starts_and_auto(model: DiffusionInst, machine: Machine) -
     assert auto.steps == 1  # nothing found, nothing more to find
 
 
-def test_the_mean_is_asked_for_in_one_line(model: DiffusionInst) -> None:
+def test_what_cannot_be_is_one_line(model: DiffusionInst) -> None:
     for wrong in (0, -1, float("nan"), float("inf"), "soon", True):
         with pytest.raises(ConfigError, match="seconds: "):
-            model.predict(pixels(), seconds=wrong)  # type: ignore[call-overload]
+            model.predict(pixels(), seconds=wrong)  # type: ignore[arg-type]
     with pytest.raises(
         ConfigError, match=r"seconds is 0\.3, but steps and proposals are given, too"
     ):
@@ -222,5 +226,6 @@ def test_a_file_is_read_within_the_time(
 ) -> None:
     Image.fromarray(pixels()).save(tmp_path / "a.png")
     model.predict(tmp_path / "a.png", seconds=0.4)
+    begin = machine.now
     meta = told(model.predict(tmp_path / "a.png", seconds=0.4, kind="search").meta)
-    assert meta.seconds == pytest.approx(0.38)
+    assert meta.seconds == pytest.approx(machine.now - begin) and 0.37 < meta.seconds < 0.381

@@ -67,9 +67,8 @@ def planned(
         left: Seconds until the result is due.
         sizes: Numbers of proposals to choose from, rising, where they are free.
     """
-    steps = (options.steps,)
-    if "steps" in options.free:
-        steps = front.steps(options.kind, options.most_steps)
+    free = "steps" in options.free
+    steps = front.steps(options.kind, options.most_steps) if free else (options.steps,)
     counts = np.array(sizes if "proposals" in options.free else [options.proposals], dtype=float)
     plans: list[tuple[float, Plan]] = []
     for number in steps:

@@ -51,7 +51,7 @@ class Front:
             return cls()
         try:
             rows = json.loads(path.read_text("utf-8"))["rows"]
-            return cls(tuple(_measured(row) for row in rows if isinstance(row["steps"], int)))
+            return cls(tuple(_measured(row) for row in rows if _is_fixed(row)))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} does not hold what `diffinst curve` writes ({error!r:.80}); remove it, or "
@@ -60,8 +60,14 @@ class Front:
 
     def steps(self, kind: str, most: int) -> tuple[int, ...]:
         """The numbers of steps to choose from, up to `most`: those that were measured."""
-        known = sorted({row.steps for row in self.rows if row.kind == kind and row.steps <= most})
+        known = sorted({row.steps for row in self._of(kind) if row.steps <= most})
         return tuple(known) or tuple(range(1, most + 1))
+
+    def _of(self, kind: str) -> list[Measured]:
+        """What was measured of a sampler; one step is the same in all."""
+        if all(row.kind != kind for row in self.rows):
+            return []
+        return [row for row in self.rows if row.kind == kind or row.steps == 1]
 
     def worth(self, kind: str, steps: int, proposals: Sequence[int]) -> NDArray[np.float64]:
         """AP of some numbers of proposals, as far as known: between those measured by their log.
@@ -74,14 +80,19 @@ class Front:
             proposals: Several.
         """
         counts = np.asarray(proposals, dtype=float)
-        known = sorted(
-            (row.proposals, row.ap) for row in self.rows if (row.kind, row.steps) == (kind, steps)
-        )
+        known = sorted((row.proposals, row.ap) for row in self._of(kind) if row.steps == steps)
         if not known:
-            return WORTH_OF_BOXES * np.log(steps * counts)
+            worth: NDArray[np.float64] = WORTH_OF_BOXES * np.log(steps * counts)
+            return worth
         measured, ap = np.array(known, dtype=float).T
-        inside: NDArray[np.float64] = np.interp(np.log(counts), np.log(measured), ap)
-        return inside * np.minimum(1, counts / measured[0])
+        worth = np.interp(np.log(counts), np.log(measured), ap)
+        worth *= np.minimum(1, counts / measured[0])
+        return worth
+
+
+def _is_fixed(row: dict[str, object]) -> bool:
+    """Whether a row has a number of steps, and an AP, which images without objects do not have."""
+    return row["steps"] != "auto" and row["mask/AP"] is not None
 
 
 def _measured(row: dict[str, object]) -> Measured:
