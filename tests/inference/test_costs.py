@@ -83,8 +83,8 @@ def test_a_key_changes_with_all_that_costs_hang_on(tiny: DiffusionInst, encoded:
     def key(model: DiffusionInst = tiny, *, plain: bool = True, **changed: object) -> str:
         return key_of(model.network, encoded, asked.model_copy(update=changed), plain=plain)
 
-    assert key() == key(seed=3, steps=4, proposals=7, seconds=1.0)
-    keys = [key(), key(plain=False), key(threshold=0.5), key(kind="search"), key(mask_quality=1.0)]
+    assert key() == key(seed=3, steps=4, proposals=7, seconds=1.0, kind="search")
+    keys = [key(), key(plain=False), key(threshold=0.5), key(mask_quality=1.0)]
     keys.append(key(DiffusionInst.from_preset("tiny", seed=1)))
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)

@@ -39,6 +39,8 @@ class OptionFields(TypedDict, total=False):
     """Where steps are `auto`: the number at which a run ends in any case."""
     new_score: float | None
     """Where steps are `auto`: class probability from which on a new box is a reason to go on."""
+    new_iou: float | None
+    """Where steps are `auto`: IoU with what was found before from which on a box is not new."""
     until_settled: bool | None
     """End when a step finds nothing new; `steps="auto"` asks for it."""
     times: tuple[int, ...] | None

@@ -117,7 +117,8 @@ def draw_curve(rows: Sequence[Mapping[str, float | str | None]], path: Path, *, 
         line = lines.setdefault((float(row["proposals"] or 0), str(row["kind"])), [])
         line.append((seconds, ap, str(row["steps"])))
         front += [(seconds, ap)] if row["front"] else []
-    kinds, numbers = (sorted({line[i] for line in lines}, key=str) for i in (1, 0))
+    kinds = sorted({kind for _, kind in lines})
+    numbers = sorted({number for number, _ in lines})
     for (proposals, kind), points in sorted(lines.items()):
         x, y, steps = zip(*sorted(points), strict=True)
         style = ("o-", "s--", "^:")[kinds.index(kind) % 3]

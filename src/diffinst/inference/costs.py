@@ -180,7 +180,6 @@ def key_of(
         torch.__version__,
         plain,
         round(math.log2(max(1, encoded.sizes[0][0] * encoded.sizes[0][1]))),
-        options.kind,
         (options.mask_quality > 0, options.threshold, options.max_detections),
     )
     return hashlib.sha256(repr(about).encode()).hexdigest()[:24]
