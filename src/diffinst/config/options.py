@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from typing_extensions import TypedDict, Unpack
 
 from diffinst.config.explain import explain
@@ -76,8 +76,8 @@ class Options(SamplerConfig, PostprocessConfig):
     """Images stop when a step has found nothing new; `steps` is the cap."""
     seconds: PositiveFloat | None = None
     """Time that an image may take; None: as long as it takes."""
-    free: tuple[Literal["steps", "proposals"], ...] = ()
-    """What is chosen by `seconds`."""
+
+    _free: tuple[str, ...] = PrivateAttr(default=())
 
     @model_validator(mode="before")
     @classmethod
@@ -103,15 +103,22 @@ class Options(SamplerConfig, PostprocessConfig):
         """
         own = config.sampler.model_dump() | config.postprocess.model_dump()
         asked = {name: value for name, value in given.items() if value is not None}
+        free = _not_given(asked)
         if asked.get("steps") == "auto":
             most = asked.get("most_steps", config.sampler.most_steps)
             asked |= {"steps": most, "until_settled": True}
         try:
-            options = cls.model_validate(own | asked | {"free": _free(asked)})
+            options = cls.model_validate(own | asked)
         except ValidationError as error:
             raise ConfigError(explain(error, cls())) from error
+        options._free = free
         options._fit(config.model.diffusion.timesteps)
         return options
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """What `seconds` chooses, of steps and proposals: what was not given."""
+        return self._free
 
     def _fit(self, timesteps: int) -> None:
         """Refuse steps and times that the schedule does not have."""
@@ -147,10 +154,10 @@ class Options(SamplerConfig, PostprocessConfig):
             )
 
 
-def _free(asked: Mapping[str, object]) -> tuple[str, ...]:
+def _not_given(asked: Mapping[str, object]) -> tuple[str, ...]:
     """What a budget may choose: what was not given."""
     if "seconds" not in asked:
         return ()
     fixed = {"proposals": "proposals" in asked}
-    fixed["steps"] = "times" in asked or ("steps" in asked and not asked.get("until_settled"))
+    fixed["steps"] = "times" in asked or asked.get("steps", "auto") != "auto"
     return tuple(name for name in ("steps", "proposals") if not fixed[name])
