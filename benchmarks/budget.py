@@ -69,6 +69,7 @@ def budget(
         loaded.predict(records[0].path, threshold=0.0, max_detections=500, **options)
     found: dict[str, list[Prediction]] = {name: [] for name in asked}
     ran: dict[str, list[str]] = {name: [] for name in asked}
+    late: dict[str, set[int]] = {name: set() for name in asked}
     for i, record in enumerate(records):
         for name, options in asked.items():
             begin = now()
@@ -78,12 +79,17 @@ def budget(
             measured = "measured" in result.meta.note  # another size: not part of the time
             took = (result.meta.seconds or took) if measured else took
             ran[name].append(f"{result.meta.steps}x{result.meta.proposals}")
+            if "does not fit" in result.meta.note:
+                late[name].add(record.id)
             entries = result.to_coco(record.id, annotated.category_ids, boxes="predicted")
             found[name].append(Prediction(record.id, took, entries))
         print(f"{i + 1} of {len(records)} images", flush=True)
         if i + 1 in (5, 10, 20, len(records)):  # what is there is kept
             rows = [row_of(n, found[n], ran[n], asked[n], annotated) for n in asked]
             compare(rows, {n: o["seconds"] for n, o in asked.items() if "seconds" in o})
+            for row in rows:
+                if "within_15_percent" in row:
+                    row["fitting"] = fitting(row["name"], found, late[row["name"]], annotated)
             about = {"machine": machine(loaded.device), "clock": clock, "model": model}
             write_json(out, {**about, "data": data.name, "split": split, "rows": rows})
     for row in rows:
@@ -110,6 +116,23 @@ def row_of(
         row["ran"] = ran
     row["seconds"] = [round(s, 4) for s in seconds]
     return row
+
+
+def fitting(
+    name: str, found: dict[str, list[Prediction]], late: set[int], annotated: Any
+) -> dict[str, Any]:
+    """AP and mean seconds of a budget and of the fixed settings, where the budget fits a step."""
+    values: dict[str, Any] = {"images": len(found[name]) - len(late)}
+    for other, predictions in found.items():
+        some = [one for one in predictions if one.image_id not in late]
+        if some and (other == name or "x" in other):
+            seconds = statistics.fmean(one.seconds for one in some)
+            ap = score(annotated, some, 500).mask.ap
+            values[other] = [round(ap, 4), round(seconds, 4)]
+    asked = float(name.split()[0])
+    off = [one.seconds / asked - 1 for one in found[name] if one.image_id not in late]
+    values["within_15_percent"] = round(sum(abs(o) <= WITHIN for o in off) / max(1, len(off)), 3)
+    return values
 
 
 def compare(rows: list[dict[str, Any]], asked: dict[str, float]) -> None:
