@@ -11,17 +11,17 @@ Pairs are given as STEPSxPROPOSALS.
 from __future__ import annotations
 
 import json
-import platform
-from collections import defaultdict
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
 from cyclopts import App
 
 from diffinst.datasets.load import load_split
+from diffinst.evaluation.curve import machine, on_front
+from diffinst.evaluation.curves import draw_curve
 from diffinst.evaluation.evaluate import evaluate
+from diffinst.evaluation.sweep import Row
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import write_json
 
@@ -115,41 +115,16 @@ def rows_of(out: Path, settings: dict[str, object]) -> list[dict[str, Any]]:
 
 
 def draw(rows: list[dict[str, Any]], out: Path) -> None:
-    """AP over seconds an image, one line per sampler and number of proposals."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(7, 4.2), constrained_layout=True)
-    series: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    """AP over seconds an image, a line per sampler and number of proposals, of the first seed."""
+    shown: list[Row] = []
     for row in rows:
-        series[row["sampler"], row["pair"].split("x")[1]].append(row)
-    for (kind, proposals), members in series.items():
-        members = [row for row in members if row["seed"] == members[0]["seed"]]
-        members.sort(key=lambda r: r["seconds_per_image"])
-        seconds = [r["seconds_per_image"] for r in members]
-        ap = [r["mask/AP"] for r in members]
-        style = "o-" if kind == "search" else "s--"
-        axis.plot(seconds, ap, style, label=f"{kind}, {proposals} boxes", linewidth=1.3)
-        for row, x, y in zip(members, seconds, ap, strict=True):
-            where = (3, -10)
-            axis.annotate(row["pair"].split("x")[0], (x, y), where, textcoords="offset points")
-    axis.set(xlabel="seconds an image", ylabel="mask AP")
-    axis.legend(frameon=False, fontsize=8)
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(out, dpi=120)
-
-
-def machine() -> dict[str, object]:
-    """What the times were measured on."""
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
+        steps, proposals = row["pair"].split("x")
+        about = {"kind": row["sampler"], "steps": steps, "proposals": int(proposals)}
+        if row["seed"] == rows[0]["seed"]:
+            shown.append({**about, **{k: row[k] for k in ("mask/AP", "seconds_per_image")}})
+    for row, front in zip(shown, on_front(shown), strict=True):
+        row["front"] = float(front)
+    draw_curve(shown, out, title="AP over seconds")
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "models/frozen_norm.py": "models/test_backbone.py",
     "models/swin.py": "models/test_backbone.py",
     "evaluation/inputs.py": "evaluation/test_metrics.py",
+    "results/meta.py": "results/test_instances.py",
     "training/mask_loss.py": "training/test_criterion.py",
     "training/pairs.py": "training/test_criterion.py",
     "weights/names.py": "weights/test_convert.py",

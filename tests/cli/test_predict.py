@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from diffinst.acceleration import compile as compile_module
+from diffinst.inference import costs
 from diffinst.inference.predictor import DiffusionInst
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
@@ -54,6 +55,25 @@ def test_the_precision_of_predict_and_eval(
     assert code == 0
     code, out, err = diffinst("predict", image, "--precision", "int8")
     assert code != 0 and "int8" in one_line(out + err)
+
+
+def test_a_time_limit(
+    diffinst: Run, model: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFINST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(costs, "PROBES", (40, 60))  # else a busy machine measures for long
+    image = next((shapes / "val").glob("*.png"))
+    flags = ("--model", model, "--device", "cpu", "--out", tmp_path / "p")
+    code, _, err = diffinst("predict", image, *flags, "--seconds", 1e-6)
+    assert code == 0 and "this machine was measured first" in one_line(err)
+    assert "1e-06 s does not fit 1 step: the fastest was run" in one_line(err)
+    assert len([*(tmp_path / "cache" / "costs").iterdir()]) == 1
+    for wrong in ("0", "-1", "nan", "inf", "soon"):
+        code, out, err = diffinst("predict", image, *flags, "--seconds", wrong)
+        assert code != 0 and "seconds" in one_line(out + err)
+    both = ("--seconds", 1, "--steps", 2, "--proposals", 4)
+    code, _, err = diffinst("predict", image, *flags, *both)
+    assert code == 1 and "omit one of the three" in one_line(err)
 
 
 def test_predict_and_eval_can_compile(

@@ -56,3 +56,20 @@ def test_auto_is_a_cap_and_a_rule() -> None:
     assert not Options.of(config, steps=4).until_settled
     with pytest.raises(ConfigError, match=r"steps: .*often"):
         Options.of(config, steps="often")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "free"),
+    [
+        ({}, ("steps", "proposals")),
+        ({"steps": 4}, ("proposals",)),
+        ({"times": (9, 3)}, ("proposals",)),
+        ({"proposals": 9}, ("steps",)),
+        ({"steps": "auto", "proposals": 9}, ("steps",)),
+    ],
+)
+def test_a_time_limit_chooses_what_is_not_given(
+    given: dict[str, Any], free: tuple[str, ...]
+) -> None:
+    assert Options.of(Config(), seconds=0.5, **given).free == free
+    assert Options.of(Config(), **given).free == ()

@@ -24,7 +24,7 @@ def test_what_a_step_adds_by_hand() -> None:
     same = candidates([[0.0, 0, 10, 8]], [0.9])  # IoU 0.8 with a box of 0.4
     assert adds(before, same, score=0.3, overlap=0.5).tolist() == [False]
     assert adds(before, same, score=0.3, overlap=0.9).tolist() == [True]
-    unsure = candidates([[40.0, 40, 50, 50]], [0.3])  # known, but from 0.1 only: below 0.15
+    unsure = candidates([[40.0, 40, 50, 50]], [0.3])  # known, but from 0.1 only
     assert adds(before, unsure, score=0.3, overlap=0.5).tolist() == [True]
     weak = candidates([[70.0, 70, 80, 80]], [0.29])
     assert adds(before, weak, score=0.3, overlap=0.5).tolist() == [False]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import Instances
+from diffinst.results.meta import Meta
 from diffinst.results.render.marks import INK, PALETTE, instance_colors
 
 
@@ -302,3 +303,12 @@ def test_a_result_on_another_device_is_the_same_result(tmp_path: Path) -> None:
     assert found.to_pandas().equals(scene().to_pandas())
     found.save(tmp_path / "a.png", grey_image())
     found.save_masks(tmp_path / "b.png")
+
+
+def test_meta_is_carried_but_does_not_tell_results_apart() -> None:
+    meta = Meta(steps=2, proposals=300, kind="search", seed=0, seconds=0.3, asked=0.3)
+    found = replace(scene(), meta=meta)
+    assert found == scene() and found[0].meta == found.to("cpu").meta == meta
+    assert Instances.cat([found[0], found[1]]).meta == meta
+    other = replace(found, meta=replace(meta, seed=1))
+    assert Instances.cat([found, other]).meta is None

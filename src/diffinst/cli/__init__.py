@@ -1,10 +1,11 @@
-"""The command line: `diffinst predict | train | eval | benchmark | doctor | download | ...`."""
+"""The command line: `diffinst predict | train | eval | curve | doctor | download | ...`."""
 
 from __future__ import annotations
 
 from cyclopts import App
 
 from diffinst.cli.benchmark import benchmark
+from diffinst.cli.curve import curve
 from diffinst.cli.doctor import doctor
 from diffinst.cli.download import download
 from diffinst.cli.ending import errors_as_lines
@@ -27,6 +28,7 @@ app.command(predict)
 app.command(prompt)
 app.command(train)
 app.command(evaluate, name="eval")
+app.command(curve)
 app.command(benchmark)
 app.command(doctor)
 app.command(download)

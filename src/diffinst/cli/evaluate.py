@@ -128,7 +128,7 @@ def evaluate(
                 proposals=sweep_proposals or _listed(proposals),
                 max_detections=max_detections,
                 seed=seed,
-                kind=kind,
+                kinds=[] if kind is None else [kind],
                 single_class=single_class,
                 limit=limit,
                 processes=processes,

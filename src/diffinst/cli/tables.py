@@ -12,7 +12,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from diffinst.evaluation.report import ClassRow, Report
-    from diffinst.evaluation.sweep import Cell
+    from diffinst.evaluation.sweep import Cell, Row
     from diffinst.measure.benchmark import Measurement
 
 MAX_CLASSES = 40  # shown; of more, the best and the worst half of these
@@ -53,6 +53,17 @@ def print_sweep(cells: Sequence[Cell]) -> None:
         table.add_row(
             str(cell.steps), str(cell.proposals), *(_cell(values[name]) for name in named)
         )
+    _console().print(table)
+
+
+def print_curve(rows: Sequence[Row]) -> None:
+    """One setting a line, the quickest first; a star for each that no other beats."""
+    table = _table("", "sampler", "steps", "proposals", "mask AP", "AP50", "AP75", "s/image")
+    for row in rows:
+        about = [str(row[name]) for name in ("kind", "steps", "proposals")]
+        named = ("mask/AP", "mask/AP50", "mask/AP75", "seconds_per_image")
+        values = [None if row[name] is None else float(row[name] or 0) for name in named]
+        table.add_row("*" if row["front"] else "", *about, *map(_cell, values))
     _console().print(table)
 
 

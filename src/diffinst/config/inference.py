@@ -100,9 +100,11 @@ class SamplerConfig(Part):
     steps: PositiveInt = 1
     most_steps: PositiveInt = 8
     """Where steps are `auto`: the number at which a run ends in any case."""
-    new_score: Probability = 0.3
-    """Where steps are `auto`: class probability from which on a box, where nothing was found
-    before, is a reason to go on."""
+    new_score: Probability = 0.2
+    """Where steps are `auto`: class probability from which on a box, where nothing of that
+    probability was found before, is a reason to go on."""
+    new_iou: Probability = 0.7
+    """Where steps are `auto`: IoU with what was found before from which on a box is nothing new."""
     proposals: Proposals = 500
     eta: Probability = 1.0
     renewal_threshold: Probability = 0.5

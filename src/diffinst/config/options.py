@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from typing_extensions import TypedDict, Unpack
 
 from diffinst.config.explain import explain
 from diffinst.config.inference import PostprocessConfig, SamplerConfig
-from diffinst.config.part import ConfigError, PositiveInt
+from diffinst.config.part import ConfigError, PositiveFloat, PositiveInt
 from diffinst.config.whole import Config
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -23,6 +24,9 @@ class OptionFields(TypedDict, total=False):
     """Denoising steps; each costs one decoder pass. `auto`: until a step finds nothing new."""
     proposals: int | None
     """Boxes to start from; more for crowded images."""
+    seconds: float | None
+    """Time that an image may take: as many steps and proposals are run as fit. `steps` or
+    `proposals` that are given stay."""
     threshold: float | None
     """Only instances with at least this score, 0 to 1."""
     max_detections: int | None
@@ -35,6 +39,8 @@ class OptionFields(TypedDict, total=False):
     """Where steps are `auto`: the number at which a run ends in any case."""
     new_score: float | None
     """Where steps are `auto`: class probability from which on a new box is a reason to go on."""
+    new_iou: float | None
+    """Where steps are `auto`: IoU with what was found before from which on a box is not new."""
     until_settled: bool | None
     """End when a step finds nothing new; `steps="auto"` asks for it."""
     times: tuple[int, ...] | None
@@ -79,6 +85,10 @@ class Options(SamplerConfig, PostprocessConfig):
 
     until_settled: bool = False
     """Images stop when a step has found nothing new; `steps` is the cap."""
+    seconds: PositiveFloat | None = None
+    """Time that an image may take; None: as long as it takes."""
+
+    _free: tuple[str, ...] = PrivateAttr(default=())
 
     @model_validator(mode="before")
     @classmethod
@@ -104,6 +114,7 @@ class Options(SamplerConfig, PostprocessConfig):
         """
         own = config.sampler.model_dump() | config.postprocess.model_dump()
         asked = {name: value for name, value in given.items() if value is not None}
+        free = _not_given(asked)
         if asked.get("steps") == "auto":
             most = asked.get("most_steps", config.sampler.most_steps)
             asked |= {"steps": most, "until_settled": True}
@@ -111,8 +122,14 @@ class Options(SamplerConfig, PostprocessConfig):
             options = cls.model_validate(own | asked)
         except ValidationError as error:
             raise ConfigError(explain(error, cls())) from error
+        options._free = free
         options._fit(config.model.diffusion.timesteps)
         return options
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """What `seconds` chooses, of steps and proposals: what was not given."""
+        return self._free
 
     def _fit(self, timesteps: int) -> None:
         """Refuse steps and times that the schedule does not have."""
@@ -120,8 +137,14 @@ class Options(SamplerConfig, PostprocessConfig):
             raise ConfigError(
                 f"steps is {self.steps}; allowed are 1 to {timesteps} (diffusion.timesteps)"
             )
-        if self.ensemble != "all" and (self.kind == "search" or self.until_settled):
+        if self.seconds is not None and not self.free:
+            raise ConfigError(
+                f"seconds is {self.seconds:g}, but steps and proposals are given, too, which "
+                "leaves nothing to choose; omit one of the three"
+            )
+        if self.ensemble != "all" and (self.kind == "search" or self.until_settled or self.free):
             what = "steps auto" if self.until_settled else "sampler.kind search"
+            what = "seconds" if self.free else what
             raise ConfigError(
                 f"ensemble is {self.ensemble}, but {what} goes by all that was found; use "
                 "ensemble all, or sampler.kind ddim with a number of steps"
@@ -140,3 +163,12 @@ class Options(SamplerConfig, PostprocessConfig):
                 f"times is {', '.join(map(str, times)) or 'empty'}; give at least one time, each "
                 f"lower than the one before, from {timesteps - 1} to 0"
             )
+
+
+def _not_given(asked: Mapping[str, object]) -> tuple[str, ...]:
+    """What a budget may choose: what was not given."""
+    if "seconds" not in asked:
+        return ()
+    fixed = {"proposals": "proposals" in asked}
+    fixed["steps"] = "times" in asked or asked.get("steps", "auto") != "auto"
+    return tuple(name for name in ("steps", "proposals") if not fixed[name])

@@ -58,7 +58,7 @@ def draw_precision_recall(metrics: Metrics, path: Path, *, title: str) -> None:
     _save(figure, path)
 
 
-def draw_sweep(rows: Sequence[Mapping[str, float | None]], path: Path, *, title: str) -> None:
+def draw_sweep(rows: Sequence[Mapping[str, float | str | None]], path: Path, *, title: str) -> None:
     """Write AP over steps and AP over time as a PNG, a line per number of proposals.
 
     Args:
@@ -91,6 +91,48 @@ def draw_sweep(rows: Sequence[Mapping[str, float | None]], path: Path, *, title:
     for axes in (over_steps, over_time):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def draw_curve(rows: Sequence[Mapping[str, float | str | None]], path: Path, *, title: str) -> None:
+    """Write AP over seconds as a PNG: a line per sampler and number of proposals, and the front.
+
+    Args:
+        rows: `kind`, `steps`, `proposals`, `mask/AP` and `seconds_per_image` of each setting, and
+            `front`: 1 where no other is better in less time.
+        path: The file.
+        title: What was evaluated.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure, (axes,) = _figure(1)
+    figure.set_size_inches(7.5, 5)
+    lines: dict[tuple[float, str], list[tuple[float, float, str]]] = {}
+    front: list[tuple[float, float]] = []
+    for row in rows:
+        if row["mask/AP"] is None:
+            continue
+        seconds, ap = float(row["seconds_per_image"] or 0), float(row["mask/AP"])
+        line = lines.setdefault((float(row["proposals"] or 0), str(row["kind"])), [])
+        line.append((seconds, ap, str(row["steps"])))
+        front += [(seconds, ap)] if row["front"] else []
+    kinds = sorted({kind for _, kind in lines})
+    numbers = sorted({number for number, _ in lines})
+    for (proposals, kind), points in sorted(lines.items()):
+        x, y, steps = zip(*sorted(points), strict=True)
+        style = ("o-", "s--", "^:")[kinds.index(kind) % 3]
+        colour = f"C{numbers.index(proposals) % _COLOURS}"
+        axes.plot(x, y, style, c=colour, label=f"{kind}, {proposals:g} proposals", lw=1.2)
+        for here, there, step in zip(x, y, steps, strict=True):
+            place = {"xytext": (3, -10), "textcoords": "offset points", "fontsize": 7}
+            axes.annotate(step, (here, there), **place)
+    if front:
+        axes.plot(*zip(*sorted(front), strict=True), "-", c="0.8", lw=7, zorder=0, label="front")
+    axes.set(xlabel="seconds per image", ylabel="mask AP", title=f"{title}\nsteps at the points")
+    axes.set_xlim(0, None)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, loc="lower right")
     _save(figure, path)
 
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Literal, TypeAlias
 
+from diffinst.config import SamplerConfig
 from diffinst.datasets.split import Split
 from diffinst.evaluation.curves import draw_sweep
 from diffinst.evaluation.evaluate import Progress, evaluate
@@ -16,28 +18,34 @@ from diffinst.evaluation.report import ClassRow
 from diffinst.evaluation.source import Source
 from diffinst.io.atomic import write_json
 
+Steps: TypeAlias = int | Literal["auto"]
+Row: TypeAlias = dict[str, float | str | None]
+
 
 @dataclass(frozen=True)
 class Cell:
     """One evaluation of a sweep, without results and curves: all of them may not fit in memory.
 
     Attributes:
-        steps: Denoising steps.
+        steps: Denoising steps, or `auto`.
         proposals: Boxes to start from.
+        kind: The sampler.
         values: What `Report.as_dict` says.
         classes: What `Report.class_rows` says.
         failed: One message per image that could not be predicted.
     """
 
-    steps: int
+    steps: Steps
     proposals: int
+    kind: SamplerKind
     values: dict[str, float | None]
     classes: tuple[ClassRow, ...]
     failed: tuple[str, ...]
 
-    def as_row(self) -> dict[str, float | None]:
-        """`steps`, `proposals`, and what `Report.as_dict` names."""
-        return {"steps": self.steps, "proposals": self.proposals, **self.values}
+    def as_row(self) -> Row:
+        """`steps`, `proposals`, `kind`, and what `Report.as_dict` names."""
+        about: Row = {"steps": self.steps, "proposals": self.proposals, "kind": self.kind}
+        return {**about, **self.values}
 
 
 def sweep(
@@ -45,44 +53,45 @@ def sweep(
     split: Split,
     out: Path | None = None,
     *,
-    steps: Sequence[int] = (),
+    steps: Sequence[Steps] = (),
     proposals: Sequence[int] = (),
     max_detections: int | None = None,
     seed: int = 0,
-    kind: SamplerKind | None = None,
+    kinds: Sequence[SamplerKind] = (),
     single_class: bool = False,
     limit: int | None = None,
     processes: int = 1,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> list[Cell]:
-    """Evaluate every pair of steps and proposals; finished ones are not predicted again.
+    """Evaluate all settings of steps, proposals, sampler; finished ones are not predicted again.
 
-    After each pair OUT/sweep.json and OUT/sweep.csv hold what is there.
+    After each setting OUT/sweep.json and OUT/sweep.csv hold what is there. One step is the same in
+    all samplers, and evaluated once.
 
     Args:
         source: The model.
         split: Annotated images.
-        out: Gets a run folder per pair, OUT/cells/steps-S_proposals-P; None: nothing is kept.
-        steps: Numbers of steps; empty: the model's.
+        out: Gets a run folder per setting, OUT/cells/steps-S_proposals-P with the sampler's name
+            where there are several; None: nothing is kept.
+        steps: Numbers of steps, or `auto`; empty: the model's.
         proposals: Numbers of proposals; empty: the model's.
-        max_detections: As in `evaluate`, like the next six.
+        kinds: Samplers; empty: the model's.
+        max_detections: As in `evaluate`, like the next five.
         seed: As there.
-        kind: As there.
         single_class: As there.
         limit: As there.
         processes: As there.
         device: As there.
-        progress: Called with (done, total), images of all pairs.
+        progress: Called with (done, total), images of all settings.
 
     Raises:
         ConfigError: A number is out of range; none is evaluated then.
         ValueError: As in `evaluate`.
     """
     config = source.model.config
-    usual = config.sampler
-    pairs = sorted(set(product(steps or (usual.steps,), proposals or (usual.proposals,))))
-    for s, p in pairs:
+    settings = _settings(config.sampler, steps, proposals, kinds)
+    for s, p, kind in settings:
         request(
             config,
             split,
@@ -93,7 +102,8 @@ def sweep(
             single_class=single_class,
         )
     cells: list[Cell] = []
-    for i, (s, p) in enumerate(pairs):
+    for i, (s, p, kind) in enumerate(settings):
+        name = f"steps-{s}_proposals-{p}" + (f"_{kind}" if len(kinds) > 1 else "")
         report = evaluate(
             source,
             split,
@@ -104,18 +114,32 @@ def sweep(
             kind=kind,
             single_class=single_class,
             limit=limit,
-            out=None if out is None else out / "cells" / f"steps-{s}_proposals-{p}",
+            out=None if out is None else out / "cells" / name,
             files=False,
             processes=processes,
             device=device,
-            progress=progress and _of_all(progress, i, len(pairs)),
+            progress=progress and _of_all(progress, i, len(settings)),
         )
         rows = tuple(report.class_rows())
-        cells.append(Cell(s, p, report.as_dict(), rows, report.failed))
-        del report  # else the next pair's results come on top
+        cells.append(Cell(s, p, kind, report.as_dict(), rows, report.failed))
+        del report  # else the next one's results come on top
         if out is not None:
             _write(cells, split, out)
     return cells
+
+
+def _settings(
+    usual: SamplerConfig,
+    steps: Sequence[Steps],
+    proposals: Sequence[int],
+    kinds: Sequence[SamplerKind],
+) -> list[tuple[Steps, int, SamplerKind]]:
+    """Every combination once, numbers rising, the samplers in turn."""
+    numbers = sorted(set(steps or (usual.steps,)), key=lambda s: (s == "auto", s))
+    every = product(numbers, sorted(set(proposals or (usual.proposals,))), kinds or (usual.kind,))
+    found = dict.fromkeys(every)
+    first = next(iter(kinds), usual.kind)
+    return [(s, p, kind) for s, p, kind in found if s != 1 or kind == first]
 
 
 def write_sweep_curves(cells: Sequence[Cell], out: Path, *, title: str) -> list[str]:
@@ -130,9 +154,14 @@ def write_sweep_curves(cells: Sequence[Cell], out: Path, *, title: str) -> list[
 def _write(cells: Sequence[Cell], split: Split, out: Path) -> None:
     rows = [cell.as_row() for cell in cells]
     write_json(out / "sweep.json", {"split": split.name, "rows": rows})
+    write_rows(out / "sweep.csv", rows)
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows of the same fields as a table."""
     fields = list(rows[0])
-    write_csv(out / "sweep.csv", fields, ([row[field] for field in fields] for row in rows))
+    write_csv(path, fields, ([row[field] for field in fields] for row in rows))
 
 
-def _of_all(progress: Progress, before: int, pairs: int) -> Progress:
-    return lambda done, total: progress(before * total + done, pairs * total)
+def _of_all(progress: Progress, before: int, settings: int) -> Progress:
+    return lambda done, total: progress(before * total + done, settings * total)

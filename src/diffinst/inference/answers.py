@@ -186,10 +186,8 @@ def chosen(given: Answers) -> Instances:
     taken: dict[int, int] = {}
     lost: list[int] = []
     for prompt in sorted(range(count), key=lambda i: -given.value[ranked[i][0]]):
-        free = (
-            answer for answer in ranked[prompt] if _free(given, overlaps, answer, prompt, taken)
-        )
-        answer = next(free, None)
+        own = ranked[prompt]
+        answer = next((a for a in own if _free(given, overlaps, a, prompt, taken)), None)
         if answer is None:
             lost.append(prompt)
         taken[prompt] = own[0] if answer is None else answer

@@ -94,6 +94,8 @@ def predict_folder(
                 if isinstance(instances, ImageReadError):
                     run.failed.append(str(instances))
                 else:
+                    if instances.meta is not None and instances.meta.note:
+                        notes.setdefault(instances.meta.note)
                     run.take(i, path, names[i - 1], instances, threads if behind else None)
                 progress(i, len(files))
         finally:

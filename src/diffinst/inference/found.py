@@ -92,8 +92,7 @@ def adds(before: Candidates, now: Candidates, *, score: float, overlap: float) -
         before: Of the steps before.
         now: Of the step.
         score: Class probability from which on a candidate counts as something.
-        overlap: IoU with a candidate of the same class, of at least half that probability, from
-            which on it is known.
+        overlap: IoU with a candidate of the same class that counts from which on it is known.
     """
     return torch.stack([_adds(before, now, i, score, overlap) for i in range(len(now.scores))]).to(
         now.scores.device
@@ -101,7 +100,7 @@ def adds(before: Candidates, now: Candidates, *, score: float, overlap: float) -
 
 
 def _adds(before: Candidates, now: Candidates, image: int, score: float, overlap: float) -> Tensor:
-    sure, known = now.scores[image] >= score, before.scores[image] >= score / 2
+    sure, known = now.scores[image] >= score, before.scores[image] >= score
     boxes, others = now.boxes[image, sure].float(), before.boxes[image, known].float()
     near = iou(boxes[:, None], others[None]) >= overlap
     near &= now.labels[image, sure][:, None] == before.labels[image, known]
@@ -132,5 +131,5 @@ def stopped(
     if options.until_settled and before is None:  # an image without anything needs one step
         stop |= ~(now.scores >= options.new_score).any(1)
     elif options.until_settled and before is not None:
-        stop |= ~adds(before, now, score=options.new_score, overlap=options.nms_iou)
+        stop |= ~adds(before, now, score=options.new_score, overlap=options.new_iou)
     return stop

@@ -46,7 +46,8 @@ def around(given: Instances, found: Instances) -> Instances:
     kept = replace(given.to("cpu"), **bare)  # type: ignore[arg-type]
     found = replace(found.to("cpu"), **bare)  # type: ignore[arg-type]
     shared = shared_part(kept, found)
-    return Instances.cat([kept, found[torch.from_numpy(~(shared >= KNOWN).any(0))]])
+    both = Instances.cat([kept, found[torch.from_numpy(~(shared >= KNOWN).any(0))]])
+    return replace(both, meta=found.meta)
 
 
 def shared_part(a: Instances, b: Instances) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 from diffinst.config import OptionFields, Options, PromptFields
 from diffinst.diffusion.start import Start
 from diffinst.inference.answers import Answers, answers, candidates, chosen
+from diffinst.inference.budget import Timed
 from diffinst.inference.given import around, check_given
 from diffinst.inference.pipeline import Pipeline, Step
 from diffinst.inference.prompts import Numbers, Points, prompts_of
@@ -67,8 +68,22 @@ class EncodedImage:
         """
         if given is not None:
             check_given(given, self.size, self.runner.network.config.names)
-        (found,) = self._results(start, Options.of(self.runner.config, **options), every=False)
+        found = self.answer(start, Options.of(self.runner.config, **options))
         return found if given is None else self._remembered(around(given, found))
+
+    def answer(
+        self, start: Start | None, options: Options, since: float | None = None
+    ) -> Instances:
+        """The same for options that are checked.
+
+        Args:
+            start: As in `predict`.
+            options: All of them.
+            since: When the time of `options.seconds` began to run, by the clock of
+                `runner.budget`; None: now.
+        """
+        (found,) = self._results(start, options, since, every=False)
+        return found
 
     @torch.inference_mode()
     def prompt(
@@ -157,11 +172,18 @@ class EncodedImage:
 
     @torch.inference_mode()
     def _results(
-        self, start: Start | None, options: Options, *, every: bool
+        self, start: Start | None, options: Options, since: float | None = None, *, every: bool
     ) -> Iterator[Instances]:
         """After each step, or after the last one alone."""
         pipeline = self.runner.pipeline(options)
         with self.runner.advised([self.size], options):
+            if options.seconds is not None:
+                since = self.runner.budget.clock() if since is None else since
+                starts = [] if start is None else [start]
+                timed = Timed(self.runner, self.encoded, options, self.size, since, starts)
+                for found in timed.results(every=every):
+                    yield replace(found, image=self.image, path=self.path)
+                return
             for step in self._steps(pipeline, start):
                 if every:
                     yield self._shown(pipeline, step)
@@ -173,9 +195,12 @@ class EncodedImage:
     ) -> Iterator[tuple[list[TracePoint], Instances]]:
         """For each step everything that the model believed in it, and the result so far.
 
-        Arguments as in `predict`.
+        Arguments as in `predict`; no `seconds`.
         """
-        return self._traced(start, Options.of(self.runner.config, **options))
+        asked = Options.of(self.runner.config, **options)
+        if asked.seconds is not None:
+            raise ValueError("a trace looks at every step, however long it takes; omit seconds")
+        return self._traced(start, asked)
 
     @torch.inference_mode()
     def _traced(
@@ -193,7 +218,7 @@ class EncodedImage:
         return pipeline.run(self.encoded, noise, starts, [self.size])
 
     def _shown(self, pipeline: Pipeline, step: Step) -> Instances:
-        return self._remembered(pipeline.instances(step.candidates, self.encoded, 0, self.size))
+        return self._remembered(pipeline.result(step, self.encoded, 0, self.size))
 
     def _remembered(self, found: Instances) -> Instances:
         return replace(found, image=self.image, path=self.path)

@@ -12,8 +12,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TypeAlias
 
@@ -36,6 +37,7 @@ from diffinst.inference.select import select
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.images import fit_size, pad_batch, resize
 from diffinst.results.instances import Instances
+from diffinst.results.meta import Meta
 from diffinst.structures import Candidates, Encoded, ImageBatch, Pyramid, StageOutput
 
 Size: TypeAlias = tuple[int, int]
@@ -60,6 +62,7 @@ class Step:
         stages: The decoder's outputs.
         kept: (B, N) bool, proposals that go on; the others are renewed.
         active: (B,) bool, images that had not stopped before this step.
+        taken: (B,) int64, steps that each has had.
         candidates: What this step and those before it found.
     """
 
@@ -70,6 +73,7 @@ class Step:
     stages: list[StageOutput]
     kept: Tensor
     active: Tensor
+    taken: Tensor
     candidates: Candidates
 
 
@@ -138,14 +142,15 @@ class Pipeline:
         times = self.sampler.times(starts) if starts else self.times
         x, t = self.sampler.begin(starts, outputs, encoded, noise.start)
         active = torch.ones(len(encoded), dtype=torch.bool, device=x.device)
-        before, found = None, None
+        before, found, taken = None, None, torch.zeros_like(active, dtype=torch.int64)
         for index, (now, following) in enumerate(times):
             boxes, stages, kept, x_next = self._step(encoded, x, t, noise, index, now, following)
             last, final = stages[-1], following < 0
             own = candidates_of(last, active)
             stop = stopped(options, before, last, found, own)
             found = merged(found, own, active, options.ensemble, final=final)
-            yield Step(index, now, x, boxes, stages, kept, active, found)
+            taken = taken + active
+            yield Step(index, now, x, boxes, stages, kept, active, taken, found)
             active = active if stop is None else active & ~stop
             if final or (stop is not None and not bool(active.any())):
                 return
@@ -208,6 +213,11 @@ class Pipeline:
 
     def predict(self, encoded: Encoded, noise: Noise, outputs: Sequence[Size]) -> list[Instances]:
         """The instances of all images after the last step, from noise alone."""
-        for step in self.run(encoded, noise):
-            found = step.candidates
-        return [self.instances(found, encoded, i, output) for i, output in enumerate(outputs)]
+        step = deque(self.run(encoded, noise), maxlen=1).pop()
+        return [self.result(step, encoded, i, output) for i, output in enumerate(outputs)]
+
+    def result(self, step: Step, encoded: Encoded, image: int, output: Size) -> Instances:
+        """The instances of one image after a step; arguments as in `instances`."""
+        found, options = self.instances(step.candidates, encoded, image, output), self.options
+        steps = int(step.taken[image])
+        return replace(found, meta=Meta(steps, options.proposals, options.kind, options.seed))

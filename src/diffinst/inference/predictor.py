@@ -17,6 +17,7 @@ from diffinst.acceleration.optimize import Precision, optimized, resolved
 from diffinst.acceleration.record import GpuRecorder, Recorded
 from diffinst.config import Config, OptionFields, Options, Reading
 from diffinst.diffusion.start import Start
+from diffinst.inference.front import Front
 from diffinst.inference.image import EncodedImage
 from diffinst.inference.launch import Launch, direct
 from diffinst.inference.many import predict_each
@@ -44,6 +45,7 @@ class DiffusionInst:
         precision: What `optimize` chose, fp32 or bf16; None: the weights as they were saved.
         card: Licence, data and metrics, as saved with the weights; `save_pretrained` and
             `push_to_hub` write them down. Assign `diffinst.weights.card.Card(...)` to say more.
+        front: What steps and proposals are worth, for predictions with `seconds`.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class DiffusionInst:
         self.network = network
         self.config = config
         self.precision = precision
-        self.card = Card()
+        self.card, self.front = Card(), Front()
         self._last = Runner(network, config, launch)
 
     @classmethod
@@ -79,7 +81,7 @@ class DiffusionInst:
         folder = store.locate(source)
         network, config = store.load(folder)
         model = cls(network.to(device), config)
-        model.card = Card.read(folder)
+        model.card, model.front = Card.read(folder), Front.read(folder)
         return model
 
     @classmethod
@@ -173,7 +175,9 @@ class DiffusionInst:
         if compile_network:
             compile_parts(network)
             launch = _recorded(self.device)
-        return DiffusionInst(network, self.config, chosen, launch=launch)
+        copy = DiffusionInst(network, self.config, chosen, launch=launch)
+        copy.front = self.front
+        return copy
 
     @property
     def device(self) -> torch.device:
@@ -210,6 +214,7 @@ class DiffusionInst:
             self._last = Runner(self.network, self.config)
         elif last.config is not self.config:
             self._last = Runner(self.network, self.config, last.launch)
+        self._last.budget.front = self.front
         return self._last
 
     def _reading(self, asked: Reading | None = None) -> Reading:
@@ -329,8 +334,9 @@ class DiffusionInst:
         """
         files = files_of(images)
         if files is None and is_one(images):
+            chosen, since = Options.of(self.config, **options), self._runner().budget.clock()
             image = self.encode(images, reading=reading)  # type: ignore[arg-type]
-            return image.predict(start=start, **options)
+            return image.answer(start, chosen, since)
         if start is not None:
             raise ValueError("a start is for one image; give it with each image on its own")
         chosen = Options.of(self.config, **options)

@@ -14,6 +14,8 @@ from torch import Tensor
 from diffinst.config import Config, Options
 from diffinst.diffusion.noise import Noise
 from diffinst.inference.advice import advice
+from diffinst.inference.budget import Budget, Timed
+from diffinst.inference.costs import clock_of
 from diffinst.inference.launch import Launch, direct
 from diffinst.inference.pipeline import Pipeline, Size, input_size
 from diffinst.io.out_of_memory import explained
@@ -31,18 +33,24 @@ PIXELS_AT_ONCE = 32 * 512**2
 
 
 class Runner:
-    """Answers for one network; holds nothing but the noise of the last call.
+    """Answers for one network; holds the noise of the last call, and what time is needed for what.
 
     Args:
         network: What predicts; set to eval mode.
         config: What options default to.
         launch: How heavy work is run.
+        budget: Serves predictions that may take a given time.
     """
 
     def __init__(
-        self, network: DiffusionInstNetwork, config: Config, launch: Launch = direct
+        self,
+        network: DiffusionInstNetwork,
+        config: Config,
+        launch: Launch = direct,
+        budget: Budget | None = None,
     ) -> None:
         self.network, self.config, self.launch = network, config, launch
+        self.budget = budget or Budget(clock_of(self.device))
         self._noise: tuple[object, Noise] | None = None
 
     @property
@@ -107,9 +115,19 @@ class Runner:
         Raises:
             OutOfMemory: Says what to lower, and by how much.
         """
+        if options.seconds is not None:
+            return [self._in_time(image, options) for image in images]
         outputs = [(int(i.shape[1]), int(i.shape[2])) for i in images]
         with self.advised(outputs, options):
             pipeline = self.pipeline(options)
             encoded = pipeline.encode(pipeline.prepare(images))
             noise = self.noise([options.seed] * len(images), options)
             return pipeline.predict(encoded, noise, outputs)
+
+    def _in_time(self, image: Tensor, options: Options) -> Instances:
+        """One image, whose time begins now."""
+        begin, output = self.budget.clock(), (int(image.shape[1]), int(image.shape[2]))
+        encoded = self.encode(image, options)
+        with self.advised([output], options):
+            (found,) = Timed(self, encoded, options, output, begin).results(every=False)
+        return found

@@ -21,6 +21,7 @@ from diffinst.io.images import ImageReadError, ImageSource, read_image
 from diffinst.results import convert
 from diffinst.results.convert import BoxChoice, CocoResult
 from diffinst.results.crops import CroppedMasks, Index, resolve_index
+from diffinst.results.meta import Meta
 from diffinst.results.render.marks import INK, check_image
 from diffinst.results.render.overlay import overlay
 
@@ -37,8 +38,8 @@ NOTEBOOK_SIDE = 1000  # pixels: larger drawings are scaled down in notebooks
 class Instances:
     """The n instances found on one image.
 
-    Two results are equal when all fields but `image`, `path` and `reading` hold the same values,
-    wherever they lie. As the last value of a notebook's cell, a result shows itself.
+    Two results are equal when all fields but `image`, `path`, `reading` and `meta` hold the same
+    values, wherever they lie. As the last value of a notebook's cell, a result shows itself.
 
     Attributes:
         boxes: float32 (n, 4) xyxy, pixels of the original image. They are predicted apart from
@@ -57,6 +58,8 @@ class Instances:
         path: the file that the image was read from, if any; `plot` and `save` read it again
             where the image is not remembered.
         reading: how it was read: which page, which channel; None: the defaults.
+        meta: how the result was made: steps, proposals, seconds; None: not known, or joined from
+            results that were made in several ways.
 
     Raises:
         ValueError: the fields do not fit together.
@@ -91,6 +94,7 @@ class Instances:
     image: NDArray[np.uint8] | None = field(default=None, repr=False)
     path: Path | None = field(default=None, repr=False)
     reading: Reading | None = field(default=None, repr=False)
+    meta: Meta | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         n = len(self.mask_crops)
@@ -155,6 +159,7 @@ class Instances:
             image=next((part.image for part in parts if part.image is not None), None),
             path=next((part.path for part in parts if part.path is not None), None),
             reading=next((part.reading for part in parts if part.path is not None), None),
+            meta=parts[0].meta if len({part.meta for part in parts}) == 1 else None,
         )
 
     @property
