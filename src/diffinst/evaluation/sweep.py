@@ -50,6 +50,7 @@ def sweep(
     max_detections: int | None = None,
     seed: int = 0,
     kind: SamplerKind | None = None,
+    noises: int = 1,
     single_class: bool = False,
     limit: int | None = None,
     processes: int = 1,
@@ -66,9 +67,10 @@ def sweep(
         out: Gets a run folder per pair, OUT/cells/steps-S_proposals-P; None: nothing is kept.
         steps: Numbers of steps; empty: the model's.
         proposals: Numbers of proposals; empty: the model's.
-        max_detections: As in `evaluate`, like the next six.
+        max_detections: As in `evaluate`, like the next seven.
         seed: As there.
         kind: As there.
+        noises: As there.
         single_class: As there.
         limit: As there.
         processes: As there.
@@ -90,6 +92,7 @@ def sweep(
             proposals=p,
             max_detections=max_detections,
             kind=kind,
+            noises=noises,
             single_class=single_class,
         )
     cells: list[Cell] = []
@@ -102,6 +105,7 @@ def sweep(
             max_detections=max_detections,
             seed=seed,
             kind=kind,
+            noises=noises,
             single_class=single_class,
             limit=limit,
             out=None if out is None else out / "cells" / f"steps-{s}_proposals-{p}",

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
-from diffinst.config import OptionFields, Options
+from diffinst.config import ConfigError, OptionFields, Options
 from diffinst.diffusion.start import Start
 from diffinst.inference.pipeline import Pipeline, Step
 from diffinst.inference.runner import Runner
@@ -68,13 +68,19 @@ class EncodedImage:
             ConfigError: A value out of range; names it.
             ValueError: A start that does not fit; says how.
         """
-        return self._results(start, Options.of(self.runner.config, **options), every=True)
+        asked = _one_run(Options.of(self.runner.config, **options))
+        return self._results(start, asked, every=True)
 
     @torch.inference_mode()
     def _results(
         self, start: Start | None, options: Options, *, every: bool
     ) -> Iterator[Instances]:
         """After each step, or after the last one alone."""
+        if options.noises > 1:
+            with self.runner.advised([self.size], options):
+                found = self.runner.spread(self.encoded, self.size, options, start)
+            yield replace(found, image=self.image, path=self.path)
+            return
         pipeline = self.runner.pipeline(options)
         with self.runner.advised([self.size], options):
             for step in self._steps(pipeline, start):
@@ -90,7 +96,7 @@ class EncodedImage:
 
         Arguments as in `predict`.
         """
-        return self._traced(start, Options.of(self.runner.config, **options))
+        return self._traced(start, _one_run(Options.of(self.runner.config, **options)))
 
     @torch.inference_mode()
     def _traced(
@@ -110,3 +116,13 @@ class EncodedImage:
     def _shown(self, pipeline: Pipeline, step: Step) -> Instances:
         found = pipeline.instances(step.candidates, self.encoded, 0, self.size)
         return replace(found, image=self.image, path=self.path)
+
+
+def _one_run(options: Options) -> Options:
+    """Options of what shows a run step by step; refuses several runs."""
+    if options.noises > 1:
+        raise ConfigError(
+            f"noises is {options.noises}, but steps are shown of one run; omit noises, or ask "
+            "predict"
+        )
+    return options

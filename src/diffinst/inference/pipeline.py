@@ -206,8 +206,14 @@ class Pipeline:
         names = self.network.config.names
         return Instances(boxes, scores, kept.labels.cpu(), masks, output, names)
 
-    def predict(self, encoded: Encoded, noise: Noise, outputs: Sequence[Size]) -> list[Instances]:
-        """The instances of all images after the last step, from noise alone."""
-        for step in self.run(encoded, noise):
+    def predict(
+        self,
+        encoded: Encoded,
+        noise: Noise,
+        outputs: Sequence[Size],
+        starts: Sequence[Start] = (),
+    ) -> list[Instances]:
+        """The instances of all images after the last step; arguments as in `run`."""
+        for step in self.run(encoded, noise, starts, outputs):
             found = step.candidates
         return [self.instances(found, encoded, i, output) for i, output in enumerate(outputs)]

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from diffinst.config import Config, Options
 from diffinst.diffusion.noise import Noise
+from diffinst.diffusion.start import Start
 from diffinst.inference.advice import advice
 from diffinst.inference.launch import Launch, direct
 from diffinst.inference.pipeline import Pipeline, Size, input_size
+from diffinst.inference.spread import joined, runs_of
 from diffinst.io.out_of_memory import explained
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.ops.images import padded_size
@@ -111,5 +113,18 @@ class Runner:
         with self.advised(outputs, options):
             pipeline = self.pipeline(options)
             encoded = pipeline.encode(pipeline.prepare(images))
+            if options.noises > 1:
+                parts = [(encoded[i], output) for i, output in enumerate(outputs)]
+                return [self.spread(part, output, options) for part, output in parts]
             noise = self.noise([options.seed] * len(images), options)
             return pipeline.predict(encoded, noise, outputs)
+
+    @torch.inference_mode()
+    def spread(
+        self, encoded: Encoded, output: Size, options: Options, start: Start | None = None
+    ) -> Instances:
+        """The instances of one encoded image after `options.noises` runs, each object once."""
+        pipeline, count = self.pipeline(options), self.at_once_of(self.padded(output))
+        noise = self.noise([options.seed + k for k in range(options.noises)], options)
+        runs = runs_of(pipeline, encoded, noise, output, at_once=count, start=start)
+        return joined(runs, options)
