@@ -133,7 +133,8 @@ def test_a_batch_of_runs_is_runs_one_by_one(
     noise = image.runner.noise([0, 1, 2], options)
     with torch.inference_mode():
         first, *others = (
-            runs_of(pipeline, image.encoded, noise, image.size, at_once=count) for count in (1, 2, 3)
+            runs_of(pipeline, image.encoded, noise, image.size, at_once=count)
+            for count in (1, 2, 3)
         )
     for runs in others:
         for one, same in zip(runs, first, strict=True):

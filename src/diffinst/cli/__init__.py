@@ -13,6 +13,7 @@ from diffinst.cli.export import export
 from diffinst.cli.models import convert, info
 from diffinst.cli.options import whole_numbers
 from diffinst.cli.predict import predict
+from diffinst.cli.rank import rank
 from diffinst.cli.train import train
 from diffinst.kernels.memory import keep_freed_memory
 
@@ -23,6 +24,7 @@ app = App(
     config=[whole_numbers],
 )
 app.command(predict)
+app.command(rank)
 app.command(train)
 app.command(evaluate, name="eval")
 app.command(benchmark)
