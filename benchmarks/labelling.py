@@ -43,6 +43,7 @@ def labelling(
     fraction: float = 0.1,
     seeds: tuple[int, ...] = (0, 1),
     noises: int = 8,
+    pool: int | None = None,
     limit: int | None = None,
     runs: Path = Path("runs/labelling"),
     out: Path = Path(__file__).parent / "results" / "labelling.json",
@@ -56,6 +57,7 @@ def labelling(
         fraction: Of the training images, at first and once more.
         seeds: One trial each.
         noises: Runs of each image that is ranked.
+        pool: Choose among so many other images, drawn; default: among all.
         limit: First N images of val only.
         runs: Where trainings are kept.
         out: JSON file.
@@ -64,10 +66,10 @@ def labelling(
     count = max(1, round(fraction * len(whole.records)))
     rows = []
     for seed in seeds:
-        place = runs / f"{iterations}-iterations-{fraction:g}-seed{seed}"
+        place = runs / f"{iterations}-iterations-{fraction:g}-of-{pool or 'all'}-seed{seed}"
         order = np.random.default_rng(seed).permutation(len(whole.records))
         ids = [whole.records[int(i)].id for i in order]
-        first, rest = ids[:count], ids[count:]
+        first, rest = ids[:count], ids[count:][:pool]
         start = trained(whole, data, first, place / "start", weights, iterations, seed)
         chosen = {
             "rank": ranked(start, whole, rest, place / "rank.json", noises)[:count],
@@ -81,7 +83,8 @@ def labelling(
             row[name]["objects"] = objects(whole, more)
         rows.append(row)
         print(json.dumps(row), flush=True)
-        settings = {"iterations": iterations, "images": count, "noises": noises, "limit": limit}
+        settings = {"iterations": iterations, "images": count, "noises": noises, "pool": pool}
+        settings["limit"] = limit
         write_json(out, {"machine": machine(), "data": data.name, **settings, "rows": rows})
 
 

@@ -62,6 +62,6 @@ def test_predict_and_eval_take_noises(
         "eval", "--data", shapes, "--limit", 1, "--out", tmp_path / "e", "--worst", 0, *flags
     )
     assert code == 0 and '"noises": 2' in (tmp_path / "e" / "settings.json").read_text()
-    assert '"stability": ' in (tmp_path / "e" / "results.json").read_text()
+    assert '"stability":' in (tmp_path / "e" / "results.json").read_text()
     code, _, err = diffinst("eval", "--data", shapes, "--model", model, "--noises", 0)
     assert code != 0 and "noises" in err

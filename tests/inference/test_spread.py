@@ -105,16 +105,28 @@ def pixels() -> torch.Tensor:
 LOW: dict[str, Any] = {"threshold": 0.0, "proposals": 12, "steps": 2}
 
 
+def alike(one: Instances, other: Instances) -> bool:
+    """The same to rounding: a batch adds up in another order."""
+    same = [torch.equal(one.labels, other.labels), list(one.optional()) == list(other.optional())]
+    fields = zip(
+        (one.boxes, one.scores, *one.optional().values()),
+        (other.boxes, other.scores, *other.optional().values()),
+        strict=True,
+    )
+    same += [torch.allclose(a, b, atol=2e-3) for a, b in fields]
+    return all(same)
+
+
 def test_it_is_what_single_runs_find(tiny: DiffusionInst, pixels: torch.Tensor) -> None:
     image = tiny.encode(pixels)
     single = [image.predict(seed=seed, **LOW) for seed in (5, 6)]
     options = Options.of(tiny.config, **LOW)
     both = image.predict(seed=5, noises=2, **LOW)
-    assert both == joined(single, options)
+    assert alike(both, joined(single, options))
     assert both == tiny.predict(pixels, seed=5, noises=2, **LOW)
     assert both.stability is not None and {0.5, 1.0} >= set(both.stability.tolist())
-    known = {tuple(box) for one in single for box in one.boxes.tolist()}
-    assert {tuple(box) for box in both.boxes.tolist()} <= known
+    known = torch.cat([one.boxes for one in single])
+    assert (torch.cdist(both.boxes, known).amin(1) < 1e-2).all()
 
 
 def test_one_noise_is_a_plain_prediction(tiny: DiffusionInst, pixels: torch.Tensor) -> None:
@@ -145,7 +157,8 @@ def test_a_batch_of_runs_is_runs_one_by_one(
 def test_lists_and_folders_are_images_one_by_one(tiny: DiffusionInst, pixels: torch.Tensor) -> None:
     other = pixels.flip(2)
     found = tiny.predict([pixels, other], noises=2, **LOW)
-    assert found == [tiny.predict(image, noises=2, **LOW) for image in (pixels, other)]
+    alone = [tiny.predict(image, noises=2, **LOW) for image in (pixels, other)]
+    assert all(alike(a, b) for a, b in zip(found, alone, strict=True))
 
 
 def test_every_run_begins_with_the_start(tiny: DiffusionInst, pixels: torch.Tensor) -> None:
@@ -153,7 +166,7 @@ def test_every_run_begins_with_the_start(tiny: DiffusionInst, pixels: torch.Tens
     image = tiny.encode(pixels)
     single = [image.predict(start=start, seed=seed, **LOW) for seed in (0, 1)]
     both = image.predict(start=start, noises=2, **LOW)
-    assert both == joined(single, Options.of(tiny.config, **LOW))
+    assert alike(both, joined(single, Options.of(tiny.config, **LOW)))
 
 
 @pytest.mark.parametrize("noises", [0, -1, 1001, 2.5, True])
