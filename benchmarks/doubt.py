@@ -231,7 +231,8 @@ def table(
 def hits_of(found: Instances, record: ImageRecord, split: Split) -> NDArray[np.bool_]:
     """(n,) which objects are right."""
     results = found.to_coco(record.id, split.category_ids, boxes="predicted")
-    return match(record, results, split).hit[IOU_50]
+    hits: NDArray[np.bool_] = match(record, results, split).hit[IOU_50]
+    return hits
 
 
 def auroc(values: NDArray[Any], right: NDArray[np.bool_]) -> float:
