@@ -70,7 +70,7 @@ def labelling(
         order = np.random.default_rng(seed).permutation(len(whole.records))
         ids = [whole.records[int(i)].id for i in order]
         first, rest = ids[:count], ids[count:][:pool]
-        start = trained(whole, data, first, place / "start", weights, iterations, seed)
+        start = trained(whole, first, place / "start", weights, iterations, seed)
         chosen = {
             "rank": ranked(start, whole, rest, place / "rank.json", noises)[:count],
             "random": rest[:count],
@@ -78,7 +78,7 @@ def labelling(
         row: dict[str, Any] = {"seed": seed, "start": scored(start, data, place, "start", limit)}
         for name, more in chosen.items():
             folder = place / name
-            trained(whole, data, [*first, *more], folder, None, iterations, seed, start)
+            trained(whole, [*first, *more], folder, None, iterations, seed, start)
             row[name] = scored(folder, data, place, name, limit)
             row[name]["objects"] = objects(whole, more)
         rows.append(row)
@@ -90,7 +90,6 @@ def labelling(
 
 def trained(
     whole: Split,
-    data: Path,
     ids: list[int],
     folder: Path,
     weights: Path | None,
@@ -101,7 +100,7 @@ def trained(
     """A model trained on some of the images, unless it is there already."""
     if (folder / "model.safetensors").is_file():
         return folder
-    part = subset(whole, data, ids, folder.with_name(f"{folder.name}-data"))
+    part = subset(whole, ids, folder.with_name(f"{folder.name}-data"))
     backbone = {} if weights is None else {"backbone": {"weights_file": str(weights)}}
     fields: dict[str, Any] = {
         "iterations": iterations,
@@ -120,15 +119,18 @@ def trained(
     return folder
 
 
-def subset(whole: Split, data: Path, ids: list[int], folder: Path) -> Path:
+def subset(whole: Split, ids: list[int], folder: Path) -> Path:
     """A dataset of some of the training images, without val: the trial scores that itself."""
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
-    content = whole.as_coco(set(ids))
-    content = {name: list(entries) for name, entries in content.items()}  # type: ignore[call-overload]
+    names = {record.id: str(record.path.relative_to(whole.image_dir)) for record in whole.records}
+    content: dict[str, Any] = dict(whole.as_coco(set(ids)))
+    content = {part: [dict(entry) for entry in entries] for part, entries in content.items()}
+    for image in content["images"]:
+        image["file_name"] = names[image["id"]]
     write_json(folder / "annotations" / "instances_train.json", content)
     link = folder / "train"
     if not link.exists():
-        link.symlink_to((data / "train").resolve())
+        link.symlink_to(whole.image_dir.resolve())
     return folder
 
 

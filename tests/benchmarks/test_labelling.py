@@ -21,7 +21,7 @@ def test_a_part_of_the_images(labelling: ModuleType, tmp_path: Path) -> None:
     data = make_shapes(tmp_path / "data", train=4, val=1, size=(48, 64), objects=(2, 3))
     whole = load_split(data, "train")
     ids = [whole.records[2].id, whole.records[0].id]
-    part = load_split(labelling.subset(whole, data, ids, tmp_path / "part"), "train")
+    part = load_split(labelling.subset(whole, ids, tmp_path / "part"), "train")
     assert {record.id for record in part.records} == set(ids)
     assert all(record.path.is_file() for record in part.records)
     count = sum(len(record.annotations) for record in part.records)
