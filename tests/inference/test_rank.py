@@ -39,9 +39,9 @@ def found(*stability: float) -> Instances:
     )
 
 
-def test_doubt_is_what_one_run_lacks_on_average() -> None:
-    assert doubt_of(found(1.0, 0.75, 0.25)) == pytest.approx(1.0)
-    assert doubt_of(found(1.0, 1.0)) == 0
+def test_doubt_is_what_stability_and_score_lack_to_one() -> None:
+    assert doubt_of(found(1.0, 0.75, 0.25)) == pytest.approx(0.4)  # scores 0.9: .1, .325, .775
+    assert doubt_of(found(1.0, 1.0)) == pytest.approx(0.1)
     assert doubt_of(found()) == 0
     with pytest.raises(ValueError, match="one noise says nothing of doubt; predict with noises=8"):
         doubt_of(Instances.empty((4, 6), ("cat",)))

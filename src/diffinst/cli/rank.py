@@ -34,8 +34,8 @@ def rank(
     Example: diffinst rank unlabelled/ --model runs/mine/best --noises 8 --out rank.csv
 
     Writes OUT, a table of path, doubt, objects and why, the most doubtful image first, and beside
-    it a PNG of the first images with their doubtful objects marked. Doubt is how many of an image's
-    objects one run lacks on average. Images that cannot be read are rows with their error.
+    it a PNG of the first images with their doubtful objects marked. Doubt is the mean of 1 - stability
+    x score over an image's objects. Images that cannot be read are rows with their error.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def rank(
     drawn = ranking.write_sheet(found, drawing)
     for row in found.rows[:SHOWN]:
         if row.doubt is not None:
-            say(f"{row.doubt:7.2f}  {row.path}  {row.why}")
+            say(f"{row.doubt:6.3f}  {row.path}  {row.why}")
     say(f"table      {out}" + (f"\nsheet      {drawing}" if drawn else ""))
     for note in found.notes[:SHOWN]:
         say(f"note: {note}")

@@ -32,7 +32,7 @@ class Ranked:
 
     Attributes:
         path: Its file.
-        doubt: How many of its objects one run lacks, on average; None: it could not be read.
+        doubt: See `doubt_of`; None: it could not be read.
         objects: Found by any run; None: it could not be read.
         why: The doubt in words, or why the image could not be read.
     """
@@ -66,14 +66,16 @@ class Ranking:
 
 
 def doubt_of(found: Instances) -> float:
-    """The objects that one run lacks on average: the sum of 1 - stability.
+    """The mean of 1 - stability * score over the objects, in [0, 1]; 0 where nothing was found.
 
     Raises:
         ValueError: The image was predicted from one noise.
     """
     if found.stability is None:
         raise ValueError("a prediction from one noise says nothing of doubt; predict with noises=8")
-    return float((1 - found.stability.double()).sum())
+    if not len(found):
+        return 0.0
+    return float((1 - found.stability.double() * found.scores.double()).mean())
 
 
 def why(found: Instances, noises: int) -> str:
@@ -171,7 +173,8 @@ def write_sheet(ranking: Ranking, file: Path) -> bool:
         except ValueError:  # gone or changed since it was predicted
             continue
         row = by_path[found.path]
-        title = f"{len(tiles) + 1}. {found.path.name}\ndoubt {row.doubt:.1f}\n{row.why}"
+        lines = row.why.replace(", ", "\n")
+        title = f"{len(tiles) + 1}. {found.path.name}\ndoubt {row.doubt:.2f}\n{lines}"
         tiles.append((canvas, title))
     if not tiles:
         return False
