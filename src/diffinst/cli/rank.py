@@ -34,8 +34,8 @@ def rank(
     Example: diffinst rank unlabelled/ --model runs/mine/best --noises 8 --out rank.csv
 
     Writes OUT, a table of path, doubt, objects and why, the most doubtful image first, and beside
-    it a PNG of the first images with their doubtful objects marked. Doubt is the mean of 1 - stability
-    x score over an image's objects. Images that cannot be read are rows with their error.
+    it a PNG of the first images with their doubtful objects marked. Doubt is the mean over an
+    image's objects of 1 - stability x score. Images that cannot be read are rows with their error.
 
     Parameters
     ----------
