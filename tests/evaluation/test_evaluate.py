@@ -231,7 +231,7 @@ def test_a_name_and_a_folder_are_enough(
     assert values["mask/AR10"] is None  # at most five detections: not defined
     assert 0 <= values["mask/AP"] <= 1
     written = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert written == {"seed": 0, **OPTIONS, **values}
+    assert written == {"seed": 0, "noises": 1, **OPTIONS, **values}
     worst = json.loads((tmp_path / "run" / "worst.json").read_text())
     assert len(worst["images"]) == 1
     assert worst["score_threshold"] == 0.3  # a usual one, as this model keeps everything

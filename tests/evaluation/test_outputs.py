@@ -75,7 +75,7 @@ def test_every_file_is_written(shapes: Split, tmp_path: Path) -> None:
         "worst.json",
         "worst",
     }
-    settings = {"steps": 4, "proposals": 50, "max_detections": 100, "seed": 7}
+    settings = {"steps": 4, "proposals": 50, "max_detections": 100, "seed": 7, "noises": 1}
     assert json.loads((tmp_path / "metrics.json").read_text()) == {**settings, **found.as_dict()}
     masks, boxes = (json.loads((tmp_path / n).read_text()) for n in RESULTS)
     assert [{**b, **m} for b, m in zip(boxes, masks, strict=True)] == found.results

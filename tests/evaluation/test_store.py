@@ -170,6 +170,7 @@ def test_settings_know_model_images_and_options(
         settings(proposals=3),
         settings(max_detections=7),
         settings(seed=1),
+        settings(noises=2),
         settings(replace(moved, records=moved.records[:-1])),
         settings(replace(moved, records=deeper)),
         settings(replace(shapes, category_ids=(2, 3, 4))),
@@ -182,6 +183,7 @@ def test_settings_know_model_images_and_options(
         "proposals",
         "max_detections",
         "seed",
+        "noises",
     )
     keys += ("images", "images", "categories")
     for other, key in zip(different, keys, strict=True):

@@ -15,6 +15,7 @@ from diffinst.cli.models import convert, info
 from diffinst.cli.options import whole_numbers
 from diffinst.cli.predict import predict
 from diffinst.cli.prompt import prompt
+from diffinst.cli.rank import rank
 from diffinst.cli.train import train
 from diffinst.kernels.memory import keep_freed_memory
 
@@ -26,6 +27,7 @@ app = App(
 )
 app.command(predict)
 app.command(prompt)
+app.command(rank)
 app.command(train)
 app.command(evaluate, name="eval")
 app.command(curve)

@@ -33,6 +33,7 @@ def evaluate(
     max_detections: Count | None = None,
     seed: Seed = 0,
     kind: Literal["ddim", "search"] | None = None,
+    noises: Count = 1,
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
     compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
@@ -73,6 +74,8 @@ def evaluate(
     kind
         How a step follows from the one before: ddim (the paper), or search: every step looks for
         more with fresh boxes, and what was found stays. Default: as the model has it.
+    noises
+        Runs of each image, each from noise of its own; every object comes once, with its stability.
     device
         cpu, cuda or cuda:1, ...; default: a GPU if there is one, all of them for several processes.
     precision
@@ -129,6 +132,7 @@ def evaluate(
                 max_detections=max_detections,
                 seed=seed,
                 kinds=[] if kind is None else [kind],
+                noises=noises,
                 single_class=single_class,
                 limit=limit,
                 processes=processes,
@@ -146,6 +150,7 @@ def evaluate(
             max_detections=max_detections,
             seed=seed,
             kind=kind,
+            noises=noises,
             single_class=single_class,
             limit=limit,
             out=out,

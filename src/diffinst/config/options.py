@@ -15,6 +15,7 @@ from diffinst.config.part import ConfigError, PositiveFloat, PositiveInt
 from diffinst.config.whole import Config
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Noises = Annotated[int, Field(ge=1, le=1000)]
 
 
 class OptionFields(TypedDict, total=False):
@@ -33,6 +34,9 @@ class OptionFields(TypedDict, total=False):
     """Largest number of instances per image, best first."""
     seed: int | None
     """Seed of the noise that a run starts from."""
+    noises: int | None
+    """Runs of each image, from the noise of seed, seed + 1, ...: each object comes once, with how
+    many of them found it; more than 1 only in a prediction, not step by step."""
     kind: Literal["ddim", "search"] | None
     """How a step follows from the one before: `ddim` or `search`; see `SamplerConfig`."""
     most_steps: int | None
@@ -80,6 +84,8 @@ class Options(SamplerConfig, PostprocessConfig):
     """
 
     seed: Seed = 0
+    noises: Noises = 1
+    """Runs of each image, from the noise of seed, seed + 1, ...; 1: a plain prediction."""
     times: tuple[PositiveInt | Literal[0], ...] | None = None
     """Times to visit, falling; None: `steps` even ones from T - 1, or from the start's time."""
 
@@ -141,6 +147,11 @@ class Options(SamplerConfig, PostprocessConfig):
             raise ConfigError(
                 f"seconds is {self.seconds:g}, but steps and proposals are given, too, which "
                 "leaves nothing to choose; omit one of the three"
+            )
+        if self.seconds is not None and self.noises > 1:
+            raise ConfigError(
+                f"noises is {self.noises} and seconds {self.seconds:g}; a time limit is for one "
+                "run: omit one of the two"
             )
         if self.ensemble != "all" and (self.kind == "search" or self.until_settled or self.free):
             what = "steps auto" if self.until_settled else "sampler.kind search"

@@ -35,6 +35,14 @@ class Noise:
         start, renoise, renewal = zip(*images, strict=True)
         return cls(torch.stack(start), torch.stack(renoise, dim=1), torch.stack(renewal, dim=1))
 
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.start)
+
+    def __getitem__(self, images: slice) -> Noise:
+        """The draws of some of the images; views, nothing is copied."""
+        return Noise(self.start[images], self.renoise[:, images], self.renewal[:, images])
+
     def to(self, device: torch.device | str) -> Noise:
         """The same draws on another device."""
         return Noise(self.start.to(device), self.renoise.to(device), self.renewal.to(device))

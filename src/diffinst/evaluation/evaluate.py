@@ -40,6 +40,7 @@ def evaluate(
     max_detections: int | None = None,
     seed: int = 0,
     kind: SamplerKind | None = None,
+    noises: int = 1,
     single_class: bool = False,
     limit: int | None = None,
     out: str | Path | None = None,
@@ -70,6 +71,7 @@ def evaluate(
         max_detections: Results kept and counted per image; on federated data 300 where None.
         seed: Of the noise, the same for every image.
         kind: `ddim` or `search`, how a step follows from the one before.
+        noises: Runs of each image, from the noise of seed, seed + 1, ...; see `OptionFields`.
         single_class: Take all classes as one; a split that is given is `Split.merged` already.
         limit: Use the first N images only.
         out: Run folder: an evaluation that was stopped goes on from there (see `store`). Gets
@@ -110,6 +112,7 @@ def evaluate(
         max_detections=max_detections,
         seed=seed,
         kind=kind,
+        noises=noises,
         single_class=single_class,
     )
     records = [replace(record, annotations=()) for record in islice(data.records, limit)]

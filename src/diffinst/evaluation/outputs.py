@@ -58,7 +58,7 @@ def write_outputs(
     if not report.annotated:
         _write_both(report, out)
         return []
-    names = ("steps", "proposals", "max_detections", "seed")
+    names = ("steps", "proposals", "max_detections", "seed", "noises")
     settings = {name: getattr(asked, name) for name in names}
     write_json(out / "metrics.json", {**settings, **report.as_dict()})
     fields = ("class", "AP", "AP50", "box_AP", "box_AP50", "objects")

@@ -38,6 +38,7 @@ class Request:
         category_ids: The split's category id of each of the model's labels.
         kind: How a step follows from the one before.
         until_settled: An image ends when a step finds nothing new; `steps` is the cap.
+        noises: Runs of each image, see `OptionFields`.
     """
 
     steps: int
@@ -47,6 +48,7 @@ class Request:
     category_ids: tuple[int, ...]
     kind: SamplerKind = "ddim"
     until_settled: bool = False
+    noises: int = 1
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def request(
     max_detections: int | None = None,
     seed: int = 0,
     kind: SamplerKind | None = None,
+    noises: int = 1,
     single_class: bool = False,
 ) -> Request:
     """Fill in what is left open, None, with the model's own; on federated data 300 detections.
@@ -87,6 +90,7 @@ def request(
         max_detections: As in `Request`.
         seed: As in `Request`.
         kind: As in `Request`.
+        noises: As in `Request`.
         single_class: The split's classes were taken as one; so are the model's.
 
     Raises:
@@ -102,6 +106,7 @@ def request(
         max_detections=max_detections,
         seed=seed,
         kind=kind,
+        noises=noises,
     )
     return Request(
         steps=chosen.steps,
@@ -111,6 +116,7 @@ def request(
         category_ids=_label_categories(config, split, single_class=single_class),
         kind=chosen.kind,
         until_settled=chosen.until_settled,
+        noises=chosen.noises,
     )
 
 
@@ -180,6 +186,7 @@ def predictions(
         seed=asked.seed,
         kind=asked.kind,
         until_settled=asked.until_settled,
+        noises=asked.noises,
     )
     begin = time.perf_counter()
     for path, found in each:

@@ -50,6 +50,7 @@ def describe(source: Source, split: Split, asked: Request, device: str) -> Setti
         "proposals": asked.proposals,
         "max_detections": asked.max_detections,
         "seed": asked.seed,
+        "noises": asked.noises,
         "categories": ",".join(map(str, asked.category_ids)),
     }
 

@@ -58,6 +58,7 @@ def sweep(
     max_detections: int | None = None,
     seed: int = 0,
     kinds: Sequence[SamplerKind] = (),
+    noises: int = 1,
     single_class: bool = False,
     limit: int | None = None,
     processes: int = 1,
@@ -77,8 +78,9 @@ def sweep(
         steps: Numbers of steps, or `auto`; empty: the model's.
         proposals: Numbers of proposals; empty: the model's.
         kinds: Samplers; empty: the model's.
-        max_detections: As in `evaluate`, like the next five.
+        max_detections: As in `evaluate`, like the next six.
         seed: As there.
+        noises: As there.
         single_class: As there.
         limit: As there.
         processes: As there.
@@ -99,6 +101,7 @@ def sweep(
             proposals=p,
             max_detections=max_detections,
             kind=kind,
+            noises=noises,
             single_class=single_class,
         )
     cells: list[Cell] = []
@@ -112,6 +115,7 @@ def sweep(
             max_detections=max_detections,
             seed=seed,
             kind=kind,
+            noises=noises,
             single_class=single_class,
             limit=limit,
             out=None if out is None else out / "cells" / name,

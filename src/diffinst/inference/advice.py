@@ -20,6 +20,8 @@ def advice(size: tuple[int, int], images: int, options: Options, *, exact: bool)
     if exact:
         steps.append("use bf16, optimize('bf16') or --precision bf16 (about half)")
     steps.append(f"lower proposals (are {options.proposals}; the decoder's part follows them)")
+    if options.noises > 1:
+        steps.append(f"lower noises (are {options.noises}; runs go together where they fit)")
     if options.max_detections > 100:
         steps.append(f"lower max_detections (is {options.max_detections})")
     half = max(size) // 2

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
-from diffinst.config import OptionFields, Options, PromptFields
+from diffinst.config import ConfigError, OptionFields, Options, PromptFields
 from diffinst.diffusion.start import Start
 from diffinst.inference.answers import Answers, answers, candidates, chosen
 from diffinst.inference.budget import Timed
@@ -168,13 +168,19 @@ class EncodedImage:
             ConfigError: A value out of range; names it.
             ValueError: A start that does not fit; says how.
         """
-        return self._results(start, Options.of(self.runner.config, **options), every=True)
+        asked = _one_run(Options.of(self.runner.config, **options))
+        return self._results(start, asked, every=True)
 
     @torch.inference_mode()
     def _results(
         self, start: Start | None, options: Options, since: float | None = None, *, every: bool
     ) -> Iterator[Instances]:
         """After each step, or after the last one alone."""
+        if options.noises > 1:
+            with self.runner.advised([self.size], options):
+                found = self.runner.spread(self.encoded, self.size, options, start)
+            yield replace(found, image=self.image, path=self.path)
+            return
         pipeline = self.runner.pipeline(options)
         with self.runner.advised([self.size], options):
             if options.seconds is not None:
@@ -197,7 +203,7 @@ class EncodedImage:
 
         Arguments as in `predict`; no `seconds`.
         """
-        asked = Options.of(self.runner.config, **options)
+        asked = _one_run(Options.of(self.runner.config, **options))
         if asked.seconds is not None:
             raise ValueError("a trace looks at every step, however long it takes; omit seconds")
         return self._traced(start, asked)
@@ -222,3 +228,13 @@ class EncodedImage:
 
     def _remembered(self, found: Instances) -> Instances:
         return replace(found, image=self.image, path=self.path)
+
+
+def _one_run(options: Options) -> Options:
+    """Options of what shows a run step by step; refuses several runs."""
+    if options.noises > 1:
+        raise ConfigError(
+            f"noises is {options.noises}, but steps are shown of one run; omit noises, or ask "
+            "predict"
+        )
+    return options

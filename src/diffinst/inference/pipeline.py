@@ -211,9 +211,15 @@ class Pipeline:
         names = self.network.config.names
         return Instances(boxes, scores, kept.labels.cpu(), masks, output, names)
 
-    def predict(self, encoded: Encoded, noise: Noise, outputs: Sequence[Size]) -> list[Instances]:
-        """The instances of all images after the last step, from noise alone."""
-        step = deque(self.run(encoded, noise), maxlen=1).pop()
+    def predict(
+        self,
+        encoded: Encoded,
+        noise: Noise,
+        outputs: Sequence[Size],
+        starts: Sequence[Start] = (),
+    ) -> list[Instances]:
+        """The instances of all images after the last step; arguments as in `run`."""
+        step = deque(self.run(encoded, noise, starts, outputs), maxlen=1).pop()
         return [self.result(step, encoded, i, output) for i, output in enumerate(outputs)]
 
     def result(self, step: Step, encoded: Encoded, image: int, output: Size) -> Instances:

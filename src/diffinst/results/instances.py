@@ -52,8 +52,9 @@ class Instances:
         ids: int64 (n,), which object of a video each is, from 1; None: not tracked.
         stability: float32 (n,) in [0, 1], the fraction of repeated predictions, each from noise of
             its own, that found the instance; None: predicted once.
-        score_spread: float32 (n,), standard deviation of the score over them.
-        mask_agreement: float32 (n,) in [0, 1], mean mask IoU with what they found there.
+        score_spread: float32 (n,), standard deviation of the score over those that found it.
+        mask_agreement: float32 (n,) in [0, 1], mean mask IoU with what the others of them found; 0
+            where one alone found it.
         image: uint8 (height, width, 3) RGB, the image if it is remembered, for `plot` and `save`.
         path: the file that the image was read from, if any; `plot` and `save` read it again
             where the image is not remembered.

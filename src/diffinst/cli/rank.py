@@ -1,0 +1,88 @@
+"""`diffinst rank`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from diffinst.cli.options import Amount, usable_device
+from diffinst.cli.predict import SHOWN, Asked
+from diffinst.cli.terminal import progress_bar, say
+from diffinst.config import Reading
+
+
+def rank(
+    images: Annotated[list[str], Parameter(consume_multiple=True)],
+    /,
+    *,
+    model: str = "nano-nuclei",
+    out: Path = Path("rank.csv"),
+    sheet: Amount = 12,
+    options: Asked = {},  # noqa: B006 (never written to)
+    page: int | None = None,
+    channel: int | None = None,
+    project: Literal["max", "mean"] | None = None,
+    stretch: Literal["percentile", "full"] | None = None,
+    device: str | None = None,
+    precision: Literal["fp32", "bf16", "auto"] = "fp32",
+) -> None:
+    """Say which images to label next: every image is predicted from several noises.
+
+    Example: diffinst rank unlabelled/ --model runs/mine/best --noises 8 --out rank.csv
+
+    Writes OUT, a table of path, doubt, objects and why, the most doubtful image first, and beside
+    it a PNG of the first images with their doubtful objects marked. Doubt is the mean over an
+    image's objects of 1 - stability x score. Images that cannot be read are rows with their error.
+
+    Parameters
+    ----------
+    images
+        Files or folders (searched with their subfolders).
+    model
+        Name of shipped weights, a model folder, a file, or a hub id.
+    out
+        The table, a .csv file.
+    sheet
+        Images on the sheet; 0: no sheet.
+    page
+        The page, slice or time of a file to read, counted from 0; default: the first.
+    channel
+        The one channel to read, counted from 0; default: all, where these are grey or RGB.
+    project
+        All pages of a file as one image: the brightest value at each pixel (max), or the mean.
+    stretch
+        Values of more than 8 bits: percentile stretches the range of each image, full keeps that of
+        the type. Default of this and the three above: as the model has it.
+    device
+        cpu, cuda or cuda:1, ...; default: a GPU if there is one.
+    precision
+        fp32, bf16 (faster where the processor has it, nearly the same results), or auto: bf16 where
+        this machine is faster with it.
+    """
+    if out.suffix.lower() != ".csv" or out.is_dir():
+        raise ValueError(f"--out {out}: the ranking is a table; name a .csv file")
+    reading = Reading.of(page=page, channel=channel, project=project, stretch=stretch)
+    from diffinst.inference import rank as ranking
+    from diffinst.inference.predictor import DiffusionInst
+
+    loaded = DiffusionInst.from_pretrained(model, device=usable_device(device))
+    loaded = loaded.optimize(precision)
+    with progress_bar("ranking") as advance:
+        found = ranking.rank(
+            loaded, images, show=sheet, reading=reading, progress=advance, **options
+        )
+    ranking.write_ranking(found, out)
+    drawing = out.with_suffix(".png")
+    drawn = ranking.write_sheet(found, drawing)
+    for row in found.rows[:SHOWN]:
+        if row.doubt is not None:
+            say(f"{row.doubt:6.3f}  {row.path}  {row.why}")
+    say(f"table      {out}" + (f"\nsheet      {drawing}" if drawn else ""))
+    for note in found.notes[:SHOWN]:
+        say(f"note: {note}")
+    if found.failed:
+        say(f"{len(found.failed)} images could not be read; see the end of the table")
+        sys.exit(1)
