@@ -19,6 +19,8 @@ from diffinst.config import Reading
 from diffinst.io.atomic import atomic_path
 from diffinst.io.images import ImageReadError, ImageSource, read_image
 from diffinst.results.crops import CompressedRLE, CroppedMasks, Index, resolve_index
+from diffinst.results.geojson import FeatureCollection, features
+from diffinst.results.labels import write_labels
 from diffinst.results.render.marks import INK, check_image
 from diffinst.results.render.overlay import overlay
 
@@ -333,6 +335,24 @@ class Instances:
             (y, x), mask = placed[i]
             label_map[y : y + mask.shape[0], x : x + mask.shape[1]][mask] = rank
         return label_map
+
+    def to_geojson(self) -> FeatureCollection:
+        """Converts to a GeoJSON FeatureCollection as QuPath reads it, in pixels.
+
+        Example:
+            >>> Instances.empty((4, 6), ("cat",)).to_geojson()
+            {'type': 'FeatureCollection', 'features': []}
+        """
+        return {"type": "FeatureCollection", "features": list(features(self))}
+
+    def write_labels(self, path: str | Path) -> None:
+        """Writes a label image, uint32, as .zarr (OME-Zarr) or .tif; see `results.labels`.
+
+        Raises:
+            ValueError: the ending is another.
+            ImportError: zarr or tifffile is missing.
+        """
+        write_labels(path, [self], self.image_size)
 
     def plot(
         self,
