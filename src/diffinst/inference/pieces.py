@@ -109,13 +109,19 @@ def as_instances(
     )
 
 
-def packed(tiles: Sequence[Sequence[Piece]]) -> bytes:
-    """The pieces of a row of tiles as bytes of an .npz file, one bit a pixel."""
+def packed(tiles: Sequence[Sequence[Piece]], skipped: int) -> bytes:
+    """The pieces of a row of tiles as bytes of an .npz file, one bit a pixel.
+
+    Args:
+        tiles: The pieces of each.
+        skipped: How many tiles were passed over.
+    """
     all_ = [piece for pieces in tiles for piece in pieces]
     bits = [np.packbits(piece.mask) for piece in all_]
     file = io.BytesIO()
     np.savez(
         file,
+        skipped=np.array(skipped),
         counts=np.array([len(pieces) for pieces in tiles], np.int64),
         labels=np.array([p.label for p in all_], np.int64),
         scores=np.array([p.score for p in all_], np.float64),
@@ -127,7 +133,7 @@ def packed(tiles: Sequence[Sequence[Piece]]) -> bytes:
     return file.getvalue()
 
 
-def unpacked(content: bytes, tiles: Sequence[Tile]) -> list[list[Piece]]:
+def unpacked(content: bytes, tiles: Sequence[Tile]) -> tuple[list[list[Piece]], int]:
     """The reverse of `packed`.
 
     Raises:
@@ -136,7 +142,7 @@ def unpacked(content: bytes, tiles: Sequence[Tile]) -> list[list[Piece]]:
     with np.load(io.BytesIO(content)) as file:
         counts, labels, scores = file["counts"], file["labels"].tolist(), file["scores"].tolist()
         boxes, windows, cut = file["boxes"].tolist(), file["windows"].tolist(), file["cut"].tolist()
-        masks = file["masks"]
+        masks, skipped = file["masks"], int(file["skipped"])
     if len(counts) != len(tiles):
         raise ValueError(f"it holds {len(counts)} tiles, the row has {len(tiles)}")
     found: list[list[Piece]] = []
@@ -154,4 +160,4 @@ def unpacked(content: bytes, tiles: Sequence[Tile]) -> list[list[Piece]]:
             rects = (tile.rect,)
             found[-1].append(Piece(labels[i], scores[i], box, y0, x0, mask, rects, cut[i]))
             i += 1
-    return found
+    return found, skipped

@@ -73,6 +73,7 @@ class TiledPrediction:
         kept: Gives the pieces of a row of tiles that an earlier run has found; None: none has.
         keep: Gets the pieces of each new row.
         progress: Called with (tiles done, tiles in all).
+        close: The image, at the end.
 
     Attributes:
         counts: How far it is.
@@ -89,11 +90,13 @@ class TiledPrediction:
         kept: Callable[[Sequence[Tile]], tuple[Found, int] | None] = lambda tiles: None,
         keep: Callable[[Sequence[Tile], Found, int], None] = lambda tiles, found, skipped: None,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        close: bool = True,
     ) -> None:
         self.image, self.plan, self.counts = image, plan, TileCounts()
         self.notes = (*image.notes, *plan.notes)
         self.shape, self.class_names = image.shape, runner.network.config.names
         self._runner = Runner(runner.network, _zoomed(runner.config, plan), runner.launch)
+        self._owned = close
         self._batch, self._kept, self._keep, self._progress = batch, kept, keep, progress
         self._reader = ThreadPoolExecutor(1, "windows")  # one: files are not read by several
         self._results = self._decided()
@@ -120,8 +123,12 @@ class TiledPrediction:
     def close(self) -> None:
         """Stop, and let go of the image."""
         self._results.close()
+        self._end()
+
+    def _end(self) -> None:
         self._reader.shutdown(cancel_futures=True)
-        self.image.close()
+        if self._owned:
+            self.image.close()
 
     def _decided(self) -> Generator[Instances, None, None]:
         seams = Seams(self.plan.grid)
@@ -130,8 +137,7 @@ class TiledPrediction:
             for pieces in seams.decided(self._rows()):
                 yield as_instances(pieces, self.shape, self.class_names)
         finally:
-            self._reader.shutdown(cancel_futures=True)
-            self.image.close()
+            self._end()
 
     def _rows(self) -> Iterator[tuple[list[Tile], Found]]:
         grid, done = self.plan.grid, 0
