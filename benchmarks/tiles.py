@@ -140,7 +140,8 @@ def seams(
     counts = tiles.counts
     _put(out, f"seams_{size[0]}x{size[1]}_tile{tile}_steps{steps}_seed{seed}", {
         "model": model, "size": list(size), "tile": tile, "overlap": overlap, "steps": steps,
-        "whole": len(whole), "in_tiles": len(joined), "found_by_two_tiles": twice(parts), "tiles": counts.tiles,
+        "whole": len(whole), "in_tiles": len(joined),
+        "found_by_two_tiles": twice(parts), "tiles": counts.tiles,
         "duplicates_dropped": counts.seams.duplicates, "stitched": counts.seams.stitched,
         "by_score_in_the_whole": rows,
         "cpu_seconds": {"whole": round(middle - begin, 1), "tiles": round(end - middle, 1)},

@@ -94,9 +94,13 @@ def test_flat_tiles_are_passed_over_and_counted(nano: DiffusionInst) -> None:
 
 def test_an_error_while_reading_comes_through_and_the_image_is_closed(tiny: DiffusionInst) -> None:
     class Broken:
-        name, shape, levels, mpp = "broken.tif", (64, 200), (1.0,), None
-        transform, crs, notes = None, None, ()
-        closed = False
+        name, closed = "broken.tif", False
+        shape: tuple[int, int] = (64, 200)
+        levels: tuple[float, ...] = (1.0,)
+        mpp: float | None = None
+        transform: tuple[float, float, float, float, float, float] | None = None
+        crs: str | None = None
+        notes: tuple[str, ...] = ()
 
         def read(self, y: int, x: int, height: int, width: int, level: int = 0) -> Pixels:
             if x:

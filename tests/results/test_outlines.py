@@ -28,7 +28,7 @@ def filled(parts: list[list[Ring]], shape: tuple[int, int]) -> Mask:
             for (x0, y0), (x1, y1) in pairwise(ring):
                 if x0 == x1:
                     crossed[min(y0, y1) : max(y0, y1), x0:] += 1
-    return crossed % 2 == 1
+    return np.asarray(crossed % 2 == 1)
 
 
 def area(ring: Ring) -> float:

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 from PIL import Image
 from typing_extensions import Unpack
 
-from diffinst import __version__
 from diffinst.config import ConfigError, OptionFields, Options, Reading
 from diffinst.inference.folder import refuse_file
 from diffinst.inference.pieces import as_instances, packed, unpacked
@@ -220,7 +220,7 @@ def _fingerprint(
         "weights": _weights_hash(model),
         "precision": model.precision,
         "device": model.device.type,
-        "version": __version__,
+        "version": version("diffinst"),
         "tiles": {**asked, "skip": plan.skip},
         "scale": plan.scale,
         "options": plan.options.model_dump(mode="json"),

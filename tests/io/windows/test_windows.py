@@ -29,9 +29,10 @@ def rgb() -> Pixels:
     return np.stack([y, x % 256, (y * 3 + x * 5) % 256], axis=2).astype(np.uint8)
 
 
-def part(image: NDArray[np.generic]) -> NDArray[np.generic]:
+def part(image: Pixels) -> Pixels:
     y, x, height, width = WINDOW
-    return image[y : y + height, x : x + width]
+    window: Pixels = image[y : y + height, x : x + width]
+    return window
 
 
 def opened(path: Path, **reading: object) -> WindowedImage:
