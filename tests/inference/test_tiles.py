@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,16 @@ def test_flat_tiles_are_passed_over_and_counted(nano: DiffusionInst) -> None:
     everything = nano.predict_tiles(image, tile=128, overlap=32, skip="none")
     list(everything)
     assert (everything.counts.tiles, everything.counts.skipped) == (4, 0)
+
+
+def test_all_that_comes_goes_into_one_file(nano: DiffusionInst, tmp_path: Path) -> None:
+    image = nuclei((100, 200), seed=2)
+    count = nano.predict_tiles(image, tile=128, overlap=32).to_geojson(tmp_path / "a.geojson")
+    features = json.loads((tmp_path / "a.geojson").read_text())["features"]
+    assert len(features) == count > 10
+    tifffile, _ = pytest.importorskip("tifffile"), pytest.importorskip("zarr")
+    nano.predict_tiles(image, tile=128, overlap=32).write_labels(tmp_path / "a.tif")
+    assert len(np.unique(tifffile.imread(tmp_path / "a.tif"))) == count + 1
 
 
 def test_an_error_while_reading_comes_through_and_the_image_is_closed(tiny: DiffusionInst) -> None:

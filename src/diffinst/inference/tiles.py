@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -20,7 +21,9 @@ from diffinst.inference.tile_grid import Tile, has_tissue, is_flat
 from diffinst.inference.tile_plan import MOST_SIDE, TilePlan, TileRequest
 from diffinst.io.images import ImageSource
 from diffinst.io.windows import WindowedImage, is_bright_field, open_windowed
+from diffinst.results.geojson import write_geojson
 from diffinst.results.instances import Instances
+from diffinst.results.labels import write_labels
 
 Pixels = NDArray[np.uint8]
 Found = list[list[Piece]]
@@ -119,6 +122,17 @@ class TiledPrediction:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def to_geojson(self, path: str | Path) -> int:
+        """Write all that is to come as QuPath's GeoJSON, in map coordinates if there are any.
+
+        Returns how many objects were written; the iterator is at its end then.
+        """
+        return write_geojson(Path(path), self, self.image.transform, self.image.crs)
+
+    def write_labels(self, path: str | Path) -> int:
+        """Write all that is to come as a label image, .zarr or .tif; see `results.labels`."""
+        return write_labels(path, self, self.shape, self.image.mpp)
 
     def close(self) -> None:
         """Stop, and let go of the image."""
