@@ -56,6 +56,8 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "io/listing.py": "io/test_images.py",
     "io/pillow.py": "io/test_images.py",
     "io/planes.py": "io/test_tiff.py",
+    "io/windows/": "io/windows/test_windows.py",
+    "inference/pieces.py": "inference/test_seams.py",
     "kernels/blocks.py": "inference/test_masks.py",
     "models/frozen_norm.py": "models/test_backbone.py",
     "models/swin.py": "models/test_backbone.py",

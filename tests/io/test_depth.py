@@ -74,7 +74,7 @@ def test_percentiles_of_a_large_image_are_those_of_a_sample(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole, _ = as_uint8(scene(4095), "a.tif", "percentile")
-    monkeypatch.setattr(depth, "_SAMPLED", 2500)
+    monkeypatch.setattr(depth, "SAMPLED", 2500)
     monkeypatch.setattr(depth, "_ROWS", 7)
     sampled, _ = as_uint8(scene(4095), "a.tif", "percentile")
     assert np.abs(whole.astype(int) - sampled).max() <= 4  # every second row and column

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from diffinst.cli.options import usable_device
+from diffinst.cli.slide import Tiling, predict_slide
 from diffinst.cli.terminal import progress_bar, say
 from diffinst.config import OptionFields, Reading
 
@@ -33,10 +34,14 @@ def predict(
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
     compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
+    tiles: Annotated[bool, Parameter(negative=())] = False,
+    tiling: Annotated[Tiling, Parameter(name="*")] = {},  # noqa: B006 (never written to)
 ) -> None:
     """Segment images or folders of images.
 
     Example: diffinst predict my_images/ --model runs/mine/best --steps 4
+
+    A slide: diffinst predict slide.svs --tiles --out runs/slide
 
     Writes OUT/overlays/NAME.png, OUT/masks/NAME.png (16-bit label maps) and OUT/results.json (COCO
     format; image ids and class ids are explained in OUT/index.json). What is not said of steps,
@@ -71,13 +76,22 @@ def predict(
     compile_network
         Compile the network at the first image of each size, which takes up to a minute: for
         thousands of images of a few sizes.
+    tiles
+        One image of any size, tile by tile; writes other files, see docs/slides.md, and goes on
+        where it was stopped.
     """
     reading = Reading.of(page=page, channel=channel, project=project, stretch=stretch)
+    if tiling and not tiles:
+        flag = next(iter(tiling)).replace("_", "-")
+        raise ValueError(f"--{flag} is for images that are predicted in tiles; add --tiles")
     from diffinst.inference.folder import predict_folder
     from diffinst.inference.predictor import DiffusionInst
 
     loaded = DiffusionInst.from_pretrained(model, device=usable_device(device))
     loaded = loaded.optimize(precision, compile_network=compile_network)
+    if tiles:
+        predict_slide(loaded, images, out, reading, tiling, options)
+        return
     with progress_bar("segmenting") as advance:
         done = predict_folder(
             loaded,

@@ -89,6 +89,11 @@ class PreprocessConfig(Reading):
     zoom: PositiveFloat = 1.0
     long_side: Side = 1333
     """The long side never exceeds this."""
+    mpp: PositiveFloat | None = None
+    """Micrometres per pixel of the images that the model was trained on; None: unknown or mixed."""
+    object_size: PositiveFloat | None = None
+    """Typical diameter of the objects in these images, in pixels; None: unknown. Tiles of images of
+    another scale are resized by these two."""
 
 
 class SamplerConfig(Part):

@@ -23,8 +23,11 @@ from diffinst.inference.launch import Launch, direct
 from diffinst.inference.many import predict_each
 from diffinst.inference.runner import Runner
 from diffinst.inference.sources import files_of, is_one, path_of
+from diffinst.inference.tile_plan import Skip, TileRequest
+from diffinst.inference.tiles import TiledPrediction, start_tiles
 from diffinst.inference.trace import TracePoint
 from diffinst.io.images import ImageReadError, ImageSource, read
+from diffinst.io.windows import WindowedImage
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.results.instances import Instances
 from diffinst.weights import hub, store
@@ -405,6 +408,46 @@ class DiffusionInst:
                 kept, path = pixels if keep_images else None, path_of(source)
                 found = replace(found, image=kept, path=path, reading=reading)
             yield source, found
+
+    def predict_tiles(
+        self,
+        source: ImageSource | WindowedImage,
+        *,
+        tile: int = 1024,
+        overlap: int = 128,
+        batch: int | None = None,
+        mpp: float | None = None,
+        object_size: float | None = None,
+        level: int | None = None,
+        skip: Skip = "auto",
+        reading: Reading | None = None,
+        **options: Unpack[OptionFields],
+    ) -> TiledPrediction:
+        """Segment an image of any size tile by tile: an iterator of `Instances` in its pixels.
+
+        Windows are read, never the whole, and memory does not grow with the image. Each object
+        comes once, as soon as the tiles around it are done. Every tile has the model's zoom; its
+        proposals grow with its area.
+
+        Args:
+            source: A slide, TIFF, GeoTIFF, OME-Zarr, or an image as in `predict`.
+            tile: Side of a tile, in pixels at the model's scale.
+            overlap: What neighbours share; objects larger than it are stitched.
+            batch: Tiles that go through the network together.
+            mpp: Micrometres per pixel, in place of what the file says.
+            object_size: Typical diameter of the objects, in the image's pixels.
+            level: Of the file's pyramid, to be taken as the model's scale.
+            skip: Tiles that are passed over: "flat", without "tissue", "none"; "auto": tissue for
+                slides, else flat.
+            reading: As in `predict`; one stretch holds for the whole image.
+            **options: See `OptionFields`.
+
+        Raises:
+            ImageReadError: It cannot be read, or a package is missing; says which.
+            ConfigError: A value out of range; names it.
+        """
+        request = TileRequest(tile, overlap, batch, mpp, object_size, level, skip)
+        return start_tiles(self._runner(), source, request, self._reading(reading), options)
 
     def stream(
         self,

@@ -114,23 +114,37 @@ class Runner:
             return pipeline.encode(pipeline.prepare([image]))
 
     @torch.inference_mode()
-    def predict(self, images: Sequence[Tensor], options: Options) -> list[Instances]:
+    def predict(
+        self,
+        images: Sequence[Tensor],
+        options: Options,
+        seeds: Sequence[int] | None = None,
+        outputs: Sequence[Size] | None = None,
+    ) -> list[Instances]:
         """The instances of (3, H, W) uint8 images of one padded size, on the network's device.
+
+        Args:
+            images: One size when padded.
+            options: Of all.
+            seeds: One for each image; None: that of the options.
+            outputs: (height, width) that results are in the pixels of; None: the images'.
 
         Raises:
             OutOfMemory: Says what to lower, and by how much.
         """
         if options.seconds is not None:
             return [self._in_time(image, options) for image in images]
-        outputs = [(int(i.shape[1]), int(i.shape[2])) for i in images]
-        with self.advised(outputs, options):
+        sizes = [(int(i.shape[1]), int(i.shape[2])) for i in images]
+        outputs, seeds = outputs or sizes, seeds or [options.seed] * len(images)
+        with self.advised(sizes, options):
             pipeline = self.pipeline(options)
             encoded = pipeline.encode(pipeline.prepare(images))
             if options.noises > 1:
-                parts = [(encoded[i], output) for i, output in enumerate(outputs)]
-                return [self.spread(part, output, options) for part, output in parts]
-            noise = self.noise([options.seed] * len(images), options)
-            return pipeline.predict(encoded, noise, outputs)
+                return [
+                    self.spread(encoded[i], outputs[i], options.model_copy(update={"seed": seed}))
+                    for i, seed in enumerate(seeds)
+                ]
+            return pipeline.predict(encoded, self.noise(seeds, options), outputs)
 
     def _in_time(self, image: Tensor, options: Options) -> Instances:
         """One image, whose time begins now."""

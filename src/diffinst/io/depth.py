@@ -25,7 +25,8 @@ STRETCHED = (
 )
 """The note on it: one text for all images, so that it is told once."""
 
-_SAMPLED = 4_000_000  # pixels that percentiles are taken from, in even rows and columns
+SAMPLED = 4_000_000
+"""Pixels that percentiles are taken from, in even rows and columns."""
 _ROWS = 256  # scaled at once: the copies in between stay small
 
 
@@ -65,27 +66,28 @@ def as_uint8(values: Values, name: str, stretch: Stretch) -> tuple[Pixels, bool]
     if not math.isfinite(low) or not math.isfinite(high):
         raise ImageReadError(f"{name}: holds NaN or infinite values; replace them")
     if kind == "f" and low >= -FLOAT_SLACK and high <= 1 + FLOAT_SLACK:
-        return _scaled(values, 0.0, 1.0), False
+        return scaled(values, 0.0, 1.0), False
     if stretch == "full":
         if kind != "u":
             raise ImageReadError(_without_range(name, values.dtype, low, high))
-        return _scaled(values, 0.0, _most(values.dtype)), False
+        return scaled(values, 0.0, most(values.dtype)), False
     colours = values[..., :3]
-    eight = _scaled(colours, *_own_range(colours))
+    eight = scaled(colours, *own_range(colours))
     if values.shape[2] == 4:
-        top = _most(values.dtype) if kind == "u" else 1.0
-        eight = np.concatenate([eight, _scaled(values[..., 3:], 0.0, top)], axis=2)
+        top = most(values.dtype) if kind == "u" else 1.0
+        eight = np.concatenate([eight, scaled(values[..., 3:], 0.0, top)], axis=2)
     return eight, True
 
 
-def _own_range(values: Values) -> tuple[float, float]:
-    step = max(1, math.ceil(math.sqrt(values.shape[0] * values.shape[1] / _SAMPLED)))
+def own_range(values: Values) -> tuple[float, float]:
+    """The percentiles that become black and white, of values (height, width, channels)."""
+    step = max(1, math.ceil(math.sqrt(values.shape[0] * values.shape[1] / SAMPLED)))
     sample = values[::step, ::step].astype(np.float64)
     low, high = map(float, np.percentile(sample, [LOW, HIGH]))
     return (low, high) if low < high else (float(values.min()), float(values.max()))
 
 
-def _scaled(values: Values, low: float, high: float) -> Pixels:
+def scaled(values: Values, low: float, high: float) -> Pixels:
     """`low` and below to 0, `high` and above to 255, rounded."""
     factor = 255 / (high - low) if high > low else 0.0
     eight = np.empty(values.shape, np.uint8)
@@ -95,8 +97,9 @@ def _scaled(values: Values, low: float, high: float) -> Pixels:
     return eight
 
 
-def _most(dtype: np.dtype[np.generic]) -> float:
-    return float(2 ** (8 * dtype.itemsize) - 1)  # of unsigned integers
+def most(dtype: np.dtype[np.generic]) -> float:
+    """The largest value of a type of unsigned integers."""
+    return float(2 ** (8 * dtype.itemsize) - 1)
 
 
 def _without_range(name: str, dtype: np.dtype[np.generic], low: float, high: float) -> str:

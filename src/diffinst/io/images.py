@@ -193,12 +193,13 @@ def _finished(
         values = values[..., kept : kept + 1]
     eight, stretched = as_uint8(values, name, reading.stretch)
     if eight.shape[2] == RGBA:
-        eight = _on_white(eight)
+        eight = on_white(eight)
     rgb = np.array(np.broadcast_to(eight, (height, width, 3)), order="C")  # a copy
     return rgb, (*notes, *([STRETCHED] if stretched else []))
 
 
-def _on_white(rgba: Pixels) -> Pixels:
+def on_white(rgba: Pixels) -> Pixels:
+    """RGBA laid on white, RGB."""
     alpha = rgba[..., 3:].astype(np.uint32)
     mixed: npt.NDArray[np.uint32] = rgba[..., :3] * alpha + 255 * (255 - alpha) + 127
     return (mixed // 255).astype(np.uint8)

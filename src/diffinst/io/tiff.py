@@ -74,17 +74,18 @@ def read_tiff(path: Path, reading: Reading, most: int) -> tuple[Values, list[str
             "tifffile; run `pip install 'diffinst[microscopy]'`"
         ) from error
     with TiffFile(path, _multifile=False) as file:
-        series = max(file.series, key=_area, default=None)
-        if series is None or _area(series) == 0:
+        series = max(file.series, key=area, default=None)
+        if series is None or area(series) == 0:
             raise ImageReadError(f"{path}: is a TIFF without an image; leave it out")
-        if _area(series) > most:
+        if area(series) > most:
             raise ImageReadError(
-                f"{path}: has {_area(series)} pixels, allowed are {most}; cut it into tiles"
+                f"{path}: has {area(series)} pixels, allowed are {most}; cut it into tiles"
             )
         return _read(path, series, reading, others=len(file.series) - 1)
 
 
-def _area(series: TiffPageSeries) -> int:
+def area(series: TiffPageSeries) -> int:
+    """Pixels of one plane; 0 where it has no height and width."""
     sizes = [n for axis, n in zip(series.axes, series.shape, strict=True) if axis in "YX"]
     return math.prod(sizes) if len(sizes) == 2 else 0
 
@@ -147,7 +148,7 @@ def _planes(path: Path, series: TiffPageSeries, count: int) -> Callable[[int], V
     )
     shape = whole.shape[-len(last) :]
     planes = whole.reshape(count, *shape[:2], *(shape[2:] or (1,)))
-    return lambda number: _plain(planes[number], series)
+    return lambda number: plain(planes[number], series)
 
 
 def _decoded(path: Path, series: TiffPageSeries, number: int) -> Values:
@@ -169,7 +170,7 @@ def _decoded(path: Path, series: TiffPageSeries, number: int) -> Values:
         return _by_pillow(path, page.index, series)
     if key.axes == "SYX":
         values = np.moveaxis(values, 0, -1)
-    return _plain(values.reshape(*values.shape[:2], -1), series)
+    return plain(values.reshape(*values.shape[:2], -1), series)
 
 
 def _by_pillow(path: Path, index: int, series: TiffPageSeries) -> Values:
@@ -181,7 +182,7 @@ def _by_pillow(path: Path, index: int, series: TiffPageSeries) -> Values:
     return values.reshape(*values.shape[:2], -1)
 
 
-def _plain(values: Values, series: TiffPageSeries) -> Values:
+def plain(values: Values, series: TiffPageSeries) -> Values:
     """(height, width, samples) with 0 as black, colours in place of a palette's numbers."""
     key = series.keyframe
     if values.dtype == np.bool_:

@@ -21,6 +21,8 @@ from diffinst.io.images import ImageReadError, ImageSource, read_image
 from diffinst.results import convert
 from diffinst.results.convert import BoxChoice, CocoResult
 from diffinst.results.crops import CroppedMasks, Index, resolve_index
+from diffinst.results.geojson import FeatureCollection, features
+from diffinst.results.labels import write_labels
 from diffinst.results.meta import Meta
 from diffinst.results.render.marks import INK, check_image
 from diffinst.results.render.overlay import overlay
@@ -334,6 +336,24 @@ class Instances:
             higher score wins.
         """
         return convert.to_label_map(self)
+
+    def to_geojson(self) -> FeatureCollection:
+        """Converts to a GeoJSON FeatureCollection as QuPath reads it, in pixels.
+
+        Example:
+            >>> Instances.empty((4, 6), ("cat",)).to_geojson()
+            {'type': 'FeatureCollection', 'features': []}
+        """
+        return {"type": "FeatureCollection", "features": list(features(self))}
+
+    def write_labels(self, path: str | Path) -> None:
+        """Writes a label image, uint32, as .zarr (OME-Zarr) or .tif; see `results.labels`.
+
+        Raises:
+            ValueError: the ending is another.
+            ImportError: zarr or tifffile is missing.
+        """
+        write_labels(path, [self], self.image_size)
 
     def plot(
         self,

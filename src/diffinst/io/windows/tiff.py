@@ -1,0 +1,148 @@
+"""Windows of TIFF and OME-TIFF, pyramids included, by tifffile and zarr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diffinst.config import Reading
+from diffinst.io.depth import Values
+from diffinst.io.image_error import ImageReadError
+from diffinst.io.tiff import area, plain
+from diffinst.io.windows.axes import ArrayLike, Axes, check_chunk
+from diffinst.io.windows.source import Transform
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPageSeries
+
+MISSING = "run `pip install 'diffinst[microscopy]'` (tifffile, zarr, imagecodecs)"
+_ORIENTATION, _X_RESOLUTION, _RESOLUTION_UNIT, _GEO_KEYS = 274, 282, 296, 34735
+_CENTIMETRE = 3
+_MICROMETRES = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "micron": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_MOST_MPP = 100.0  # a coarser image is a scan of paper, whose dots per inch say nothing
+
+
+def is_geotiff(path: Path) -> bool:
+    """Whether a TIFF says where on a map it lies."""
+    try:
+        from tifffile import TiffFile
+    except ImportError as error:
+        raise ImageReadError(f"{path}: TIFFs are read in windows by tifffile; {MISSING}") from error
+    try:
+        with TiffFile(path, _multifile=False) as file:
+            return _GEO_KEYS in file.pages.first.tags
+    except (ValueError, OSError, IndexError) as error:
+        raise ImageReadError(f"{path}: {_damaged(error)}") from error
+
+
+class TiffPlanes:
+    """See `source.Planes`; of images of several sizes the largest, with its pyramid."""
+
+    transform: Transform | None = None
+    crs: str | None = None
+
+    def __init__(self, path: Path, reading: Reading) -> None:
+        try:
+            import zarr
+            from tifffile import TiffFile
+        except ImportError as error:
+            raise ImageReadError(
+                f"{path}: TIFFs are read in windows by tifffile and zarr; {MISSING}"
+            ) from error
+        self.name = str(path)
+        try:
+            self._file = TiffFile(path, _multifile=False)
+        except (ValueError, OSError, IndexError) as error:
+            raise ImageReadError(f"{path}: {_damaged(error)}") from error
+        try:
+            series = max(self._file.series, key=area, default=None)
+            if series is None or area(series) == 0:
+                raise ImageReadError(f"{path}: is a TIFF without an image; leave it out")
+            self._series = series
+            self._check(series)
+            key = series.keyframe
+            alpha = bool({1, 2}.intersection(key.extrasamples))
+            self._axes = Axes(str(path), series.axes, series.shape, reading, alpha=alpha)
+            self.notes = tuple(self._axes.notes)
+            levels = [level for level in series.levels if level.axes == series.axes]
+            self.sizes = tuple(_size(level) for level in levels)
+            self.mpp = _mpp(self._file, series)
+            self._arrays: list[ArrayLike] = []
+            for i, level in enumerate(levels):
+                if level.dataoffset is not None:
+                    self._arrays.append(self._mapped(path, level))
+                    continue
+                array = zarr.open_array(series.aszarr(level=i), mode="r")
+                check_chunk(str(path), array.chunks, array.dtype)
+                self._arrays.append(array)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def values(self, y: int, x: int, height: int, width: int, level: int) -> Values:
+        """See `source.Planes`."""
+        return plain(self._axes.values(self._arrays[level], y, x, height, width), self._series)
+
+    def close(self) -> None:
+        """See `source.Planes`."""
+        self._arrays = []
+        self._file.close()
+
+    def _mapped(self, path: Path, level: TiffPageSeries) -> ArrayLike:
+        """An image that is stored as it is, in one piece."""
+        dtype = np.dtype(level.dtype).newbyteorder(self._file.byteorder)
+        try:
+            mapped: np.memmap[tuple[int, ...], np.dtype[np.generic]] = np.memmap(
+                path, dtype, "r", int(level.dataoffset or 0), tuple(level.shape)
+            )
+        except ValueError as error:
+            raise ImageReadError(f"{path}: {_damaged(error)}") from error
+        return mapped
+
+    def _check(self, series: TiffPageSeries) -> None:
+        tags = series.keyframe.tags
+        turned = int(tags[_ORIENTATION].value) if _ORIENTATION in tags else 1
+        if turned not in (0, 1):
+            raise ImageReadError(
+                f"{self.name}: is stored turned (orientation {turned}); save it upright to read it "
+                "in windows"
+            )
+
+
+def _size(series: TiffPageSeries) -> tuple[int, int]:
+    sides = dict(zip(series.axes, series.shape, strict=True))
+    return int(sides["Y"]), int(sides["X"])
+
+
+def _mpp(file: TiffFile, series: TiffPageSeries) -> float | None:
+    """Micrometres per pixel as OME-XML, ImageJ or the resolution in centimetres say it."""
+    if file.ome_metadata:
+        import xml.etree.ElementTree as ET
+
+        for element in ET.fromstring(file.ome_metadata).iter():
+            if element.tag.endswith("Pixels") and "PhysicalSizeX" in element.attrib:
+                unit = element.attrib.get("PhysicalSizeXUnit", "µm")
+                return _sane(float(element.attrib["PhysicalSizeX"]) * _MICROMETRES.get(unit, 0.0))
+        return None
+    tags = series.keyframe.tags
+    if _X_RESOLUTION not in tags:
+        return None
+    top, bottom = tags[_X_RESOLUTION].value
+    if not top or not bottom:
+        return None
+    unit = str((file.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ")
+    if unit in _MICROMETRES:
+        return _sane(bottom / top * _MICROMETRES[unit])
+    if _RESOLUTION_UNIT in tags and int(tags[_RESOLUTION_UNIT].value) == _CENTIMETRE:
+        return _sane(bottom / top * 1e4)
+    return None
+
+
+def _sane(mpp: float) -> float | None:
+    return mpp if 0 < mpp <= _MOST_MPP else None
+
+
+def _damaged(error: Exception) -> str:
+    return f"is damaged or no TIFF that is known ({error}); copy or download it again"

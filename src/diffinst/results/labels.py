@@ -1,0 +1,180 @@
+"""Label images of any size on disk, painted part by part: OME-Zarr and tiled TIFF, uint32."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffinst.io.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from diffinst.results.instances import Instances
+
+CHUNK = 1024  # pixels per side
+TIFF_TILE = 512
+LARGEST_WINDOW = 2**24  # pixels that are painted together; one object's window may be larger
+
+
+class _Canvas(Protocol):
+    def __getitem__(self, key: tuple[slice, slice], /) -> object: ...
+
+    def __setitem__(self, key: tuple[slice, slice], value: NDArray[np.uint32], /) -> None: ...
+
+
+def write_labels(
+    path: str | Path,
+    parts: Iterable[Instances],
+    image_size: tuple[int, int],
+    mpp: float | None = None,
+) -> int:
+    """Write a label image: 0 is background, 1 the first instance, and so on; returns how many.
+
+    Where masks of one part overlap, the higher score wins; between parts, the first one.
+
+    Args:
+        path: NAME.zarr, an OME-Zarr image (0.4) of one level, or NAME.tif, NAME.tiff, tiled.
+        parts: Results on one image; an instance's number is its place among them all.
+        image_size: (height, width) of the image.
+        mpp: Micrometres per pixel, if known.
+
+    Raises:
+        ValueError: Another ending.
+        ImportError: zarr or tifffile is missing.
+        OSError: The disk is full; nothing is left half written.
+
+    Example:
+        >>> write_labels("labels.zarr", [result], result.image_size)  # doctest: +SKIP
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in (".zarr", ".tif", ".tiff"):
+        raise ValueError(f"cannot write {path.name}: label images are .zarr, .tif or .tiff")
+    folder = path.with_name(f".{path.name}.unfinished")
+    shutil.rmtree(folder, ignore_errors=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        canvas = _new_zarr(folder, image_size, path.stem, mpp)
+        count = 0
+        for part in parts:
+            _paint(canvas, part, count + 1)
+            count += len(part)
+        if kind == ".zarr":
+            if path.exists():
+                shutil.rmtree(path)
+            folder.rename(path)
+        else:
+            _write_tiff(path, canvas, image_size, mpp)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return count
+
+
+def _new_zarr(folder: Path, size: tuple[int, int], name: str, mpp: float | None) -> _Canvas:
+    try:
+        import zarr
+    except ImportError as error:
+        raise _missing("zarr") from error
+    group = zarr.open_group(folder, mode="w", zarr_format=2)
+    scale = 1.0 if mpp is None else mpp
+    axes = [{"name": axis, "type": "space"} for axis in "yx"]
+    if mpp is not None:
+        axes = [{**axis, "unit": "micrometer"} for axis in axes]
+    steps = [{"type": "scale", "scale": [scale, scale]}]
+    image = {
+        "version": "0.4",
+        "name": name,
+        "axes": axes,
+        "datasets": [{"path": "0", "coordinateTransformations": steps}],
+    }
+    # its type knows no mappings in mappings in lists
+    group.attrs.update({"multiscales": [cast(float, image)], "image-label": {"version": "0.4"}})
+    array: _Canvas = group.create_array(
+        "0",
+        shape=size,
+        chunks=(min(CHUNK, size[0]), min(CHUNK, size[1])),
+        dtype="uint32",
+        fill_value=0,
+        chunk_key_encoding={"name": "v2", "separator": "/"},
+    )
+    return array
+
+
+def _paint(canvas: _Canvas, part: Instances, first: int) -> None:
+    placed = list(part.mask_crops.placed())
+    order = part.scores.argsort(descending=True, stable=True).tolist()
+    for some in _together(order, placed):
+        y0 = min(placed[i][0][0] for i in some)
+        x0 = min(placed[i][0][1] for i in some)
+        y1 = max(placed[i][0][0] + placed[i][1].shape[0] for i in some)
+        x1 = max(placed[i][0][1] + placed[i][1].shape[1] for i in some)
+        window = np.array(canvas[y0:y1, x0:x1], np.uint32)
+        for i in some:
+            (y, x), mask = placed[i]
+            region = window[y - y0 : y - y0 + mask.shape[0], x - x0 : x - x0 + mask.shape[1]]
+            region[mask & (region == 0)] = first + i
+        canvas[y0:y1, x0:x1] = window
+
+
+def _together(
+    order: list[int], placed: list[tuple[tuple[int, int], NDArray[np.bool_]]]
+) -> Iterator[list[int]]:
+    """Instances in order, so many at a time that their common window stays small."""
+    some: list[int] = []
+    box = (0, 0, 0, 0)
+    for i in order:
+        (y, x), mask = placed[i]
+        own = (y, x, y + mask.shape[0], x + mask.shape[1])
+        if not mask.size:
+            continue
+        joint = own
+        if some:
+            joint = (
+                min(box[0], own[0]), min(box[1], own[1]), max(box[2], own[2]), max(box[3], own[3])
+            )  # fmt: skip
+            if (joint[2] - joint[0]) * (joint[3] - joint[1]) > LARGEST_WINDOW:
+                yield some
+                some, joint = [], own
+        some, box = [*some, i], joint
+    if some:
+        yield some
+
+
+def _write_tiff(path: Path, canvas: _Canvas, size: tuple[int, int], mpp: float | None) -> None:
+    try:
+        from tifffile import imwrite
+    except ImportError as error:
+        raise _missing("tifffile") from error
+
+    def tiles() -> Iterator[NDArray[np.uint32]]:
+        for y in range(0, size[0], TIFF_TILE):
+            for x in range(0, size[1], TIFF_TILE):
+                yield np.array(canvas[y : y + TIFF_TILE, x : x + TIFF_TILE], np.uint32)
+
+    per_cm = None if mpp is None else (1e4 / mpp, 1e4 / mpp)
+    with atomic_path(path) as temporary:
+        imwrite(
+            temporary,
+            tiles(),
+            shape=size,
+            dtype=np.uint32,
+            tile=(TIFF_TILE, TIFF_TILE),
+            compression="zlib",
+            bigtiff=size[0] * size[1] * 4 > 2**31,
+            photometric="minisblack",
+            resolution=per_cm,
+            resolutionunit=None if per_cm is None else "CENTIMETER",
+            metadata=None,
+            software=False,
+            datetime=False,
+        )
+
+
+def _missing(package: str) -> ImportError:
+    return ImportError(
+        f"write_labels needs the package {package}; run `pip install 'diffinst[microscopy]'`"
+    )
