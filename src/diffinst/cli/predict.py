@@ -33,10 +33,13 @@ def predict(
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
     compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
+    track: Annotated[bool, Parameter(negative=())] = False,
+    layout: tuple[Literal["coco-video", "ctc"], ...] = (),
 ) -> None:
-    """Segment images or folders of images.
+    """Segment images or folders of images, or follow the objects of a video.
 
     Example: diffinst predict my_images/ --model runs/mine/best --steps 4
+    Example: diffinst predict movie.mp4 --track --out runs/movie
 
     Writes OUT/overlays/NAME.png, OUT/masks/NAME.png (16-bit label maps) and OUT/results.json (COCO
     format; image ids and class ids are explained in OUT/index.json). What is not said of steps,
@@ -71,13 +74,29 @@ def predict(
     compile_network
         Compile the network at the first image of each size, which takes up to a minute: for
         thousands of images of a few sizes.
+    track
+        What is given is one video: a video file, a folder of frames, a TIFF of several pages, or
+        its frames as files. Writes OUT/overlay.mp4, OUT/tracks.txt (MOT) and OUT/results.json with
+        track_id; a frame takes 1 step of 100 new boxes where nothing is said.
+    layout
+        With --track, more forms of the result: coco-video (OUT/video_results.json), ctc (label maps
+        and OUT/01_RES/res_track.txt, as the Cell Tracking Challenge has them).
     """
+    if layout and not track:
+        raise ValueError(f"--layout {layout[0]}: is for videos; add --track")
     reading = Reading.of(page=page, channel=channel, project=project, stretch=stretch)
     from diffinst.inference.folder import predict_folder
     from diffinst.inference.predictor import DiffusionInst
 
     loaded = DiffusionInst.from_pretrained(model, device=usable_device(device))
     loaded = loaded.optimize(precision, compile_network=compile_network)
+    if track:
+        from diffinst.cli.track import track as track_video
+
+        notes = track_video(
+            loaded, images, out, layouts=layout, reading=reading, labels=labels, options=options
+        )
+        return _list("notes:", notes)
     with progress_bar("segmenting") as advance:
         done = predict_folder(
             loaded,

@@ -76,7 +76,7 @@ def predict_folder(
         ImageReadError: A path is empty or missing, or no image was found.
     """
     out = Path(out)
-    _refuse_file(out)
+    refuse_file(out)
     files = [path for path in list_images(images) if not _is_own(path, out)]
     names = _unique_names(files)
     notes: dict[str, None] = {}
@@ -156,7 +156,7 @@ class _Run:
             write_json(self.out / "index.json", {"images": self.done, "categories": self.classes})
 
 
-def _refuse_file(out: Path) -> None:
+def refuse_file(out: Path) -> None:
     """Say at once that results cannot go where a file is."""
     for place in (out, *out.parents):
         if place.is_dir():

@@ -27,10 +27,12 @@ STEPS, PROPOSALS = 1, 100
 """Of a frame that follows another; proposals are the fresh ones, beside the carried boxes."""
 FIRST_STEPS, FIRST_PROPOSALS = 4, 300
 """At least, of a frame that follows none."""
-TIME = 100
+TIME = 0
 """The time that carried boxes are told to be at (docs/video.md says what it was chosen on)."""
 WEAK = 0.75
 """Fraction of the threshold from which on what is found may be an object that is followed."""
+CERTAIN = 0.25
+"""How far from the threshold to 1 the score lies from which on a new object is told of at once."""
 PATIENCE = 3
 CARRIED_BY = 50
 """Carried boxes are filled up to a multiple of this, so that few numbers of proposals occur."""
@@ -118,7 +120,11 @@ class Tracker:
             elif not len(found):
                 greys = None  # a flash, or nothing to be seen: wait for what comes next
         self._greys = self._greys if greys is None else greys
-        return self.identities.take(found, self.options.threshold, ends), note
+        threshold = self.options.threshold
+        certain = threshold + CERTAIN * (1 - threshold)
+        return self.identities.take(
+            found, threshold, ends, certain=None if ends is None else certain
+        ), note
 
     def miss(self) -> Instances | None:
         """The result of a frame that cannot be read: nothing; None: there is no frame before."""
