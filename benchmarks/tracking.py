@@ -1,8 +1,9 @@
 """Tracking from the last frame's boxes against prediction frame by frame with ByteTrack.
 
     python benchmarks/tracking.py --data nuclei_video --images nuclei --out results.json
+    python benchmarks/tracking.py strip --data nuclei_video --out track.png
 
-needs `pip install trackers trackeval`. Ours: one step of 100 fresh proposals beside the carried
+The first `pip install trackers trackeval`. Ours: one step of 100 fresh proposals beside the carried
 boxes, the first frame four steps of 300. Baseline: four steps of 300 on every frame, all candidates
 from a score of 0.1 on given to ByteTrack (`trackers`, its own defaults, which were the best of
 eight settings tried on sim_dsb_1). Both get the same encoded frame in turns; seconds are CPU
@@ -34,11 +35,12 @@ from diffinst.evaluation.tracking import TrackedMask, frames_of_coco, track_scor
 from diffinst.inference.image import EncodedImage
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.track import Tracker
-from diffinst.io.atomic import write_json
+from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.images import read_image
 from diffinst.measure.benchmark import machine
 from diffinst.results.crops import CompressedRLE, CroppedMasks
 from diffinst.results.instances import Instances
+from diffinst.results.render.sheet import contact_sheet
 from diffinst.results.tracks import ids_of
 
 app = App()
@@ -296,6 +298,39 @@ def tracking(
         print(content["gap"])
     if out is not None:
         write_json(out, content)
+
+
+@app.command
+def strip(
+    *,
+    data: Path,
+    out: Path,
+    model: str = "nano-nuclei",
+    name: str = "sim_dsb_3",
+    every: int = 3,
+    tiles: int = 4,
+) -> None:
+    """A row of frames of a tracked sequence, objects in the colours of their ids.
+
+    Args:
+        data: The folder of nuclei_video.
+        out: A .png file.
+        model: Name, folder or hub id.
+        name: Which sequence.
+        every: Frames from tile to tile.
+        tiles: How many.
+    """
+    torch.set_num_threads(1)
+    loaded = DiffusionInst.from_pretrained(model)
+    files = sorted((data / name / "frames").iterdir())[: every * (tiles - 1) + 1]
+    shown = [
+        (frame.result.plot(), f"frame {frame.index}: {len(frame.result)} objects")
+        for frame in loaded.track(files)
+        if frame.index % every == 0
+    ]
+    sheet = contact_sheet(shown, columns=tiles, tile_width=shown[0][0].width)
+    with atomic_path(out) as temporary:
+        sheet.save(temporary, format="PNG", optimize=True)
 
 
 if __name__ == "__main__":

@@ -53,12 +53,17 @@ def test_odd_sides_and_frames_of_another_size_fit_into_the_first(tmp_path: Path)
 
 
 def test_an_interrupted_video_keeps_what_was_done(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), write_video(tmp_path / "a.mp4") as writer:
-        writer.add(Image.new("RGB", (64, 48), "white"))
-        raise KeyboardInterrupt
-    assert len(greys(tmp_path / "a.mp4")[0]) == 1
-    with pytest.raises(KeyboardInterrupt), write_video(tmp_path / "b.mp4"):
-        raise KeyboardInterrupt
+    def interrupted(path: Path, frames: int) -> None:
+        with write_video(path) as writer:
+            for _ in range(frames):
+                writer.add(Image.new("RGB", (64, 48), "white"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path / "a.mp4", 2)
+    assert len(greys(tmp_path / "a.mp4")[0]) == 2
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path / "b.mp4", 0)
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 

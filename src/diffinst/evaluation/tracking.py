@@ -143,8 +143,9 @@ def _inside(tracks: Sequence[TrackedMask], ignored: Sequence[TrackedMask]) -> ND
     if not tracks or not ignored:
         return np.zeros(len(tracks))
     masks = [one.mask for one in tracks], [one.mask for one in ignored]
-    parts: NDArray[np.float64] = np.asarray(coco_mask.iou(*masks, [1] * len(ignored)))
-    return parts.max(1)
+    parts = np.asarray(coco_mask.iou(*masks, [1] * len(ignored)), np.float64)
+    largest: NDArray[np.float64] = parts.max(1)
+    return largest
 
 
 def frames_of_coco(
