@@ -233,7 +233,7 @@ def tracking(
     frames: int | None = None,
     window_frames: int = 30,
     names: tuple[str, ...] = (*EXACT, *WINDOWS),
-    gap: str | None = "sim_dsb_3",
+    gap: str = "sim_dsb_3",
 ) -> None:
     """Both sides on every sequence, side by side.
 
@@ -241,11 +241,11 @@ def tracking(
         data: The folder of nuclei_video.
         images: COCO-format folder; windows move over images of its val split.
         model: Name, folder or hub id.
-        out: JSON file, written after each sequence.
+        out: JSON file, written after each sequence; those that it has already stay as they are.
         frames: First N of each sequence only.
         window_frames: Of each moving window.
         names: Sequences, and images for windows.
-        gap: Sequence of which three frames are made black; none: omitted.
+        gap: Sequence of which three frames are made black; empty: omitted.
     """
     torch.set_num_threads(1)
     loaded = DiffusionInst.from_pretrained(model)
@@ -257,7 +257,11 @@ def tracking(
         "frames": frames,
         "sequences": rows,
     }
+    before = json.loads(out.read_text()) if out is not None and out.is_file() else {}
+    rows |= before.get("sequences", {})
     for name in names:
+        if name in rows or f"window over {Path(name).stem}" in rows:
+            continue
         windows = name.endswith(".png")
         sequence = (
             moved_window(images, name, window_frames) if windows else annotated(data / name, frames)
@@ -274,7 +278,9 @@ def tracking(
         print(json.dumps({sequence.name: rows[sequence.name]}, indent=1), flush=True)
         if out is not None:
             write_json(out, content)
-    if gap is not None:
+    if "gap" in before:
+        content["gap"] = before["gap"]
+    elif gap:
         sequence = annotated(data / gap, 4 + GAP + 1)
         black = [np.zeros_like(frame) for frame in sequence.frames[4:-1]]
         ours, baseline, _ = both(loaded, [*sequence.frames[:4], *black, sequence.frames[-1]])

@@ -29,7 +29,7 @@ class Followed:
     """An object that has been seen.
 
     Attributes:
-        id: From 1, never given twice; 0: seen once and not certain enough to be told of.
+        id: From 1, never given twice.
         box: (4,) xyxy pixels, the smallest around its mask when it was last seen.
         velocity: (2,) x, y pixels a frame; None: seen once, so not known.
         mask: Its pixels when it was last seen, with their place (y0, x0).
@@ -97,51 +97,37 @@ class Identities:
         same: NDArray[np.bool_] = labels[:, None] == found.labels.numpy()[None]
         return np.where(same, overlap, 0.0).astype(np.float32)
 
-    def take(
-        self,
-        found: Instances,
-        threshold: float,
-        ends: Boxes | None = None,
-        *,
-        certain: float | None = None,
-    ) -> Instances:
+    def take(self, found: Instances, threshold: float, ends: Boxes | None = None) -> Instances:
         """What is found on the next frame, with ids; what is too weak to be new is left out.
 
         Sure ones are assigned first, weak ones to what is still missed (ByteTrack's idea), and
-        only sure ones begin a new object: at once if they are certain, else when they are seen on
-        the next frame again.
+        only sure ones begin a new object.
 
         Args:
             found: On the frame, weak ones included.
             threshold: Score from which on one is sure.
             ends: As in `likeness`.
-            certain: Score from which on a new one is certain; None: the threshold.
         """
         found = found.to("cpu")
-        likeness, scores = self.likeness(found, ends), found.scores.numpy()
-        sure = scores >= threshold
+        likeness = self.likeness(found, ends)
+        sure = found.scores.numpy() >= threshold
         places: dict[int, int] = {}  # position in `found`: position in `followed`
         for group in (np.flatnonzero(sure), np.flatnonzero(~sure)):
             free = np.setdiff1d(np.arange(len(self.followed)), list(places.values()))
             pairs = assigned(likeness[np.ix_(free, group)])
             places |= {int(group[j]): int(free[i]) for i, j in pairs}
-        new = sure & (scores >= (threshold if certain is None else certain))
-        seen = self._seen(found, places, sure, new)
+        seen = self._seen(found, places, sure)
         missed = [
             replace(one, missed=one.missed + 1)
             for i, one in enumerate(self.followed)
-            if i not in places.values() and one.id and one.missed < self.patience
+            if i not in places.values() and one.missed < self.patience
         ]
         self.followed = [*seen.values(), *missed]
-        told = {j: one.id for j, one in seen.items() if one.id}
-        return replace(found[list(told)], ids=torch.tensor(list(told.values()), dtype=torch.int64))
+        ids = torch.tensor([one.id for one in seen.values()], dtype=torch.int64)
+        return replace(found[list(seen)], ids=ids)
 
     def _seen(
-        self,
-        found: Instances,
-        places: dict[int, int],
-        sure: NDArray[np.bool_],
-        certain: NDArray[np.bool_],
+        self, found: Instances, places: dict[int, int], sure: NDArray[np.bool_]
     ) -> dict[int, Followed]:
         """The objects seen on a frame by position in what is found there."""
         boxes = found.mask_crops.tight_boxes(empty=found.boxes).numpy()
@@ -150,17 +136,14 @@ class Identities:
         for j in range(len(found)):
             if j in places:
                 before = self.followed[places[j]]
-                number, velocity = before.id or self._number(), _velocity(before, boxes[j])
+                number, velocity = before.id, _velocity(before, boxes[j])
             elif sure[j]:
-                number, velocity = self._number() if certain[j] else 0, None
+                number, velocity = self._next, None
+                self._next += 1
             else:
                 continue
             seen[j] = Followed(number, boxes[j], velocity, masks[j], labels[j])
         return seen
-
-    def _number(self) -> int:
-        self._next += 1
-        return self._next - 1
 
 
 def _velocity(before: Followed, box: Boxes) -> NDArray[np.float32]:

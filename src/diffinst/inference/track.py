@@ -31,8 +31,6 @@ TIME = 0
 """The time that carried boxes are told to be at (docs/video.md says what it was chosen on)."""
 WEAK = 0.75
 """Fraction of the threshold from which on what is found may be an object that is followed."""
-CERTAIN = 0.25
-"""How far from the threshold to 1 the score lies from which on a new object is told of at once."""
 PATIENCE = 3
 CARRIED_BY = 50
 """Carried boxes are filled up to a multiple of this, so that few numbers of proposals occur."""
@@ -120,11 +118,7 @@ class Tracker:
             elif not len(found):
                 greys = None  # a flash, or nothing to be seen: wait for what comes next
         self._greys = self._greys if greys is None else greys
-        threshold = self.options.threshold
-        certain = threshold + CERTAIN * (1 - threshold)
-        return self.identities.take(
-            found, threshold, ends, certain=None if ends is None else certain
-        ), note
+        return self.identities.take(found, self.options.threshold, ends), note
 
     def miss(self) -> Instances | None:
         """The result of a frame that cannot be read: nothing; None: there is no frame before."""
