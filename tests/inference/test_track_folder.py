@@ -23,10 +23,12 @@ FRAMES = 3
 
 @pytest.fixture(scope="module")
 def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same noise, a pixel further in each frame."""
     folder = tmp_path_factory.mktemp("movie")
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
     for k in range(FRAMES):
-        pixels = np.random.default_rng(k).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{k}.png")
+        wide = Image.fromarray(pixels).resize((36, 24), Image.Resampling.NEAREST)
+        wide.crop((k, 0, k + 32, 24)).save(folder / f"{k}.png")
     return folder
 
 

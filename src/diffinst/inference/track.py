@@ -90,7 +90,7 @@ class Tracker:
             }
         )
         self.identities = Identities(patience)
-        self.side = config.model.diffusion.size_pixels
+        self.side, self.names = config.model.diffusion.size_pixels, config.model.names
         self._size: tuple[int, int] | None = None
         self._greys: NDArray[np.float32] | None = None
         self._index = -1
@@ -125,7 +125,7 @@ class Tracker:
         if self._size is None:
             return None
         self._index += 1
-        nothing = Instances.empty(self._size, self._names)
+        nothing = Instances.empty(self._size, self.names)
         return self.identities.take(nothing, self.options.threshold)
 
     def _is_new(self, found: Instances) -> bool:
@@ -171,7 +171,6 @@ class Tracker:
                     reached = step.stages[-1].boxes[0, : len(start)].float().cpu().numpy()
                     ends = reached * np.tile(ratio, 2)
             found = pipeline.instances(step.candidates, encoded, 0, size)
-        self._names = found.class_names
         return replace(found, image=image.image, path=image.path), ends
 
 

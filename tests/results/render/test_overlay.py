@@ -189,5 +189,5 @@ def test_an_id_has_its_colour_and_number_in_every_frame(
     assert fill[0, 5] == fill[1, 5] == fill[2, 17] != fill[0, 6] == fill[1, 6]
     numbered = np.asarray(overlay(scene, replace(rectangles(left), ids=torch.tensor([5]))))
     plain = np.asarray(overlay(scene, replace(rectangles(left), ids=torch.tensor([6]))))
-    assert (numbered == 255).all(2).any()  # white ink
+    assert (numbered > 200).all(2).any()  # white ink
     assert not np.array_equal(numbered, plain)
