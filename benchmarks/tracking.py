@@ -188,17 +188,25 @@ def matches(truth: Sequence[TrackedMask], tracks: Sequence[TrackedMask]) -> dict
 def delays(
     truth: Sequence[Sequence[TrackedMask]], tracks: Sequence[Sequence[TrackedMask]]
 ) -> list[int | None]:
-    """Frames until an object that appears after the first frame is first tracked; None: never."""
+    """Frames until an object that appears after the first frame is first tracked; None: never.
+
+    One that comes in over the border appears when half of its largest area is seen.
+    """
+    areas = [{one.id: int(coco_mask.area(one.mask)) for one in row} for row in truth]
+    largest: dict[int, int] = {}
+    for row in areas:
+        for number, area in row.items():
+            largest[number] = max(area, largest.get(number, 0))
     first: dict[int, int] = {}
     found: dict[int, int] = {}
     for index, (objects, some) in enumerate(zip(truth, tracks, strict=True)):
         for one in objects:
-            if not one.ignore:
+            if not one.ignore and 2 * areas[index][one.id] >= largest[one.id]:
                 first.setdefault(one.id, index)
         for number in matches(objects, some):
             found.setdefault(number, index)
     return [
-        found[number] - begin if number in found else None
+        max(0, found[number] - begin) if number in found else None
         for number, begin in first.items()
         if begin
     ]
@@ -313,7 +321,7 @@ def strip(
     out: Path,
     model: str = "nano-nuclei",
     name: str = "sim_dsb_3",
-    every: int = 3,
+    every: int = 2,
     tiles: int = 4,
 ) -> None:
     """A row of frames of a tracked sequence, objects in the colours of their ids.

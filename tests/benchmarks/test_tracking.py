@@ -34,6 +34,15 @@ def test_delays_are_of_objects_that_appear_later(tracking: ModuleType) -> None:
     assert tracking.delays(truth, tracks) == [1, 0, None]
 
 
+def test_what_comes_in_over_the_border_appears_when_half_of_it_is_seen(
+    tracking: ModuleType,
+) -> None:
+    """A square of 10 whose first 3, then 6 columns are seen; found one frame later."""
+    truth = [[], frame((1, 97)), frame((1, 94)), frame((1, 90))]
+    assert tracking.delays(truth, [[], [], [], frame((5, 90))]) == [1]
+    assert tracking.delays(truth, [[], frame((5, 97)), [], []]) == [0]
+
+
 def test_survivors_have_the_id_that_they_had(tracking: ModuleType) -> None:
     before = tracking.matches(frame((1, 0), (2, 20), (3, 40)), frame((7, 0), (8, 21)))
     after = tracking.matches(frame((1, 0), (2, 20)), frame((7, 0), (9, 20)))
