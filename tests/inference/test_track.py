@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def test_the_same_video_gives_the_same_tracks(tiny: DiffusionInst) -> None:
 def test_frames_are_asked_for_as_they_are_needed(tiny: DiffusionInst) -> None:
     asked = []
 
-    def camera():  # type: ignore[no-untyped-def]
+    def camera() -> Iterator[NDArray[np.uint8]]:
         for k in range(3):
             asked.append(k)
             yield np.full((*SIZE, 3), k, np.uint8)

@@ -71,7 +71,7 @@ def test_the_overlay_is_a_video_with_a_frame_for_each(
 ) -> None:
     done = tracked(tiny, [movie], tmp_path / "a")
     assert done.overlay == tmp_path / "a" / "overlay.mp4"
-    assert len(list(frames_of(done.overlay, Reading(), str)[0])) == FRAMES
+    assert len(list(frames_of(done.overlay, Reading(), print)[0])) == FRAMES
     again = tracked(tiny, [done.overlay], tmp_path / "b")  # a video is read as well
     assert again.frames == FRAMES
 
@@ -99,7 +99,7 @@ def test_what_is_done_stays_when_the_run_ends_early(
 
     with pytest.raises(SystemExit):
         tracked(tiny, [movie], tmp_path, progress=stop, layouts=("ctc",))
-    assert len(list(frames_of(tmp_path / "overlay.mp4", Reading(), str)[0])) == 2
+    assert len(list(frames_of(tmp_path / "overlay.mp4", Reading(), print)[0])) == 2
     index = json.loads((tmp_path / "index.json").read_text())
     assert index["videos"] == [{"id": 1, "length": 2}] and len(index["images"]) == 2
     assert (tmp_path / "tracks.txt").read_text() and (tmp_path / "01_RES/res_track.txt").is_file()

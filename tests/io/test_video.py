@@ -46,7 +46,7 @@ def test_odd_sides_and_frames_of_another_size_fit_into_the_first(tmp_path: Path)
     with write_video(tmp_path / "a.mp4") as writer:
         writer.add(Image.new("RGB", (63, 47), "white"))
         writer.add(Image.new("RGB", (126, 47), "white"))  # half as high when it fits
-    frames, _ = frames_of(tmp_path / "a.mp4", Reading(), str)
+    frames, _ = frames_of(tmp_path / "a.mp4", Reading(), print)
     first, second = (np.asarray(frame)[..., 0] > 128 for frame in frames)
     assert first.shape == (48, 64) and first[:46, :62].all()
     assert not second[:9].any() and second[15:33, 2:62].all() and not second[39:].any()
@@ -109,7 +109,7 @@ def test_a_folder_gives_its_frames_by_number(tmp_path: Path) -> None:
     for name in ("frame10.png", "frame2.png", ".hidden.png", "notes.txt", "below/frame1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    frames, reading = frames_of(tmp_path, Reading(channel=1), str)
+    frames, reading = frames_of(tmp_path, Reading(channel=1), print)
     assert [Path(str(f)).name for f in frames] == ["frame2.png", "frame10.png"]
     assert reading.channel == 1
     (tmp_path / "outer").mkdir()
@@ -152,6 +152,6 @@ def test_without_pyav_a_video_is_refused_with_what_to_install(
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImageReadError, match=r"a\.mp4: .*pip install 'diffinst\[video\]'"):
-        frames_of(path, Reading(), str)
+        frames_of(path, Reading(), print)
     with pytest.raises(ValueError, match="writing a video needs PyAV"), write_video(path):
         pass

@@ -149,9 +149,9 @@ class Identities:
 def _velocity(before: Followed, box: Boxes) -> NDArray[np.float32]:
     """Pixels a frame: that since an object was last seen, smoothed."""
     moved = (box[:2] + box[2:] - before.box[:2] - before.box[2:]) / (2 * (before.missed + 1))
-    if before.velocity is None:
-        return moved
-    return MEMORY * before.velocity + (1 - MEMORY) * moved
+    if before.velocity is not None:
+        moved = MEMORY * before.velocity + (1 - MEMORY) * moved
+    return moved.astype(np.float32)
 
 
 def assigned(likeness: NDArray[np.float32], least: float = LEAST) -> list[tuple[int, int]]:

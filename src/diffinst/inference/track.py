@@ -79,10 +79,10 @@ class Tracker:
                 "kind ddim and times bring all boxes to one time, but carried boxes have their "
                 "own; track without them"
             )
-        fixed: OptionFields = {"kind": "search", "ensemble": "all"}
-        given: OptionFields = {"steps": STEPS, "proposals": PROPOSALS}
-        given |= {k: v for k, v in options.items() if v is not None}  # type: ignore[typeddict-item]
-        self.options = Options.of(config, **{**given, **fixed})
+        given: OptionFields = {**options, "kind": "search", "ensemble": "all"}
+        given["steps"] = STEPS if given.get("steps") is None else given["steps"]
+        given["proposals"] = PROPOSALS if given.get("proposals") is None else given["proposals"]
+        self.options = Options.of(config, **given)
         self.first = self.options.model_copy(
             update={
                 "steps": max(FIRST_STEPS, self.options.steps),

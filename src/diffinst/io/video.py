@@ -128,7 +128,9 @@ def _of_video(path: Path, note: Callable[[str], None]) -> Iterator[Pixels]:
                 if frame.is_corrupt:
                     problem = "a frame is damaged"
                     break
-                yield _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+                yield _upright(
+                    np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), frame.rotation
+                )
                 count += 1
         except (av.error.FFmpegError, EOFError) as error:
             problem = getattr(error, "strerror", None) or str(error)
@@ -196,7 +198,9 @@ class VideoWriter:
 
         codec = next(name for name in _CODECS if name in av.codecs_available)
         self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
-        self._stream = self._container.add_stream(codec, Fraction(rate).limit_denominator(1001))
+        stream = self._container.add_stream(codec, Fraction(rate).limit_denominator(1001))
+        assert isinstance(stream, av.VideoStream)
+        self._stream = stream
         self._stream.pix_fmt = "yuv420p"
         self._size: tuple[int, int] | None = None
         self.frames = 0
@@ -210,7 +214,7 @@ class VideoWriter:
             self._stream.width, self._stream.height = self._size
         if image.size != self._size:
             image = _onto(image, self._size)
-        frame = av.VideoFrame.from_image(image)
+        frame = av.VideoFrame.from_ndarray(np.asarray(image.convert("RGB")), format="rgb24")
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
         self.frames += 1
