@@ -28,7 +28,7 @@ STEPS, PROPOSALS = 1, 100
 FIRST_STEPS, FIRST_PROPOSALS = 4, 300
 """At least, of a frame that follows none."""
 TIME = 0
-"""The time that carried boxes are told to be at (docs/video.md says what it was chosen on)."""
+"""The time of carried boxes: noise of later ones moves them onto neighbours (docs/diary.md)."""
 WEAK = 0.75
 """Fraction of the threshold from which on what is found may be an object that is followed."""
 PATIENCE = 3
