@@ -18,9 +18,9 @@ from diffinst.io.atomic import atomic_path
 from diffinst.io.images import ImageReadError, read_image
 from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import Instances
-from diffinst.results.render.marks import INK
+from diffinst.results.render.marks import INK, PAPER
 from diffinst.results.render.overlay import overlay
-from diffinst.results.render.sheet import PAPER, contact_sheet
+from diffinst.results.render.sheet import contact_sheet
 
 TILE_WIDTH = 400
 TALLEST = 3  # a tile, in widths: narrower images get a margin

@@ -36,10 +36,13 @@ def predict(
     compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
     tiles: Annotated[bool, Parameter(negative=())] = False,
     tiling: Annotated[Tiling, Parameter(name="*")] = {},  # noqa: B006 (never written to)
+    track: Annotated[bool, Parameter(negative=())] = False,
+    layout: tuple[Literal["coco-video", "ctc"], ...] = (),
 ) -> None:
-    """Segment images or folders of images.
+    """Segment images or folders of images, or follow the objects of a video.
 
     Example: diffinst predict my_images/ --model runs/mine/best --steps 4
+    Example: diffinst predict movie.mp4 --track --out runs/movie
 
     A slide: diffinst predict slide.svs --tiles --out runs/slide
 
@@ -79,7 +82,16 @@ def predict(
     tiles
         One image of any size, tile by tile; writes other files, see docs/slides.md, and goes on
         where it was stopped.
+    track
+        What is given is one video: a video file, a folder of frames, a TIFF of several pages, or
+        its frames as files. Writes OUT/overlay.mp4, OUT/tracks.txt (MOT) and OUT/results.json with
+        track_id; a frame takes 1 step of 100 new boxes where nothing is said.
+    layout
+        With --track, more forms of the result: coco-video (OUT/video_results.json), ctc (label maps
+        and OUT/01_RES/res_track.txt, as the Cell Tracking Challenge has them).
     """
+    if layout and not track:
+        raise ValueError(f"--layout {layout[0]}: is for videos; add --track")
     reading = Reading.of(page=page, channel=channel, project=project, stretch=stretch)
     if tiling and not tiles:
         flag = next(iter(tiling)).replace("_", "-")
@@ -92,6 +104,13 @@ def predict(
     if tiles:
         predict_slide(loaded, images, out, reading, tiling, options)
         return
+    if track:
+        from diffinst.cli.track import track as track_video
+
+        notes = track_video(
+            loaded, images, out, layouts=layout, reading=reading, labels=labels, options=options
+        )
+        return _list("notes:", notes)
     with progress_bar("segmenting") as advance:
         done = predict_folder(
             loaded,

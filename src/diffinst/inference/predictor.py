@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, overload
 
@@ -26,7 +27,9 @@ from diffinst.inference.sources import files_of, is_one, path_of
 from diffinst.inference.tile_plan import Skip, TileRequest
 from diffinst.inference.tiles import TiledPrediction, start_tiles
 from diffinst.inference.trace import TracePoint
+from diffinst.inference.track import PATIENCE, Frame, Tracker, track
 from diffinst.io.images import ImageReadError, ImageSource, read
+from diffinst.io.video import frames_of
 from diffinst.io.windows import WindowedImage
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.results.instances import Instances
@@ -476,6 +479,46 @@ class DiffusionInst:
             3
         """
         return self.encode(image, reading=reading).stream(start=start, **options)
+
+    def track(
+        self,
+        frames: str | Path | Iterable[ImageSource | EncodedImage],
+        *,
+        patience: int = PATIENCE,
+        reading: Reading | None = None,
+        note: Callable[[str], None] | None = None,
+        **options: Unpack[OptionFields],
+    ) -> Iterator[Frame]:
+        """Follow objects through a video: each frame's result has `ids`, the same for one object.
+
+        A frame begins with the boxes of the last one, so one step of 100 fresh boxes will do; the
+        first one, and one of another scene, gets four steps of 300 at least. Objects are never
+        given the id of one that has ended.
+
+        Args:
+            frames: A video, a folder of frames, a TIFF or GIF of several pages, or an iterable of
+                images as in `predict`. Frames are asked for as they are needed.
+            patience: Frames that an object may be missed before it ends.
+            reading: As in `predict`.
+            note: Gets what is to be told of how files were read; None: it becomes a warning.
+            **options: See `OptionFields`; steps are 1 and proposals 100 where nothing is said, and
+                the sampler is `search`.
+
+        Raises:
+            ImageReadError: There are no frames, or the first cannot be read.
+            ConfigError: A value out of range; names it.
+
+        Example:
+            >>> model = DiffusionInst.from_preset("tiny")
+            >>> blank = torch.zeros(3, 48, 64, dtype=torch.uint8)
+            >>> [len(frame.result.ids) for frame in model.track([blank, blank])]
+            [0, 0]
+        """
+        tracker, tell = Tracker(self.config, patience=patience, **options), note or _warn
+        reading = self._reading(reading)
+        if isinstance(frames, str | Path):
+            frames, reading = frames_of(frames, reading, tell)
+        return track(partial(self.encode, reading=reading), frames, tracker)
 
     def trace(
         self,

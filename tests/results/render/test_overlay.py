@@ -171,3 +171,23 @@ def test_impossible_options_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="alpha is 2"):
         overlay(scene, rectangles(), alpha=2)
+
+
+def test_an_id_has_its_colour_and_number_in_every_frame(
+    scene: np.ndarray, rectangles: Callable[..., Instances]
+) -> None:
+    """Objects 5 and 6, then with places changed, then 17, which is twelve colours after 5."""
+    left, right = (5, 20, 45, 60), (60, 20, 110, 60)
+    fill = {}
+    for frame, (corners, numbers) in enumerate(
+        [((left, right), (5, 6)), ((left, right), (6, 5)), ((left,), (17,))]
+    ):
+        found = replace(rectangles(*corners), ids=torch.tensor(numbers))
+        image = np.asarray(overlay(np.zeros_like(scene), found, labels=False, scores=False))
+        for (x0, y0, _, _), number in zip(corners, numbers, strict=True):
+            fill[frame, number] = tuple(image[y0 + 5, x0 + 5].tolist())
+    assert fill[0, 5] == fill[1, 5] == fill[2, 17] != fill[0, 6] == fill[1, 6]
+    numbered = np.asarray(overlay(scene, replace(rectangles(left), ids=torch.tensor([5]))))
+    plain = np.asarray(overlay(scene, replace(rectangles(left), ids=torch.tensor([6]))))
+    assert (numbered > 200).all(2).any()  # white ink
+    assert not np.array_equal(numbered, plain)

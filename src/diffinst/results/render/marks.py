@@ -38,6 +38,7 @@ LABEL_HEIGHT_FRACTION = 0.4  # a label may cover this much of the height of its 
 LABELLED_AREA_FRACTION = 0.5  # with less of the objects' area labelled, an image stays without
 MAX_LINE_FRACTION = 1 / 6  # an outline is no wider than this part of the side of its object
 INK: Color = (28, 32, 38)
+PAPER: Color = (255, 255, 255)
 
 
 class Drawable(Protocol):
@@ -66,6 +67,10 @@ class Drawable(Protocol):
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of all classes."""
+
+    @property
+    def ids(self) -> Tensor | None:
+        """int64 (n,), which object of a video each is; None: not tracked."""
 
     def to(self, device: torch.device | str) -> Self:
         """The same with all tensors on a device."""
@@ -109,6 +114,16 @@ def instance_colors(boxes: Tensor, scores: Tensor) -> list[Color]:
         np.minimum.at(nearest_use, chosen[done], distances)
         chosen[i] = nearest_use.argmax()
     return [PALETTE[color] for color in chosen.tolist()]
+
+
+def id_colors(ids: Tensor) -> list[Color]:
+    """The colour of each id (n,): the same one in every frame of a video.
+
+    Example:
+        >>> id_colors(torch.tensor([1, 13])) == [PALETTE[1], PALETTE[1]]
+        True
+    """
+    return [PALETTE[number % len(PALETTE)] for number in ids.tolist()]
 
 
 def draw_masks(
@@ -221,6 +236,26 @@ def draw_labels(
         draw.rounded_rectangle(chip, radius=pad, fill=colors[i])
         middle = ((chip[0] + chip[2]) / 2, (chip[1] + chip[3]) / 2)
         draw.text(middle, texts[i], fill=INK, font=font, anchor="mm")
+
+
+def draw_numbers(
+    canvas: Image.Image, instances: Drawable, numbers: Sequence[int], font_size: int
+) -> None:
+    """Writes a number at the middle of each instance on the CPU, where it is no wider than it."""
+    font = ImageFont.load_default(size=font_size)
+    draw = ImageDraw.Draw(canvas)
+    outlines = instances.mask_crops.tight_boxes(empty=instances.boxes).tolist()
+    for (x0, y0, x1, y1), number in zip(outlines, numbers, strict=True):
+        if font.getlength(str(number)) <= x1 - x0:
+            draw.text(
+                ((x0 + x1) / 2, (y0 + y1) / 2),
+                str(number),
+                fill=PAPER,
+                font=font,
+                anchor="mm",
+                stroke_width=max(1, font_size // 8),
+                stroke_fill=INK,
+            )
 
 
 def _touch(a: Box, b: Box) -> bool:

@@ -14,6 +14,8 @@ from diffinst.results.render.marks import (
     draw_boxes,
     draw_labels,
     draw_masks,
+    draw_numbers,
+    id_colors,
     instance_colors,
 )
 
@@ -37,6 +39,8 @@ def overlay(
     at most 0.4 times as high, and touches no text of a higher score. If the texts that fit stand
     for less than half of the area of all instances, as in crowds of small objects, none is drawn.
     Pillow's built-in font writes them; it has no letters beyond ASCII.
+    Instances with ids have the colour of their id, the same in every frame, and its number in place
+    of class and score.
 
     Args:
         image: uint8 (H, W, 3), RGB.
@@ -63,15 +67,20 @@ def overlay(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; give an opacity from 0 (no fill) to 1 (opaque)")
     instances = instances.to("cpu")
-    colors = instance_colors(instances.boxes, instances.scores)
+    ids = instances.ids
+    boxes_and_scores = instances.boxes, instances.scores
+    colors = instance_colors(*boxes_and_scores) if ids is None else id_colors(ids)
     side = math.sqrt(image.shape[0] * image.shape[1])
     line = max(MIN_LINE, side * LINE_FRACTION)
     canvas = draw_masks(image, instances.mask_crops, colors, alpha, line)
     if boxes:
         draw_boxes(canvas, instances.boxes.tolist(), colors, max(1, round(line)))
-    if labels or scores:
+    font_size = max(MIN_FONT, round(side * FONT_FRACTION))
+    if ids is not None and (labels or scores):
+        draw_numbers(canvas, instances, ids.tolist(), font_size)
+    elif labels or scores:
         names = [instances.class_names[k] if labels else "" for k in instances.labels.tolist()]
         numbers = [f"{score:.2f}" if scores else "" for score in instances.scores.tolist()]
         texts = [f"{a} {b}".strip() for a, b in zip(names, numbers, strict=True)]
-        draw_labels(canvas, instances, texts, colors, max(MIN_FONT, round(side * FONT_FRACTION)))
+        draw_labels(canvas, instances, texts, colors, font_size)
     return canvas

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from diffinst.results.render.marks import INK
+from diffinst.results.render.marks import INK, PAPER
 
-FAINT_INK, PAPER, FRAME_LINE = (122, 130, 140), (255, 255, 255), (222, 226, 231)
+FAINT_INK, FRAME_LINE = (122, 130, 140), (222, 226, 231)
 MIN_FONT = 11
 
 
