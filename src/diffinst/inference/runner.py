@@ -101,8 +101,15 @@ class Runner:
             return pipeline.encode(pipeline.prepare([image]))
 
     @torch.inference_mode()
-    def predict(self, images: Sequence[Tensor], options: Options) -> list[Instances]:
+    def predict(
+        self, images: Sequence[Tensor], options: Options, seeds: Sequence[int] | None = None
+    ) -> list[Instances]:
         """The instances of (3, H, W) uint8 images of one padded size, on the network's device.
+
+        Args:
+            images: What to predict.
+            options: Of all.
+            seeds: Of each image's noise; None: that of the options for all.
 
         Raises:
             OutOfMemory: Says what to lower, and by how much.
@@ -111,5 +118,5 @@ class Runner:
         with self.advised(outputs, options):
             pipeline = self.pipeline(options)
             encoded = pipeline.encode(pipeline.prepare(images))
-            noise = self.noise([options.seed] * len(images), options)
+            noise = self.noise(seeds or [options.seed] * len(images), options)
             return pipeline.predict(encoded, noise, outputs)
