@@ -13,6 +13,7 @@ from diffinst.cli.export import export
 from diffinst.cli.models import convert, info
 from diffinst.cli.options import whole_numbers
 from diffinst.cli.predict import predict
+from diffinst.cli.scale import merge, verify
 from diffinst.cli.train import train
 from diffinst.kernels.memory import keep_freed_memory
 
@@ -31,6 +32,8 @@ app.command(download)
 app.command(export)
 app.command(convert)
 app.command(info)
+app.command(merge)
+app.command(verify)
 
 
 def main() -> None:

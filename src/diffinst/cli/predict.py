@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from diffinst.cli.options import usable_device
+from diffinst.cli.scale import Many, predict_many
 from diffinst.cli.terminal import progress_bar, say
 from diffinst.config import OptionFields, Reading
 
@@ -33,6 +34,7 @@ def predict(
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
     compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
+    many: Many = Many(),  # noqa: B008 (frozen)
 ) -> None:
     """Segment images or folders of images.
 
@@ -71,8 +73,26 @@ def predict(
     compile_network
         Compile the network at the first image of each size, which takes up to a minute: for
         thousands of images of a few sizes.
+    many
+        How millions of images are shared out.
     """
     reading = Reading.of(page=page, channel=channel, project=project, stretch=stretch)
+    if many.asked:
+        if compile_network:
+            raise ValueError(
+                "--compile: not with --shards, whose processes would each take minutes"
+            )
+        predict_many(
+            images,
+            out,
+            many,
+            model=model,
+            options=options,
+            reading=reading,
+            device=device,
+            precision=precision,
+        )
+        return
     from diffinst.inference.folder import predict_folder
     from diffinst.inference.predictor import DiffusionInst
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
-from diffinst import __version__
 from diffinst.scale.place import Place, read, write
 
 FILE = "run.json"
@@ -58,7 +58,7 @@ class Run:
     repeated: int = 0
     shard_size: int = 0
     plan: str = ""
-    version: str = __version__
+    version: str = field(default_factory=lambda: version("diffinst"))
     format: int = FORMAT
 
     @property

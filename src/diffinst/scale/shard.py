@@ -13,7 +13,7 @@ from diffinst.scale.messages import Item, Row
 from diffinst.scale.watch import Watched, WorkerTrouble
 
 BATCHES = 8  # of a chunk, where all its images are of one size
-DEATHS = 3  # of the process with one image alone in hand, until the image is to blame
+DEATHS = 2  # of the process with one image alone in hand, until the image is to blame
 LOSSES = 20  # of a chunk, each without an image to blame: something else kills the processes
 
 
@@ -79,7 +79,7 @@ def _to_blame(watched: Watched, items: Sequence[Item]) -> dict[str, Row]:
 
 
 def _blamed(watched: Watched, item: Item) -> Row | None:
-    """An image's row if it is to blame; who ends processes from outside seldom hits it thrice."""
+    """An image's row if it is to blame; who ends processes from outside seldom hits it twice."""
     for _ in range(DEATHS):
         try:
             watched.predict([item], lambda row: None)
