@@ -34,7 +34,7 @@ def rows(out: Path) -> list[Row]:
 def test_a_run_from_its_list_to_its_rows(
     model: Path, images: Path, tmp_path: Path, parts: Callable[[Path], dict[str, bytes]]
 ) -> None:
-    """Broken, empty, piped, vanished and repeated inputs; then what goes on, and what is refused."""
+    """Broken, piped, vanished and repeated inputs; then what goes on, and what is refused."""
     (images / "broken.png").write_bytes((images / "000.png").read_bytes()[:60])
     if hasattr(os, "mkfifo"):
         os.mkfifo(images / "pipe.png")

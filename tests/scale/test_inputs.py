@@ -91,7 +91,7 @@ def test_what_cannot_be_listed_is_named(tmp_path: Path) -> None:
         Inputs.of("")
     with pytest.raises(ImageReadError, match="no images are given"):
         Inputs.of([])
-    with pytest.raises(ValueError, match="warp://a/b.png: "):
+    with pytest.raises(ValueError, match=r"warp://a/b\.png: "):
         Inputs.of("warp://a/b.png")
     (tmp_path / "torn.parquet").write_bytes(b"PAR1....")
     with pytest.raises(ImageReadError, match=r"torn.parquet: cannot be read as Parquet"):

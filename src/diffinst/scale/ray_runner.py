@@ -133,8 +133,6 @@ def run_ray(job: Job, found: Cluster, workers: int | None, listener: Listener) -
         compute=ActorPoolStrategy(size=actors),
         num_cpus=0 if on_gpus else 1,
         num_gpus=min(1.0, most / actors) if on_gpus else None,
-        max_restarts=-1,
-        max_task_retries=-1,
     )
     try:
         for row in done.iter_rows():
