@@ -92,6 +92,7 @@ def pool(*, images: int = 96, rounds: int = 3, ray: bool = False, results: Path 
     from diffinst.scale import predict_dataset
 
     seconds: dict[str, list[float]] = {}
+    processor: dict[str, list[float]] = {}
     ways = [("one", "local", 1), ("two", "local", 2), *([("ray", "ray", 2)] if ray else [])]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "in"
@@ -102,7 +103,7 @@ def pool(*, images: int = 96, rounds: int = 3, ray: bool = False, results: Path 
             Image.fromarray(small).resize((SIDE, SIDE)).save(source / f"{i:06d}.jpg")
         for turn in range(rounds):
             for name, engine, workers in ways:
-                begin = time.perf_counter()
+                begin, cpu = time.perf_counter(), processor_time()
                 done = predict_dataset(
                     source,
                     Path(folder) / f"{name}-{turn}",
@@ -113,12 +114,21 @@ def pool(*, images: int = 96, rounds: int = 3, ray: bool = False, results: Path 
                 )
                 whole = time.perf_counter() - begin
                 seconds.setdefault(name, []).append(done.seconds)
+                processor.setdefault(name, []).append(processor_time() - cpu)
                 print(turn, name, f"{done.seconds:.1f} s, {whole:.1f} s in all", flush=True)
     found: dict[str, Any] = {"images": images, "side": SIDE, "proposals": PROPOSALS}
     found |= {"seconds": seconds, "two_against_one": ratio(seconds["one"], seconds["two"])}
+    # Of this process and the local pool's; what Ray starts is not ours to wait for.
+    found["processor_seconds"] = {name: processor[name] for name in ("one", "two")}
     if ray:
         found["ray_against_two"] = ratio(seconds["ray"], seconds["two"])
     keep("ray" if ray else "pool", found, results)
+
+
+def processor_time() -> float:
+    """Seconds of processors so far, of this process and of those that it has waited for."""
+    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, whose))
 
 
 def ratio(over: list[float], under: list[float]) -> float:

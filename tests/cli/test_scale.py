@@ -121,5 +121,5 @@ def test_a_full_disk_leaves_no_part_and_the_next_run_goes_on(
     assert run.returncode == 1 and "Traceback" not in run.stderr
     assert "File too large" in run.stderr
     assert (out / "run.json").is_file() and not list(out.rglob("*part-*"))
-    code, _, err = diffinst("predict", shapes / "val", *flags)
+    code, _, _ = diffinst("predict", shapes / "val", *flags)
     assert code == 0 and diffinst("verify", out)[0] == 0

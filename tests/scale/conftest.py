@@ -45,6 +45,13 @@ def write_images() -> Callable[[Path, int], list[Path]]:
 
 
 @pytest.fixture
+def images(write_images: Callable[[Path, int], list[Path]], tmp_path: Path) -> Path:
+    """A folder of four images."""
+    write_images(tmp_path / "in", 4)
+    return tmp_path / "in"
+
+
+@pytest.fixture
 def start(model: Path) -> Command:
     """Starts `diffinst predict IMAGES --out OUT --shards` as a process of its own."""
 

@@ -43,7 +43,6 @@ def run_local(job: Job, devices: Sequence[str], listener: Listener) -> None:
     work = _Work(job, listener.counter)
     threads = [threading.Thread(target=work.serve, args=(watched,)) for watched in pool]
     try:
-        work.feed = _tasks(job.plan(), job.shards, pool[0].at_once)
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads) and work.failures.empty():
@@ -76,7 +75,7 @@ class _Work:
 
     def __init__(self, job: Job, counter: Counter) -> None:
         self.job, self.counter, self.where = job, counter, job.place()
-        self.feed: Iterator[tuple[_Open, int, Sequence[Item]]] = iter(())
+        self.feed: Iterator[tuple[_Open, int, Sequence[Item]]] | None = None
         self.stop = threading.Event()
         self.failures: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -84,8 +83,11 @@ class _Work:
     def serve(self, watched: Watched) -> None:
         """Work with one process until nothing is left; what goes wrong ends the run."""
         try:
+            at_once = watched.at_once  # all start their processes, side by side
             while not self.stop.is_set():
                 with self._lock:
+                    if self.feed is None:
+                        self.feed = _tasks(self.job.plan(), self.job.shards, at_once)
                     task = next(self.feed, None)
                 if task is None:
                     return

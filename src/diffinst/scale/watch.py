@@ -115,6 +115,9 @@ class Watched:
                 stdout=subprocess.PIPE,
                 env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
             )
+            if self._closed:  # meanwhile, by another thread
+                self._kill()
+                break
             self._answers = queue.SimpleQueue()
             pipe, answers = cast(BinaryIO, self._process.stdout), self._answers
             threading.Thread(target=_listen, args=(pipe, answers), daemon=True).start()
