@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typing_extensions import Unpack
 
 from diffinst.config import OptionFields
 from diffinst.inference.predictor import DiffusionInst
@@ -15,7 +16,7 @@ from diffinst.io.lock import alone_in
 from diffinst.scale import predict_dataset
 from diffinst.scale.dataset import Done
 from diffinst.scale.fingerprint import AnotherRun, loaded
-from diffinst.scale.messages import Row
+from diffinst.scale.messages import Item, Row
 from diffinst.scale.place import place
 from diffinst.scale.plan import image_seed
 from diffinst.scale.rows import name_of, read_part
@@ -43,10 +44,10 @@ def test_a_run_from_its_list_to_its_rows(
     listed.write_text("\n".join([*names, "003.png"]) + "\n")
     states: list[int] = []
 
-    def run(**more: object) -> Done:
+    def run(**more: Unpack[OptionFields]) -> Done:
         return predict_dataset(
             listed, tmp_path / "out", model=model, shard_size=3, device="cpu", workers=1,
-            progress=lambda state: states.append(state.done), **OPTIONS, **more,
+            progress=lambda state: states.append(state.done), **(OPTIONS | more),
         )  # fmt: skip
 
     done = run()
@@ -90,9 +91,7 @@ def test_a_run_from_its_list_to_its_rows(
         run()
 
 
-def _item(row: Row) -> object:
-    from diffinst.scale.messages import Item
-
+def _item(row: Row) -> Item:
     return Item(row.id, row.path, row.bytes)
 
 

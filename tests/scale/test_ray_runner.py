@@ -49,7 +49,7 @@ def test_ray_gives_the_same_bytes(
             images,
             tmp_path / engine,
             model=model,
-            engine=engine,  # type: ignore[arg-type]
+            engine=engine,
             workers=1,
             shard_size=2,
             device="cpu",

@@ -15,7 +15,7 @@ import pytest
 
 from diffinst.scale.fingerprint import hash_of
 from diffinst.scale.inputs import Entry
-from diffinst.scale.messages import Item, Setup
+from diffinst.scale.messages import Item, Row, Setup
 from diffinst.scale.plan import image_id
 from diffinst.scale.shard import chunks, do_shard
 from diffinst.scale.watch import Watched, memory_each, resident
@@ -76,7 +76,8 @@ def test_a_killed_process_is_replaced_and_the_rows_are_the_same(setup: Setup, im
         expected = do_shard(watched, some)
         assert [row.error for row in expected] == [None] * 4
         assert all(len(row.instances) == 2 for row in expected)
-        pid, seen = watched.pid, []
+        pid = watched.pid
+        seen: list[Row] = []
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         assert do_shard(watched, some, seen.append) == expected == seen
