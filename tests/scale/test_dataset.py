@@ -52,8 +52,9 @@ def test_a_run_from_its_list_to_its_rows(
 
     done = run()
     assert (done.images, done.errors, done.before, done.repeated) == (7, 3, 0, 1)
-    assert states == [1, 2, 3, 4, 5, 6, 7] and done.instances == 8
+    assert states == [1, 2, 3, 4, 5, 6, 7]
     found = rows(tmp_path / "out")
+    assert done.instances == sum(len(row.instances) for row in found) > 0
     assert [row.path for row in found] == [*names[:6], "003.png"]
     errors = {row.path: row.error for row in found if row.error is not None}
     assert errors["gone.png"].startswith("gone.png: there is no such file or folder")

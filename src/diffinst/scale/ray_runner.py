@@ -7,6 +7,7 @@ there, too; it reads its shard from the plan, decodes files or addresses, and wr
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from diffinst.scale.rows import write_part
 from diffinst.scale.shard import do_shard
 from diffinst.scale.watch import Watched, memory_each
 
+KNOCK = 10.0  # seconds
 INSTALL = "install it: pip install 'diffinst[scale,ray]'"
 
 
@@ -67,18 +69,39 @@ def _connect(say: Callable[[str], None]) -> None:
     import ray
 
     address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _knock(address)
     try:
         ray.init(address=address or "auto", log_to_driver=False, logging_level="ERROR")
         return
     except ConnectionError as error:
         if address:
-            raise ValueError(
-                f"RAY_ADDRESS={address}: no Ray cluster answers there; start one (ray start "
-                "--head), or unset RAY_ADDRESS to have one on this machine"
-            ) from error
+            raise ValueError(_unanswered(address)) from error
     say("no Ray cluster is running here (RAY_ADDRESS is not set): starting one on this machine")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nothing listens at once: Ray itself waits for many minutes.
+
+    Raises:
+        ValueError: Nothing listens there.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdecimal():
+        return  # `auto`, or a name of Ray's own
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(_unanswered(address)) from error
+
+
+def _unanswered(address: str) -> str:
+    return (
+        f"RAY_ADDRESS={address}: no Ray cluster answers there; start one (ray start --head), or "
+        "unset RAY_ADDRESS to have one on this machine"
+    )
 
 
 class Shards:
