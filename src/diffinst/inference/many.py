@@ -51,7 +51,7 @@ def predict_each(
     note: Callable[[str], None],
     *,
     seed_of: SeedOf[Source] | None = None,
-    read_by: Read[Source] = read,
+    read_by: Read[Source] | None = None,
 ) -> Iterator[tuple[Source, NDArray[np.uint8] | None, Instances | ImageReadError]]:
     """Each source, its pixels, and its instances or why it cannot be read; in order.
 
@@ -65,10 +65,10 @@ def predict_each(
         reading: Of all.
         note: Gets what is to be told of an image, just before the image is handed on.
         seed_of: The seed of each image's noise; None: that of the options for all.
-        read_by: How a source is read, in a thread.
+        read_by: How a source is read, in a thread; None: by `io.images.read`.
     """
     ahead = runner.at_once + READERS
-    with closing(_read_ahead(sources, reading, ahead, read_by)) as coming:
+    with closing(_read_ahead(sources, reading, ahead, read_by or read)) as coming:
         batches = _batches(coming, runner)
         ready: dict[int, tuple[_Read[Source], Instances | ImageReadError | None]] = {}
         following = 0

@@ -367,7 +367,7 @@ class DiffusionInst:
         reading: Reading | None = None,
         note: Callable[[str], None] | None = None,
         seed_of: SeedOf[Source] | None = None,
-        read_by: Read[Source] = read,
+        read_by: Read[Source] | None = None,
         **options: Unpack[OptionFields],
     ) -> Iterator[tuple[Source, Instances | ImageReadError]]:
         """Each image with its result, in order; one that cannot be read comes with its error.
@@ -380,7 +380,7 @@ class DiffusionInst:
             reading: As in `predict`.
             note: Gets what is to be told of how images were read; None: they become warnings.
             seed_of: The seed of each image's noise; None: that of the options for all.
-            read_by: Reads a source in place of `io.images.read`.
+            read_by: Reads a source; None: `io.images.read`.
             **options: See `OptionFields`.
 
         Raises:
@@ -406,7 +406,7 @@ class DiffusionInst:
         note: Callable[[str], None],
         *,
         seed_of: SeedOf[Source] | None = None,
-        read_by: Read[Source] = read,
+        read_by: Read[Source] | None = None,
     ) -> Iterator[tuple[Source, Instances | ImageReadError]]:
         each = predict_each(
             self._runner(), sources, options, reading, note, seed_of=seed_of, read_by=read_by
