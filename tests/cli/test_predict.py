@@ -137,3 +137,8 @@ def test_overlays_go_without_class_or_score_where_asked(diffinst: Run, tmp_path:
         assert np.array_equal(drawn[flags], np.asarray(chosen))
     score, bare = drawn["--no-labels",], drawn["--no-labels", "--no-scores"]
     assert not np.array_equal(score, bare)
+
+
+def test_one_way_of_reading_at_a_time(diffinst: Run, model: Path, tmp_path: Path) -> None:
+    code, _, err = diffinst("predict", tmp_path, "--model", model, "--tiles", "--track")
+    assert code != 0 and "--tiles and --track: one of them only" in one_line(err)

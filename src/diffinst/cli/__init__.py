@@ -16,6 +16,7 @@ from diffinst.cli.options import whole_numbers
 from diffinst.cli.predict import predict
 from diffinst.cli.prompt import prompt
 from diffinst.cli.rank import rank
+from diffinst.cli.scale import merge, verify
 from diffinst.cli.train import train
 from diffinst.kernels.memory import keep_freed_memory
 
@@ -37,6 +38,8 @@ app.command(download)
 app.command(export)
 app.command(convert)
 app.command(info)
+app.command(merge)
+app.command(verify)
 
 
 def main() -> None:

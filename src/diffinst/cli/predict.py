@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from diffinst.cli.options import usable_device
+from diffinst.cli.scale import Many, predict_many
 from diffinst.cli.slide import Tiling, predict_slide
 from diffinst.cli.terminal import progress_bar, say
 from diffinst.config import OptionFields, Reading
@@ -38,13 +39,17 @@ def predict(
     tiling: Annotated[Tiling, Parameter(name="*")] = {},  # noqa: B006 (never written to)
     track: Annotated[bool, Parameter(negative=())] = False,
     layout: tuple[Literal["coco-video", "ctc"], ...] = (),
+    many: Many = Many(),  # noqa: B008 (frozen)
 ) -> None:
     """Segment images or folders of images, or follow the objects of a video.
 
     Example: diffinst predict my_images/ --model runs/mine/best --steps 4
-    Example: diffinst predict movie.mp4 --track --out runs/movie
 
     A slide: diffinst predict slide.svs --tiles --out runs/slide
+
+    A video: diffinst predict movie.mp4 --track --out runs/movie
+
+    Millions: diffinst predict images/ --shards --out runs/many
 
     Writes OUT/overlays/NAME.png, OUT/masks/NAME.png (16-bit label maps) and OUT/results.json (COCO
     format; image ids and class ids are explained in OUT/index.json). What is not said of steps,
@@ -89,13 +94,36 @@ def predict(
     layout
         With --track, more forms of the result: coco-video (OUT/video_results.json), ctc (label maps
         and OUT/01_RES/res_track.txt, as the Cell Tracking Challenge has them).
+    many
+        How millions of images are shared out.
     """
+    ways = [name for name, on in (("tiles", tiles), ("track", track), ("shards", many.asked)) if on]
+    if len(ways) > 1:
+        raise ValueError(
+            f"--{ways[0]} and --{ways[1]}: one of them only, they read their input apart"
+        )
     if layout and not track:
         raise ValueError(f"--layout {layout[0]}: is for videos; add --track")
     reading = Reading.of(page=page, channel=channel, project=project, stretch=stretch)
     if tiling and not tiles:
         flag = next(iter(tiling)).replace("_", "-")
         raise ValueError(f"--{flag} is for images that are predicted in tiles; add --tiles")
+    if many.asked:
+        if compile_network:
+            raise ValueError(
+                "--compile: not with --shards, whose processes would each take minutes"
+            )
+        predict_many(
+            images,
+            out,
+            many,
+            model=model,
+            options=options,
+            reading=reading,
+            device=device,
+            precision=precision,
+        )
+        return
     from diffinst.inference.folder import predict_folder
     from diffinst.inference.predictor import DiffusionInst
 

@@ -26,6 +26,10 @@ from diffinst.results.instances import Instances
 
 READERS = 2  # threads
 Source = TypeVar("Source", bound=ImageSource)
+Read = Callable[[Source, Reading], "tuple[NDArray[np.uint8], tuple[str, ...]]"]
+"""Reads a source as `io.images.read` does, which it stands in for: pixels, and what is to be told
+of them. May raise `ImageReadError` alone."""
+SeedOf = Callable[[Source], int]
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ def predict_each(
     options: Options,
     reading: Reading,
     note: Callable[[str], None],
+    *,
+    seed_of: SeedOf[Source] | None = None,
+    read_by: Read[Source] | None = None,
 ) -> Iterator[tuple[Source, NDArray[np.uint8] | None, Instances | ImageReadError]]:
     """Each source, its pixels, and its instances or why it cannot be read; in order.
 
@@ -57,12 +64,15 @@ def predict_each(
         options: Of all.
         reading: Of all.
         note: Gets what is to be told of an image, just before the image is handed on.
+        seed_of: The seed of each image's noise; None: that of the options for all.
+        read_by: How a source is read, in a thread; None: by `io.images.read`.
     """
-    with closing(_read_ahead(sources, reading, ahead=runner.at_once + READERS)) as coming:
+    ahead = runner.at_once + READERS
+    with closing(_read_ahead(sources, reading, ahead, read_by or read)) as coming:
         batches = _batches(coming, runner)
         ready: dict[int, tuple[_Read[Source], Instances | ImageReadError | None]] = {}
         following = 0
-        for batch, found in _predicted(runner, batches, options):
+        for batch, found in _predicted(runner, batches, options, seed_of):
             ready.update({item.place: (item, one) for item, one in zip(batch, found, strict=True)})
             while following in ready:
                 item, instances = ready.pop(following)
@@ -78,7 +88,7 @@ def predict_each(
 
 
 def _read_ahead(
-    sources: Iterable[Source], reading: Reading, ahead: int
+    sources: Iterable[Source], reading: Reading, ahead: int, read_by: Read[Source]
 ) -> Generator[_Read[Source], None, None]:
     """The sources in order, those to come being read in threads meanwhile."""
     coming: deque[tuple[Source, Future[tuple[NDArray[np.uint8], tuple[str, ...]]]]] = deque()
@@ -95,7 +105,7 @@ def _read_ahead(
                 except Exception as error:  # of the caller's own iterator
                     failure = error
                 else:
-                    coming.append((source, threads.submit(read, source, reading)))
+                    coming.append((source, threads.submit(read_by, source, reading)))
             if not coming:
                 break
             source, future = coming.popleft()
@@ -138,30 +148,39 @@ def _batches(read: Iterable[_Read[Source]], runner: Runner) -> Iterator[list[_Re
 
 
 def _predicted(
-    runner: Runner, batches: Iterable[list[_Read[Source]]], options: Options
+    runner: Runner,
+    batches: Iterable[list[_Read[Source]]],
+    options: Options,
+    seed_of: SeedOf[Source] | None,
 ) -> Iterator[tuple[list[_Read[Source]], Sequence[Instances | ImageReadError | None]]]:
     """Batches with their results; the next one travels to the device meanwhile."""
     for batch, tensors in fed(batches, _pixels, runner.device):
         found: Sequence[Instances | ImageReadError | None] = [None] * len(batch)
         if tensors:
-            found = _as_it_fits(runner, tensors, [item.source for item in batch], options)
+            sources = [item.source for item in batch if item.source is not None]
+            seeds = [options.seed if seed_of is None else seed_of(one) for one in sources]
+            found = _as_it_fits(runner, tensors, sources, seeds, options)
         yield batch, found
 
 
 def _as_it_fits(
-    runner: Runner, tensors: list[Tensor], sources: Sequence[object], options: Options
+    runner: Runner,
+    tensors: list[Tensor],
+    sources: Sequence[object],
+    seeds: Sequence[int],
+    options: Options,
 ) -> list[Instances | ImageReadError]:
     """All together, or half of them at a time where memory runs out."""
     try:
-        return [*runner.predict(tensors, options)]
+        return [*runner.predict(tensors, options, seeds)]
     except OutOfMemory as error:
         if len(tensors) == 1:
             (source,) = sources
             name = f"{source}: " if isinstance(source, str | Path) else ""
             return [ImageTooLarge(f"{name}{error}")]
     half = len(tensors) // 2  # behind the handler, which holds on to what was allocated
-    first = _as_it_fits(runner, tensors[:half], sources[:half], options)
-    return first + _as_it_fits(runner, tensors[half:], sources[half:], options)
+    first = _as_it_fits(runner, tensors[:half], sources[:half], seeds[:half], options)
+    return first + _as_it_fits(runner, tensors[half:], sources[half:], seeds[half:], options)
 
 
 def _pixels(batch: list[_Read[Source]]) -> list[NDArray[np.uint8]]:

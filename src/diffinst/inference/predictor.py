@@ -21,7 +21,7 @@ from diffinst.diffusion.start import Start
 from diffinst.inference.front import Front
 from diffinst.inference.image import EncodedImage
 from diffinst.inference.launch import Launch, direct
-from diffinst.inference.many import predict_each
+from diffinst.inference.many import Read, SeedOf, predict_each
 from diffinst.inference.runner import Runner
 from diffinst.inference.sources import files_of, is_one, path_of
 from diffinst.inference.tile_plan import Skip, TileRequest
@@ -378,6 +378,8 @@ class DiffusionInst:
         keep_images: bool = False,
         reading: Reading | None = None,
         note: Callable[[str], None] | None = None,
+        seed_of: SeedOf[Source] | None = None,
+        read_by: Read[Source] | None = None,
         **options: Unpack[OptionFields],
     ) -> Iterator[tuple[Source, Instances | ImageReadError]]:
         """Each image with its result, in order; one that cannot be read comes with its error.
@@ -389,13 +391,23 @@ class DiffusionInst:
             keep_images: Results keep their image.
             reading: As in `predict`.
             note: Gets what is to be told of how images were read; None: they become warnings.
+            seed_of: The seed of each image's noise; None: that of the options for all.
+            read_by: Reads a source; None: `io.images.read`.
             **options: See `OptionFields`.
 
         Raises:
             ConfigError: A value out of range; names it.
         """
         chosen = Options.of(self.config, **options)
-        return self._each(sources, chosen, keep_images, self._reading(reading), note or _warn)
+        return self._each(
+            sources,
+            chosen,
+            keep_images,
+            self._reading(reading),
+            note or _warn,
+            seed_of=seed_of,
+            read_by=read_by,
+        )
 
     def _each(
         self,
@@ -404,8 +416,13 @@ class DiffusionInst:
         keep_images: bool,
         reading: Reading,
         note: Callable[[str], None],
+        *,
+        seed_of: SeedOf[Source] | None = None,
+        read_by: Read[Source] | None = None,
     ) -> Iterator[tuple[Source, Instances | ImageReadError]]:
-        each = predict_each(self._runner(), sources, options, reading, note)
+        each = predict_each(
+            self._runner(), sources, options, reading, note, seed_of=seed_of, read_by=read_by
+        )
         for source, pixels, found in each:
             if isinstance(found, Instances):
                 kept, path = pixels if keep_images else None, path_of(source)

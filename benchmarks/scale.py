@@ -1,0 +1,150 @@
+"""What do shards cost? The planner at millions of paths, two processes against one, Ray's price.
+
+    python benchmarks/scale.py plan --paths 10000000
+    python benchmarks/scale.py pool --images 96 --rounds 3   # one and two processes, in turns
+    python benchmarks/scale.py pool --images 1000 --ray      # Ray against the local pool, too
+
+Each part is written into `benchmarks/results/scale.json`; the others stay as they are. On a busy
+machine compare the ratios of a round, and the processor time of the planner.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cyclopts import App
+from PIL import Image
+
+from diffinst.io.atomic import write_json
+from diffinst.measure.benchmark import machine
+
+app = App()
+RESULTS = Path(__file__).parent / "results"
+SIDE = 256  # pixels
+PROPOSALS = 50
+CHILD = "import sys; sys.path.insert(0, sys.argv[1]); import scale; scale.plan_once(sys.argv[2])"
+
+
+@app.command
+def plan(*, paths: int = 10_000_000, results: Path = RESULTS) -> None:
+    """List so many addresses of a text file into a plan, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder) / "list.txt"
+        with open(listed, "w", encoding="utf-8") as file:
+            for i in range(paths):
+                file.write(f"s3://photos/2026/{i // 10_000:05d}/image-{i:09d}.jpg\n")
+        command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(listed)]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        found["list_bytes"] = listed.stat().st_size
+    keep("plan", found, results)
+
+
+def plan_once(listed: str) -> None:
+    """Write a plan and print what it took."""
+    from diffinst.scale.inputs import Inputs
+    from diffinst.scale.place import place
+    from diffinst.scale.plan import Plan, usual_shard_size, write_plan
+
+    before = peak()
+    wall, cpu = time.perf_counter(), time.process_time()
+    where = place(Path(listed).parent / "out")
+    planned = write_plan(where, Inputs.of(listed))
+    took = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+    most = peak()
+    begin = time.process_time()
+    opened = Plan(where, usual_shard_size(planned.images))
+    last = opened.shard(opened.shards - 1)
+    print(
+        json.dumps(
+            {
+                "paths": planned.images,
+                **took,
+                "peak_mb": most,
+                "before_mb": before,
+                "file_mb": (Path(listed).parent / "out" / "plan.parquet").stat().st_size / 1e6,
+                "shards": opened.shards,
+                "one_shard_cpu_s": time.process_time() - begin,
+                "last": last[-1].path,
+            }
+        )
+    )
+
+
+def peak() -> float:
+    """Most main memory of this process so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+@app.command
+def pool(*, images: int = 96, rounds: int = 3, ray: bool = False, results: Path = RESULTS) -> None:
+    """The same images by one process, by two and, where asked, by two actors of Ray, in turns."""
+    from diffinst.scale import predict_dataset
+
+    seconds: dict[str, list[float]] = {}
+    processor: dict[str, list[float]] = {}
+    ways = [("one", "local", 1), ("two", "local", 2), *([("ray", "ray", 2)] if ray else [])]
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "in"
+        source.mkdir()
+        random = np.random.default_rng(0)
+        for i in range(images):
+            small = random.integers(0, 256, (SIDE // 8, SIDE // 8, 3), dtype=np.uint8)
+            Image.fromarray(small).resize((SIDE, SIDE)).save(source / f"{i:06d}.jpg")
+        for turn in range(rounds):
+            for name, engine, workers in ways:
+                begin, cpu = time.perf_counter(), processor_time()
+                done = predict_dataset(
+                    source,
+                    Path(folder) / f"{name}-{turn}",
+                    engine=engine,  # type: ignore[arg-type]
+                    workers=workers,
+                    device="cpu",
+                    proposals=PROPOSALS,
+                )
+                whole = time.perf_counter() - begin
+                seconds.setdefault(name, []).append(done.seconds)
+                processor.setdefault(name, []).append(processor_time() - cpu)
+                print(turn, name, f"{done.seconds:.1f} s, {whole:.1f} s in all", flush=True)
+    found: dict[str, Any] = {"images": images, "side": SIDE, "proposals": PROPOSALS}
+    found |= {"seconds": seconds, "two_against_one": ratio(seconds["one"], seconds["two"])}
+    # Of this process and the local pool's; what Ray starts is not ours to wait for.
+    found["processor_seconds"] = {name: processor[name] for name in ("one", "two")}
+    if ray:
+        found["ray_against_two"] = ratio(seconds["ray"], seconds["two"])
+    keep("ray" if ray else "pool", found, results)
+
+
+def processor_time() -> float:
+    """Seconds of processors so far, of this process and of those that it has waited for."""
+    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, whose))
+
+
+def ratio(over: list[float], under: list[float]) -> float:
+    """The median of the ratios of the rounds."""
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
+
+def keep(part: str, found: dict[str, Any], results: Path) -> None:
+    """Put a part into the results' file."""
+    file = results / "scale.json"
+    content = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    content["machine"] = machine(torch.device("cpu")) | {"load": os.getloadavg()[0]}
+    content[part] = found
+    write_json(file, content)
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,169 @@
+"""The process that predicts: loads the model once, then answers images a chunk at a time.
+
+Started by `watch.Watched` as `python -m diffinst.scale.worker`; talks through stdin and stdout.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import msgspec
+import numpy as np
+import torch
+
+from diffinst.config import OptionFields, Reading
+from diffinst.inference.predictor import DiffusionInst
+from diffinst.inference.runner import FEW_AT_ONCE, MOST_AT_ONCE
+from diffinst.io.image_error import ImageReadError
+from diffinst.io.images import Pixels, read
+from diffinst.io.one_line import one_line
+from diffinst.kernels.memory import keep_freed_memory
+from diffinst.results.instances import Instances
+from diffinst.scale.fingerprint import hash_of
+from diffinst.scale.messages import (
+    Answer,
+    Broken,
+    Instance,
+    Item,
+    Ready,
+    Row,
+    Said,
+    Setup,
+    receive,
+    send,
+)
+from diffinst.scale.plan import image_seed
+from diffinst.scale.remote import is_uri, local_copy, reason
+from diffinst.weights import store
+
+_TRIAL = 32  # pixels of the side of the image that shows that the model works at all
+
+
+def main() -> None:
+    """Answer what comes through stdin until it ends, which it does when the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent stops us
+    asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not come between messages
+    first = receive(asked)
+    if first is None:
+        return
+    coming: queue.SimpleQueue[list[Item]] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(asked, coming), daemon=True).start()
+    try:
+        predict = _ready(msgspec.msgpack.decode(first, type=Setup), lambda one: send(answers, one))
+        while True:
+            predict(coming.get())
+    except BrokenPipeError:
+        return
+    except Exception as error:
+        send(answers, Broken(one_line(f"{type(error).__name__}: {error}")))
+        raise
+
+
+def _listen(asked: BinaryIO, coming: queue.SimpleQueue[list[Item]]) -> None:
+    """Hand on what comes; end the process, whatever it is at, when the parent is gone."""
+    while (content := receive(asked)) is not None:
+        coming.put(msgspec.msgpack.decode(content, type=list[Item]))
+    os._exit(1)
+
+
+def _ready(setup: Setup, tell: Callable[[Answer], None]) -> Callable[[Sequence[Item]], None]:
+    """Load the model, try it, and say so; returns what answers a chunk of images."""
+    keep_freed_memory()
+    torch.set_num_threads(1)  # sums of several threads differ in their last digits
+    model = load(setup)
+    at_once = MOST_AT_ONCE.get(model.device.type, FEW_AT_ONCE)
+    reading = Reading.model_validate(setup.reading)
+    options = cast(OptionFields, setup.options)  # checked by who asked
+    blank = np.zeros((_TRIAL, _TRIAL, 3), np.uint8)
+    model.predict(blank, **options)
+    tell(Ready(at_once))
+
+    def predict(items: Sequence[Item]) -> None:
+        by_path = {item.path: item for item in items}
+
+        def seed_of(path: str) -> int:
+            return image_seed(setup.seed, by_path[path].id)
+
+        def read_by(path: str, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
+            return _read(path, setup.root, reading)
+
+        for path, found in model.predict_each(
+            list(by_path),
+            reading=reading,
+            note=lambda text: tell(Said(text)),
+            seed_of=seed_of,
+            read_by=read_by,
+            **options,
+        ):
+            tell(row_of(by_path[path], found))
+
+    return predict
+
+
+def load(setup: Setup) -> DiffusionInst:
+    """The model of a run.
+
+    Raises:
+        CheckpointError: There is none here.
+        ValueError: It is another one than the run's.
+    """
+    if setup.root and not Path(setup.root).is_dir():
+        raise ValueError(f"{setup.root}: the images' folder is not on this machine; mount it there")
+    folder = store.locate(setup.model)
+    if hash_of(folder / store.WEIGHTS_FILE) != setup.weights:
+        raise ValueError(f"{setup.model}: its weights are others than at the start of the run")
+    loaded = DiffusionInst.from_pretrained(folder, device=setup.device)
+    return loaded.optimize(setup.precision)  # type: ignore[arg-type]
+
+
+def row_of(item: Item, found: Instances | ImageReadError) -> Row:
+    """A prediction, or an error, as a row."""
+    if isinstance(found, ImageReadError):
+        return Row(item.id, item.path, item.bytes, error=str(found))
+    found = found.to("cpu")
+    instances = [
+        Instance(label, score, (box[0], box[1], box[2], box[3]), rle["counts"], {"area": area})
+        for label, score, box, rle, area in zip(
+            found.labels.tolist(),
+            found.scores.tolist(),
+            found.boxes.tolist(),
+            found.mask_crops.to_rle(),
+            found.mask_crops.area().tolist(),
+            strict=True,
+        )
+    ]
+    height, width = found.image_size
+    return Row(item.id, item.path, item.bytes, height, width, None, instances)
+
+
+def _read(path: str, root: str, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
+    """Pixels of a file or an address; errors name it as the plan does, wherever it lies."""
+    if not is_uri(path):
+        return _named(os.path.join(root, path), path, reading)
+    try:
+        with local_copy(path) as copy:
+            return _named(str(copy), path, reading)
+    except ImageReadError:
+        raise
+    except Exception as error:  # of each protocol's own kind
+        raise ImageReadError(f"{path}: cannot be fetched ({reason(error)})") from error
+
+
+def _named(file: str, path: str, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
+    try:
+        pixels, notes = read(file, reading)
+    except ImageReadError as error:
+        raise type(error)(str(error).replace(file, path)) from error
+    return pixels, tuple(note.replace(file, path) for note in notes)
+
+
+if __name__ == "__main__":
+    main()
