@@ -15,6 +15,7 @@ from PIL import Image
 
 from diffinst.cli import app, main
 from diffinst.datasets.synthetic import make_shapes
+from diffinst.io.video import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -30,16 +31,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for name in ("tissue.png", "a.png", "b.jpg"):
-        Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(tmp_path / name)
+        Image.fromarray(rng.integers(0, 255, (96, 128, 3), dtype=np.uint8)).save(tmp_path / name)
     return tmp_path
 
 
-def test_python_runs_as_written(here: Path) -> None:
+def test_python_runs_as_written(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFINST_CACHE", str(here / "cache"))
     (here / "my_images").mkdir()
+    with write_video(here / "movie.mp4") as movie:
+        for level in (40, 80):
+            movie.add(Image.new("RGB", (128, 96), (level, level, level)))
     shutil.copy(here / "a.png", here / "my_images")
     names: dict[str, object] = {}
-    first, second = blocks("python")
-    for code in (first, second):
+    first, second, third = blocks("python")
+    for code in (first, second, third):
         exec(compile(code, "README.md", "exec"), names)
     assert (here / "out.png").is_file()
     assert len(names["results"]) == 2  # type: ignore[arg-type]
