@@ -21,13 +21,13 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from card import machine
 from cyclopts import App
 from numpy.typing import NDArray
 
 from diffinst.config import Options
 from diffinst.datasets.load import load_split
 from diffinst.datasets.split import ImageRecord, Split
+from diffinst.evaluation.curve import machine
 from diffinst.evaluation.matching import IOU_50, match
 from diffinst.evaluation.prediction import Prediction
 from diffinst.evaluation.report import score

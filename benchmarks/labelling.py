@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from card import machine
 from cyclopts import App
 
 from diffinst.datasets.load import load_split
 from diffinst.datasets.split import Split
+from diffinst.evaluation.curve import machine
 from diffinst.evaluation.evaluate import evaluate
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.rank import rank

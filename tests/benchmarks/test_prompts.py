@@ -7,6 +7,18 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
+
+from diffinst.results.crops import CroppedMasks
+from diffinst.results.instances import Instances
+
+
+def found(masks: NDArray[np.bool_]) -> Instances:
+    crops = CroppedMasks.from_dense(torch.from_numpy(masks.copy()))
+    count = len(masks)
+    labels = torch.zeros(count, dtype=torch.int64)
+    return Instances(crops.tight_boxes(), torch.ones(count), labels, crops, (4, 4), ("a",))
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +37,20 @@ def test_boxes_are_off_by_a_fraction_of_their_size(prompts: ModuleType) -> None:
 
 def test_clicks_lie_on_their_masks(prompts: ModuleType) -> None:
     masks = np.zeros((2, 20, 20), bool)
-    masks[0, 5:8, 12:15] = True  # the second one has no pixel
-    boxes = prompts.clicks(masks, 4.0, np.random.default_rng(0))
-    x, y = (boxes[0, :2] + boxes[0, 2:]) / 2
-    assert masks[0, int(y), int(x)] and (boxes[0, 2:] - boxes[0, :2]).tolist() == [4, 4]
-    assert np.isfinite(boxes).all()
+    masks[0, 5:8, 12:15] = masks[1, 19, 0] = True
+    (x, y), last = prompts.clicks(masks, np.random.default_rng(0))
+    assert masks[0, int(y), int(x)] and last.tolist() == [0.5, 19.5]
 
 
 def test_each_answer_is_compared_with_its_own_object(prompts: ModuleType) -> None:
     masks = np.zeros((2, 4, 4), bool)
     masks[0, :2], masks[1, 2:] = True, True
-    assert prompts.overlaps(masks[::-1], masks) == [0, 0]
-    assert prompts.overlaps(masks, masks) == [1, 1]
+    assert prompts.overlaps(found(masks), masks).tolist() == [[1, 0], [0, 1]]
+    assert prompts.overlaps(found(masks[:0]), masks).shape == (0, 2)
+
+
+def test_two_answers_on_one_object_are_counted(prompts: ModuleType) -> None:
+    masks = np.zeros((2, 4, 4), bool)
+    masks[0, :2], masks[1, 2:] = True, True
+    assert prompts.doubles(found(masks), masks) == 0
+    assert prompts.doubles(found(masks[[0, 0, 1, 0]]), masks) == 2

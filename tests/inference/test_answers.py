@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from diffinst.inference import answers as answers_module
 from diffinst.inference.answers import Answers, candidates, chosen, covered
 from diffinst.inference.predictor import DiffusionInst
+from diffinst.inference.prompts import NOTHING
 from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import Instances
 
@@ -72,6 +73,18 @@ def test_a_prompt_without_an_object_of_its_own_has_a_score_of_0() -> None:
         agreement=np.array([[1.0, 1], [0.1, 0.1]]),
     )
     assert chosen(given).scores.tolist() == pytest.approx([0.9, 0.0])
+
+
+def test_a_lost_prompt_takes_nothing_from_others_and_one_beside_everything_is_lost() -> None:
+    given = Answers(
+        squares(LEFT, RIGHT, RIGHT),
+        prompt=np.array([0, 1, 2]),
+        value=np.array([0.9, 0.5, 0.4]),
+        agreement=np.array([[1.0, 0, 0], [0, NOTHING, NOTHING], [0, 0.6, 0.6]]),
+    )
+    found = chosen(given)  # the second agrees with nothing, so the third keeps its object
+    assert found.scores.tolist() == pytest.approx([0.9, 0.0, 0.7])
+    assert found.boxes[2].tolist() == list(RIGHT)
 
 
 def test_candidates_differ_and_come_best_first() -> None:
@@ -150,6 +163,18 @@ def test_an_excluded_click_leads_to_another_answer(
     for excluded in (first, second):
         found = image.prompt(points=between, exclude=[excluded])
         assert covered(torch.tensor([excluded]), found.mask_crops).tolist() == [0.0]
+
+
+def test_a_click_on_the_ground_finds_nothing(
+    nuclei: tuple[Path, list[tuple[int, int, int, int]]],
+) -> None:
+    image = DiffusionInst.from_pretrained("nano-nuclei").encode(nuclei[0])
+    clicks = [[51.0, 5.0], [100.0, 110.0]]
+    found = image.prompt(points=clicks)
+    pairs = zip(clicks, found, strict=True)
+    on = [covered(torch.tensor([click]), one.mask_crops)[0] for click, one in pairs]
+    assert [bool(score > 0) for score in found.scores] == [bool(value) for value in on]
+    assert 0.0 in on
 
 
 def test_more_prompts_than_fit_into_a_pass_are_answered_in_order(

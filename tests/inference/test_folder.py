@@ -73,7 +73,11 @@ def test_results_and_index_belong_together(model: DiffusionInst, tmp_path: Path)
     index = json.loads((tmp_path / "out" / "index.json").read_text())
     assert summary.instances == len(results) > 0
     assert [entry["file_name"] for entry in index["images"]] == [str(file) for file in files]
-    assert index["images"][0] == {"id": 1, "file_name": str(files[0]), "height": 24, "width": 32}
+    first = index["images"][0]
+    run = first.pop("run")
+    assert first == {"id": 1, "file_name": str(files[0]), "height": 24, "width": 32}
+    own = model.config.sampler
+    assert (run["steps"], run["proposals"], run["kind"]) == (own.steps, 5, own.kind)
     assert [c["name"] for c in index["categories"]] == list(model.class_names)
     for number, file in enumerate(files, start=1):
         expected = model.predict(file, proposals=5, threshold=0).to_coco(number)
@@ -245,10 +249,12 @@ def test_an_image_that_does_not_fit_in_memory_is_named_and_the_others_done(
     assert done.images == 2 and message.startswith(f"{files[1]}: does not fit in memory")
     monkeypatch.undo()
 
-    def predict(runner: Runner, tensors: list[Tensor], options: Options) -> list[Instances]:
+    def predict(
+        runner: Runner, tensors: list[Tensor], options: Options, *more: None
+    ) -> list[Instances]:
         if tensors[0].shape[2] == 33:
             raise OutOfMemory("out of memory while predicting: lower proposals")
-        return before(runner, tensors, options)
+        return before(runner, tensors, options, *more)
 
     before = Runner.predict
     monkeypatch.setattr(Runner, "predict", predict)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffinst.inference.given import around, shared_part
+from diffinst.inference.given import around, inside_of
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import Instances
@@ -26,12 +26,19 @@ def squares(*places: tuple[int, int, int, int], score: float = 0.5) -> Instances
     )
 
 
-def test_the_smaller_mask_decides_what_is_shared() -> None:
+def test_what_lies_inside_by_hand() -> None:
     small, large, apart = (2, 2, 6, 6), (0, 0, 10, 10), (20, 0, 30, 10)
     half = (5, 0, 15, 10)
-    shared = shared_part(squares(large, apart), squares(small, half, apart))
+    shared = inside_of(squares(large, apart), squares(small, half, apart))
     assert shared.tolist() == [[1.0, 0.5, 0.0], [0.0, 0.0, 1.0]]
-    assert shared_part(squares(), squares(small)).shape == (0, 1)
+    assert inside_of(squares(small), squares(large)).tolist() == [[0.16]]
+    assert inside_of(squares(), squares(small)).shape == (0, 1)
+
+
+def test_what_contains_a_small_given_object_is_another_one() -> None:
+    tie, person = squares((4, 4, 6, 8)), squares((0, 0, 12, 20), score=0.9)
+    assert len(around(tie, person)) == 2
+    assert len(around(person, tie)) == 1
 
 
 def test_known_objects_are_dropped_and_given_ones_come_first_unchanged() -> None:
@@ -54,7 +61,7 @@ def test_an_image_is_predicted_around_what_is_given() -> None:
     assert image.predict(given=given, threshold=0.0, proposals=8)[0] == given
     small = replace(squares((0, 0, 2, 2)), class_names=names)
     found = image.predict(given=small, threshold=0.0, proposals=8)
-    kept = [one for one in plain if shared_part(small, one)[0, 0] < 0.5]
+    kept = [one for one in plain if inside_of(small, one)[0, 0] < 0.5]
     assert found == Instances.cat([small, *kept])
 
 

@@ -126,8 +126,8 @@ def test_overlaps_by_hand() -> None:
     """Squares of 10: moved by (5, 0) they share 50 of 150 pixels."""
     a = list(squares([(0, 0), (40, 40)]).mask_crops.placed())
     b = list(squares([(5, 0)]).mask_crops.placed())
-    assert np.allclose(mask_iou(a, b), [[1 / 3], [0]])
-    assert np.allclose(mask_iou(a, b, np.array([[5, 0], [0, 0]])), [[1], [0]])
+    assert np.allclose(mask_iou(a, b), np.array([[1 / 3], [0.0]]))
+    assert np.allclose(mask_iou(a, b, np.array([[5, 0], [0, 0]])), np.array([[1.0], [0.0]]))
     assert mask_iou(a, []).shape == (2, 0) and mask_iou([], b).shape == (0, 1)
 
 

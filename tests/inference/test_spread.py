@@ -177,3 +177,12 @@ def test_what_shows_one_run_refuses_several(tiny: DiffusionInst, pixels: torch.T
         tiny.stream(pixels, noises=2)
     with pytest.raises(ConfigError, match="noises is 2, but steps are shown of one run; omit"):
         tiny.trace(pixels, noises=2)
+
+
+def test_a_small_number_kept_does_not_look_like_doubt(
+    tiny: DiffusionInst, pixels: torch.Tensor
+) -> None:
+    many = tiny.predict(pixels, noises=3, max_detections=100, **LOW)
+    few = tiny.predict(pixels, noises=3, max_detections=2, **LOW)
+    assert len(many) > 2
+    assert few == many[:2]  # the same numbers, fewer of them

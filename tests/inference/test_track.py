@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffinst.config import ConfigError
+from diffinst.config import ConfigError, OptionFields
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.track import Frame, Tracker
 from diffinst.io.images import ImageReadError
@@ -146,3 +146,15 @@ def test_boxes_larger_than_a_start_may_be_are_carried_smaller(nano: DiffusionIns
     fitted = tracker._fitting(boxes, image)
     assert np.allclose(fitted[0], [50 - 31.968, 0, 50 + 31.968, 20])
     assert np.allclose(fitted[1], [49.5, 50, 50.5, 60])
+
+
+def test_what_is_for_images_on_their_own_is_refused() -> None:
+    model = DiffusionInst.from_preset("tiny")
+    options: list[tuple[OptionFields, str]] = [
+        ({"seconds": 0.5}, "seconds and noises are for images on their own"),
+        ({"noises": 4}, "seconds and noises are for images on their own"),
+        ({"ensemble": "last"}, "ensemble is last, but tracking goes by all steps"),
+    ]
+    for given, message in options:
+        with pytest.raises(ConfigError, match=message):
+            Tracker(model.config, **given)

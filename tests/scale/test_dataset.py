@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typing_extensions import Unpack
 
-from diffinst.config import OptionFields
+from diffinst.config import ConfigError, OptionFields
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.image_error import ImageReadError
 from diffinst.io.lock import alone_in
@@ -120,3 +121,10 @@ def test_an_empty_folder(model: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(ImageReadError, match="there is no image in what was given"):
         predict_dataset(tmp_path / "in", tmp_path / "out", model=model, device="cpu")
+
+
+def test_a_time_limit_is_refused_before_anything_is_written(tmp_path: Path, model: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(ConfigError, match=r"seconds is 0\.5, but parts have to be the same bytes"):
+        predict_dataset([str(tmp_path / "a.png")], tmp_path / "out", model=str(model), seconds=0.5)
+    assert not (tmp_path / "out" / "plan.parquet").exists()

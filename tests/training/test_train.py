@@ -202,3 +202,12 @@ def test_a_run_starts_from_a_detector_of_another_library(
     assert "gives the backbone (100 tensors); new are pyramid (256 wide there, 32" in caplog.text
     stem = done.model.network.state_dict()["backbone.body.conv1.weight"]
     torch.testing.assert_close(stem, state["backbone.body.conv1.weight"], rtol=0, atol=0.01)
+
+
+def test_click_sizes_are_those_of_the_new_data(done: Trained, shapes: Path, tmp_path: Path) -> None:
+    measured = done.model.config.prompts.sides
+    assert measured is not None and measured == tuple(sorted(measured))
+    network, config = store.load(done.folder)
+    store.save(network, config.updated(prompts={"sides": [1.0, 2.0]}), tmp_path / "other")
+    again = train(shapes, origin=tmp_path / "other", out=tmp_path / "b", progress=False, **SMALL)
+    assert again.model.config.prompts.sides == measured

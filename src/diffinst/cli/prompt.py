@@ -25,7 +25,8 @@ def prompt(
     Example: diffinst prompt cells.png --points "35,50 120,80"
 
     Writes OUT/overlay.png with the prompts in it, OUT/masks.png (16-bit label map: 1 is the best
-    score) and OUT/results.json (COCO format; one entry for each prompt, boxes first).
+    score) and OUT/results.json (COCO format; one entry for each prompt, boxes first; a score of 0:
+    nothing was found there, and nothing is drawn).
 
     Parameters
     ----------
@@ -65,14 +66,14 @@ def prompt(
     found = encoded.prompt(given["boxes"], clicks, given["exclude"])
     points_drawn = [point for group in clicks for point in group]
     with alone_in(out):
-        canvas = with_prompts(found.plot(), given["boxes"], points_drawn, given["exclude"])
+        real = found.above(1e-6)  # 0: nothing of its own
+        canvas = with_prompts(real.plot(), given["boxes"], points_drawn, given["exclude"])
         with atomic_path(out / "overlay.png") as temporary:
             canvas.save(temporary, format="PNG")
-        found.save_masks(out / "masks.png")
+        real.save_masks(out / "masks.png")
         write_json(out / "results.json", found.to_coco())
-    nothing = sum(score == 0 for score in found.scores.tolist())
     say(
-        f"{len(found)} prompts, {len(found) - nothing} objects\n"
+        f"{len(found)} prompts, {len(real)} objects\n"
         f"overlay    {out / 'overlay.png'}\nmasks      {out / 'masks.png'}\n"
         f"results    {out / 'results.json'}"
     )

@@ -177,8 +177,9 @@ def covered(points: Tensor, masks: CroppedMasks) -> NDArray[np.float64]:
 def chosen(given: Answers) -> Instances:
     """One instance per prompt, in their order.
 
-    A prompt that finds its object taken by another one that fits better gets its next answer; where
-    there is none of its own, its best one with a score of 0.
+    A prompt that finds its object taken by another one that fits better gets its next answer. Where
+    there is none of its own, or none that agrees with the prompt at all, it gets its best one with
+    a score of 0.
     """
     count = len(given.agreement)
     ranked = [_ranked(given, prompt) for prompt in range(count)]
@@ -188,10 +189,11 @@ def chosen(given: Answers) -> Instances:
     for prompt in sorted(range(count), key=lambda i: -given.value[ranked[i][0]]):
         own = ranked[prompt]
         answer = next((a for a in own if _free(given, overlaps, a, prompt, taken)), None)
-        if answer is None:
+        if answer is None or given.agreement[prompt, answer] <= NOTHING:
             lost.append(prompt)
-        taken[prompt] = own[0] if answer is None else answer
-    result = given.found[[taken[prompt] for prompt in range(count)]]
+        else:
+            taken[prompt] = answer
+    result = given.found[[taken.get(prompt, ranked[prompt][0]) for prompt in range(count)]]
     scores = result.scores.clone()
     scores[lost] = 0.0
     return replace(result, scores=scores)

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from typing_extensions import Unpack
@@ -127,6 +127,7 @@ class _Run:
         """Save an image's overlay and label map: now, or in threads with a few that may wait."""
         height, width = found.image_size
         entry = {"id": image_id, "file_name": str(path), "height": height, "width": width}
+        entry |= {} if found.meta is None else {"run": asdict(found.meta)}
         saving: Future[list[CocoResult]] = Future()
         if threads is None:
             saving.set_result(self._save(image_id, name, found))

@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from diffinst.results.instances import Instances
 
-KNOWN = 0.5  # of the smaller mask inside a given one: the object is known
+KNOWN = 0.5  # of a found mask inside a given one: the object is known
 
 
 def check_given(given: Instances, size: tuple[int, int], names: tuple[str, ...]) -> None:
@@ -35,8 +35,9 @@ def check_given(given: Instances, size: tuple[int, int], names: tuple[str, ...])
 def around(given: Instances, found: Instances) -> Instances:
     """The given objects, and after them what was found elsewhere.
 
-    An instance counts as known where it shares half of the smaller of both masks with a given one,
-    whatever the classes.
+    An instance counts as known where half of its mask lies inside a given one, whatever the
+    classes. What contains a given object and is more than twice as large is another object: a tie
+    is no reason to omit who wears it.
 
     Args:
         given: Stays as it is; optional fields are dropped.
@@ -45,17 +46,16 @@ def around(given: Instances, found: Instances) -> Instances:
     bare = {"ids": None, "stability": None, "score_spread": None, "mask_agreement": None}
     kept = replace(given.to("cpu"), **bare)  # type: ignore[arg-type]
     found = replace(found.to("cpu"), **bare)  # type: ignore[arg-type]
-    shared = shared_part(kept, found)
+    shared = inside_of(kept, found)
     both = Instances.cat([kept, found[torch.from_numpy(~(shared >= KNOWN).any(0))]])
     return replace(both, meta=found.meta)
 
 
-def shared_part(a: Instances, b: Instances) -> NDArray[np.float64]:
-    """(n, m) pixels that masks share, as a fraction of the smaller one of each pair."""
-    if not len(a) or not len(b):
-        return np.zeros((len(a), len(b)))
-    one, other = a.mask_crops.to_rle(), b.mask_crops.to_rle()
+def inside_of(given: Instances, found: Instances) -> NDArray[np.float64]:
+    """(n, m) the fraction of each found mask that lies inside each given one."""
+    if not len(given) or not len(found):
+        return np.zeros((len(given), len(found)))
+    one, other = given.mask_crops.to_rle(), found.mask_crops.to_rle()
     # pycocotools: intersection over the area of the first where the second is a crowd
-    of_a: NDArray[np.float64] = np.asarray(coco_mask.iou(one, other, [1] * len(other)))
-    of_b: NDArray[np.float64] = np.asarray(coco_mask.iou(other, one, [1] * len(one))).T
-    return np.maximum(of_a, of_b)
+    shared: NDArray[np.float64] = np.asarray(coco_mask.iou(other, one, [1] * len(one))).T
+    return shared

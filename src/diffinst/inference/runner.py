@@ -133,7 +133,9 @@ class Runner:
             OutOfMemory: Says what to lower, and by how much.
         """
         if options.seconds is not None:
-            return [self._in_time(image, options) for image in images]
+            every = seeds or [options.seed] * len(images)
+            asked = [options.model_copy(update={"seed": seed}) for seed in every]
+            return [self._in_time(i, own) for i, own in zip(images, asked, strict=True)]
         sizes = [(int(i.shape[1]), int(i.shape[2])) for i in images]
         outputs, seeds = outputs or sizes, seeds or [options.seed] * len(images)
         with self.advised(sizes, options):
@@ -159,7 +161,10 @@ class Runner:
         self, encoded: Encoded, output: Size, options: Options, start: Start | None = None
     ) -> Instances:
         """The instances of one encoded image after `options.noises` runs, each object once."""
-        pipeline, count = self.pipeline(options), BOXES_AT_ONCE // options.proposals
+        # a run that is cut at the number kept would miss by rank what it has found
+        most = max(options.max_detections, options.proposals)
+        pipeline = self.pipeline(options.model_copy(update={"max_detections": most}))
+        count = BOXES_AT_ONCE // options.proposals
         count = max(count, self.at_once_of(self.padded(output)))
         noise = self.noise([options.seed + k for k in range(options.noises)], options)
         runs = runs_of(pipeline, encoded, noise, output, at_once=count, start=start)

@@ -79,6 +79,16 @@ class Tracker:
                 "kind ddim and times bring all boxes to one time, but carried boxes have their "
                 "own; track without them"
             )
+        if options.get("seconds") is not None or options.get("noises") not in (None, 1):
+            raise ConfigError(
+                "seconds and noises are for images on their own, but a frame begins with the boxes "
+                "of the last one; track without them, and give steps and proposals for speed"
+            )
+        if options.get("ensemble") not in (None, "all"):
+            raise ConfigError(
+                f"ensemble is {options['ensemble']}, but tracking goes by all steps of a frame; "
+                "omit it"
+            )
         given: OptionFields = {**options, "kind": "search", "ensemble": "all"}
         given["steps"] = STEPS if given.get("steps") is None else given["steps"]
         given["proposals"] = PROPOSALS if given.get("proposals") is None else given["proposals"]

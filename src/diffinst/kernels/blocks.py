@@ -26,11 +26,12 @@ def by_rows(
 ) -> Tensor:
     """use(make(first, second)), in blocks of rows where the intermediate results are large.
 
-    In training these are then not kept, but made again in the backward pass, block by block.
+    In training all intermediate results are then not kept, but made again in the backward pass,
+    block by block.
 
     Args:
         make: Row i of its result follows from row i of both inputs alone.
-        use: What is done with it, row by row, too; its intermediate results are kept.
+        use: What is done with it, row by row, too.
         first: (M, ...).
         second: (M, ...).
         width: Numbers per row of the largest intermediate result of `make`.
@@ -39,7 +40,7 @@ def by_rows(
     if pieces < 2:
         return use(make(first, second))
     both = zip(first.tensor_split(pieces), second.tensor_split(pieces), strict=True)
-    return torch.cat([use(again(make, some, their)) for some, their in both])
+    return torch.cat([again(lambda a, b: use(make(a, b)), *pair) for pair in both])
 
 
 def _pieces(rows: Tensor, width: int) -> int:

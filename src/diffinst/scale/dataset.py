@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from typing_extensions import Unpack
 
-from diffinst.config import OptionFields, Options, Reading
+from diffinst.config import ConfigError, OptionFields, Options, Reading
 from diffinst.evaluation.workers import devices
 from diffinst.scale import fingerprint as runs
 from diffinst.scale.fingerprint import Run
@@ -203,6 +203,11 @@ def _asked(
     folder = store.locate(model)
     loaded = DiffusionInst.from_pretrained(folder)
     chosen = Options.of(loaded.config, **options)
+    if chosen.seconds is not None:
+        raise ConfigError(
+            f"seconds is {chosen.seconds:g}, but parts have to be the same bytes whenever they are "
+            "made, and a time limit hangs on the clock; give steps and proposals instead"
+        )
     how = (Reading() if reading is None else reading).over(loaded.config.preprocess)
     config = json.dumps(loaded.config.to_dict(), sort_keys=True, default=str)
     values = chosen.model_dump(mode="json")

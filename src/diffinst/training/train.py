@@ -117,4 +117,5 @@ def _chosen(
         chosen = Config.from_preset(preset or DEFAULT_PRESET)
     else:
         chosen = origin.config.updated(train={"single_class": False, "freeze": []})
+    chosen = chosen.updated(prompts={"sides": None}) if origin is not None else chosen
     return chosen if origin is None else origin.onto(chosen)

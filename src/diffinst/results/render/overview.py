@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from diffinst.results.instances import Instances
 from diffinst.results.outlines import polygons
-from diffinst.results.render.marks import PALETTE
+from diffinst.results.render.marks import PALETTE, Drawable
 
 SIDE = 2000  # pixels, at most
 BLOCK = 1024  # pixels that are read at once, about
@@ -47,7 +46,7 @@ def shrunken(
     return small, factor
 
 
-def draw_outlines(canvas: Image.Image, parts: Iterable[Instances], scale: float) -> None:
+def draw_outlines(canvas: Image.Image, parts: Iterable[Drawable], scale: float) -> None:
     """Draw outlines, in the colour of their class.
 
     Args:
