@@ -164,7 +164,7 @@ class Timed:
         self.budget, self.clock = runner.budget, runner.budget.clock
         self.asked, self.notes = options.seconds, list[str]()
         plain = runner.launch is direct
-        self.key = key_of(runner.network, encoded, options, plain=plain)
+        self.key = key_of(runner.network, encoded, options, output, plain=plain)
         costs = self.budget.kept(self.key)
         if costs is None:
             begin = self.clock()
