@@ -21,19 +21,37 @@ def test_a_table_and_a_sheet(diffinst: Run, model: Path, shapes: Path, tmp_path:
     flags = ("--model", model, "--proposals", 8, "--threshold", 0, "--out", out)
     code, text, err = diffinst("rank", shapes / "val", "--noises", 2, *flags)
     assert code == 0 and text == ""
-    assert str(out) in err and str(out.with_suffix(".png")) in err
+    assert str(out) in err and str(out.with_name("rank_sheet.png")) in err
     with open(out, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 and list(rows[0]) == ["path", "doubt", "objects", "why"]
     assert [float(row["doubt"]) for row in rows] == sorted(
         (float(row["doubt"]) for row in rows), reverse=True
     )
-    assert {path.name for path in out.parent.iterdir()} == {"rank.csv", "rank.png"}
+    assert {path.name for path in out.parent.iterdir()} == {"rank.csv", "rank_sheet.png"}
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     code, _, err = diffinst("rank", shapes / "val", broken, "--noises", 2, "--sheet", 0, *flags)
     assert code == 1 and "1 images could not be read; see the end of the table" in err
+    assert {path.name for path in out.parent.iterdir()} == {"rank.csv"}  # no sheet of other images
     assert "could not be read: " in out.read_text().splitlines()[-1]
+
+
+def test_no_image_is_replaced(diffinst: Run, model: Path, shapes: Path, tmp_path: Path) -> None:
+    pixels = next((shapes / "val").glob("*.png")).read_bytes()
+    for name in ("a.png", "b_sheet.png"):
+        (tmp_path / name).write_bytes(pixels)
+    flags = ("--model", model, "--proposals", 8, "--noises", 2, "--out")
+    code, _, err = diffinst("rank", tmp_path, *flags, tmp_path / "b.csv")
+    assert code == 1 and "b_sheet.png: is no sheet of an earlier ranking" in one_line(err)
+    assert not (tmp_path / "b.csv").exists()
+    for _ in range(2):
+        code, _, err = diffinst("rank", tmp_path, *flags, tmp_path / "a.csv")
+        assert code == 0
+        with open(tmp_path / "a.csv", newline="", encoding="utf-8") as file:
+            names = {Path(row["path"]).name for row in csv.DictReader(file)}
+        assert names == {"a.png", "b_sheet.png"}
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b_sheet.png").read_bytes() == pixels
 
 
 @pytest.mark.parametrize(

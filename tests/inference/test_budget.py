@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from diffinst.config import ConfigError, Options
 from diffinst.diffusion.start import Start
 from diffinst.inference import costs
-from diffinst.inference.budget import ENOUGH, Budget, planned
+from diffinst.inference.budget import ENOUGH, Budget, Plan, longest, planned
 from diffinst.inference.costs import Costs, Shelf
 from diffinst.inference.front import Front, Measured
 from diffinst.inference.image import EncodedImage
@@ -104,6 +104,35 @@ def test_a_measured_front_goes_before_the_rule(tiny: DiffusionInst) -> None:
     # 0.15 s: 1 x 1,400 is worth 0.578; 3 x 400 would be worth 0.55
     found = planned(LINEAR, front, asked, 0.1501)
     assert (found.steps, found.proposals) == (1, 1400)
+
+
+def test_fewer_proposals_are_run_where_they_are_worth_more(tiny: DiffusionInst) -> None:
+    asked = options(tiny, seconds=1, kind="search")
+    rows = [("search", 1, 500, 0.64), ("search", 1, 2000, 0.60)]
+    front = Front(tuple(Measured(*row) for row in rows))
+    found = planned(LINEAR, front, asked, 9.0)  # time for both
+    assert (found.steps, found.proposals) == (1, 500)
+    assert longest(front, asked, found) == 1  # what two steps are worth is not known
+    # 0.0501 s: 400 fit, and are worth 400 / 500 of 0.64
+    assert planned(LINEAR, front, asked, 0.0501).proposals == 400
+    flat = Front((*front.rows, Measured("search", 1, 1000, 0.64)))
+    assert planned(LINEAR, flat, asked, 9.0).proposals == 1000  # of equals the most
+
+
+def test_a_search_goes_on_to_what_is_worth_no_less(tiny: DiffusionInst) -> None:
+    asked = options(tiny, seconds=1, kind="search")
+    plan = Plan(2, 500, fits=True)
+    assert longest(Front(), asked, plan) == 4
+    worth = {2: 0.64, 3: 0.65, 4: 0.6}
+    front = Front(tuple(Measured("search", s, 500, ap) for s, ap in worth.items()))
+    assert longest(front, asked, plan) == 3
+
+
+def test_a_falling_curve_is_kept_by_a_run(model: DiffusionInst) -> None:
+    rows = [("search", 1, 250, 0.64), ("search", 1, 2000, 0.60)]
+    model.front = Front(tuple(Measured(*row) for row in rows))
+    meta = told(model.predict(pixels(), seconds=0.4, kind="search").meta)
+    assert (meta.steps, meta.proposals) == (1, 250)
 
 
 def test_a_prediction_takes_its_time(model: DiffusionInst, machine: Machine) -> None:

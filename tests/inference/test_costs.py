@@ -10,6 +10,7 @@ import torch
 
 from diffinst.config import Options
 from diffinst.inference.costs import PROBES, ROUNDS, Clock, Costs, Shelf, key_of, measured
+from diffinst.inference.pipeline import Size
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.runner import Runner
 from diffinst.structures import Encoded
@@ -80,11 +81,20 @@ def test_no_home_and_no_disk_are_no_reason_to_fail(
 def test_a_key_changes_with_all_that_costs_hang_on(tiny: DiffusionInst, encoded: Encoded) -> None:
     asked = Options()
 
-    def key(model: DiffusionInst = tiny, *, plain: bool = True, **changed: object) -> str:
-        return key_of(model.network, encoded, asked.model_copy(update=changed), plain=plain)
+    def key(
+        model: DiffusionInst = tiny,
+        output: Size = (40, 60),
+        *,
+        plain: bool = True,
+        **changed: object,
+    ) -> str:
+        options = asked.model_copy(update=changed)
+        return key_of(model.network, encoded, options, output, plain=plain)
 
     assert key() == key(seed=3, steps=4, proposals=7, seconds=1.0, kind="search")
+    assert key() == key(output=(60, 40)) == key(output=(41, 59))  # each about 2 to the power of 11
     keys = [key(), key(plain=False), key(threshold=0.5), key(mask_quality=1.0)]
+    keys += [key(output=(80, 60)), key(output=(4000, 6000))]  # of the same network input
     keys.append(key(DiffusionInst.from_preset("tiny", seed=1)))
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)

@@ -33,10 +33,12 @@ def test_between_and_beyond_what_was_measured(tmp_path: Path) -> None:
     np.testing.assert_allclose(worth, [0.4, 0.5, 0.6, 0.2, 0.6])
     np.testing.assert_allclose(front.worth("search", 4, [100, 50]), [0.62, 0.31])
     assert front.steps("search", 8) == (1, 4) and front.steps("search", 3) == (1,)
+    assert front.proposals("search", 400) == (100, 400) and front.proposals("search", 399) == (100,)
 
 
 def test_the_rule_counts_boxes(tmp_path: Path) -> None:
     front = Front.read(tmp_path)  # no file
+    assert front.proposals("ddim", 2000) == ()
     assert front == Front() and front.steps("ddim", 3) == (1, 2, 3)
     two, four = front.worth("ddim", 2, [200])[0], front.worth("ddim", 4, [100])[0]
     assert two == four == pytest.approx(0.02 * np.log(400))

@@ -17,11 +17,13 @@ from diffinst.inference.rank import (
     Ranked,
     Ranking,
     doubt_of,
+    is_sheet,
     rank,
     why,
     write_ranking,
     write_sheet,
 )
+from diffinst.io.images import ImageReadError
 from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import Instances
 
@@ -106,6 +108,40 @@ def test_what_is_gone_by_now_is_not_drawn(tmp_path: Path) -> None:
     gone = replace(found(0.5), path=tmp_path / "gone.png")
     ranking = Ranking((Ranked(tmp_path / "gone.png", 0.5, 1, "why"),), (gone,), 8)
     assert not write_sheet(ranking, tmp_path / "sheet.png")
+
+
+def test_what_is_done_is_handed_on_when_the_run_ends_early(
+    tiny: DiffusionInst, folder: Path
+) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    got: list[Ranking] = []
+    with pytest.raises(KeyboardInterrupt):
+        rank(tiny, [folder], show=1, noises=2, proposals=8, progress=stop, done=got.append)
+    (ranking,) = got
+    assert {row.path.name for row in ranking.rows} == {"a.png", "b.png"}
+    assert [found.path for found in ranking.first] == [ranking.rows[0].path]
+
+
+def test_own_sheets_are_not_ranked_and_go_where_none_is_drawn(
+    tiny: DiffusionInst, folder: Path, tmp_path: Path
+) -> None:
+    pixels = (folder / "a.png").read_bytes()
+    for name in ("a.png", "my_sheet.png"):
+        (tmp_path / name).write_bytes(pixels)
+    options = {"noises": 2, "proposals": 8}
+    ranking = rank(tiny, [tmp_path], show=1, **options)  # type: ignore[arg-type]
+    sheet = tmp_path / "rank_sheet.png"
+    assert write_sheet(ranking, sheet) and is_sheet(sheet)
+    again = rank(tiny, [tmp_path], **options)  # type: ignore[arg-type]
+    assert {row.path.name for row in again.rows} == {"a.png", "my_sheet.png"}
+    with pytest.raises(ImageReadError, match=r"rank_sheet\.png: is the sheet of a ranking"):
+        rank(tiny, [sheet], **options)  # type: ignore[arg-type]
+    assert not write_sheet(again, sheet) and not sheet.exists()  # show is 0
+    assert not write_sheet(again, tmp_path / "my_sheet.png")
+    assert (tmp_path / "my_sheet.png").read_bytes() == pixels
 
 
 def test_nothing_to_draw_is_no_sheet(tmp_path: Path) -> None:

@@ -120,3 +120,65 @@ def test_frames_as_files_and_what_is_refused(
         tracked(tiny, [movie], tmp_path / "file")
     with alone_in(tmp_path / "held"), pytest.raises(BlockingIOError):
         tracked(tiny, [movie], tmp_path / "held")
+
+
+def test_a_second_run_leaves_nothing_of_the_first(
+    tiny: DiffusionInst, movie: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted(movie.iterdir())
+    with monkeypatch.context() as without:
+        without.setattr(module, "has_pyav", lambda: False)
+        tracked(tiny, files, tmp_path, layouts=("coco-video", "ctc"))
+    others = [
+        "notes.txt",
+        "overlays/mine.png",
+        "overlays/12.png",
+        "01_RES/mask.tif",
+        "a/tracks.txt",
+    ]
+    for name in others:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    broken = tmp_path / "a" / "x.png"
+    broken.write_text("")
+    others.append("a/x.png")
+    with pytest.raises(ImageReadError):
+        tracked(tiny, [broken.parent], tmp_path)
+    assert (tmp_path / "01_RES" / "mask002.tif").is_file()  # nothing came in its place
+    tracked(tiny, files[:2], tmp_path, layouts=("ctc",))
+    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    ours = {"overlay.mp4", "tracks.txt", "results.json", "index.json", "01_RES/res_track.txt"}
+    assert left == {*others, *ours, "01_RES/mask000.tif", "01_RES/mask001.tif"}
+
+
+def test_what_is_tracked_is_not_removed(tiny: DiffusionInst, movie: Path, tmp_path: Path) -> None:
+    frame = tmp_path / "overlays" / "000000.png"
+    frame.parent.mkdir()
+    frame.write_bytes((movie / "0.png").read_bytes())
+    for source in ([frame.parent], [frame], [movie / "1.png", frame]):
+        with pytest.raises(ValueError, match=r"000000\.png: is to be tracked, but results in "):
+            tracked(tiny, source, tmp_path)
+    assert frame.is_file()
+    assert tracked(tiny, [frame.parent], frame.parent).frames == 1  # its own names are others
+
+
+@pytest.mark.parametrize(("many", "name"), [(999, "mask000.tif"), (1000, "mask0000.tif")])
+def test_label_maps_of_many_frames_have_four_digits(
+    tiny: DiffusionInst, movie: Path, tmp_path: Path, many: int, name: str
+) -> None:
+    def stop(done: int, total: int | None) -> None:
+        raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        tracked(tiny, [movie / "0.png"] * many, tmp_path, layouts=("ctc",), progress=stop)
+    assert [p.name for p in (tmp_path / "01_RES").glob("mask*")] == [name]
+
+
+def test_label_maps_of_who_knows_how_many_frames_have_four_digits(
+    tiny: DiffusionInst, movie: Path, tmp_path: Path
+) -> None:
+    first, *rest = (Image.open(path) for path in sorted(movie.iterdir()))
+    first.save(tmp_path / "stack.tif", save_all=True, append_images=rest)
+    tracked(tiny, [tmp_path / "stack.tif"], tmp_path / "out", layouts=("ctc",))
+    masks = sorted(p.name for p in (tmp_path / "out" / "01_RES").glob("mask*"))
+    assert masks == ["mask0000.tif", "mask0001.tif", "mask0002.tif"]

@@ -34,8 +34,9 @@ def rank(
     Example: diffinst rank unlabelled/ --model runs/mine/best --noises 8 --out rank.csv
 
     Writes OUT, a table of path, doubt, objects and why, the most doubtful image first, and beside
-    it a PNG of the first images with their doubtful objects marked. Doubt is the mean over an
-    image's objects of 1 - stability x score. Images that cannot be read are rows with their error.
+    it NAME_sheet.png, the first images with their doubtful objects marked. Doubt is the mean over
+    an image's objects of 1 - stability x score. Images that cannot be read are rows with their
+    error. Ended early, the table has the images that are done.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ def rank(
     out
         The table, a .csv file.
     sheet
-        Images on the sheet; 0: no sheet.
+        Images on the sheet; 0: no sheet, and an earlier one is removed.
     page
         The page, slice or time of a file to read, counted from 0; default: the first.
     channel
@@ -68,19 +69,30 @@ def rank(
     from diffinst.inference import rank as ranking
     from diffinst.inference.predictor import DiffusionInst
 
+    drawing = out.with_name(f"{out.stem}{ranking.SHEET}")
+    if sheet and drawing.exists() and not ranking.is_sheet(drawing):
+        raise ValueError(
+            f"{drawing}: is no sheet of an earlier ranking, and this one's would replace it; "
+            "choose another --out, or give --sheet 0"
+        )
     loaded = DiffusionInst.from_pretrained(model, device=usable_device(device))
     loaded = loaded.optimize(precision)
+    written: list[str] = []
+
+    def write(found: ranking.Ranking) -> None:
+        ranking.write_ranking(found, out)
+        written.append(f"table      {out}")
+        if ranking.write_sheet(found, drawing):
+            written.append(f"sheet      {drawing}")
+
     with progress_bar("ranking") as advance:
         found = ranking.rank(
-            loaded, images, show=sheet, reading=reading, progress=advance, **options
+            loaded, images, show=sheet, reading=reading, progress=advance, done=write, **options
         )
-    ranking.write_ranking(found, out)
-    drawing = out.with_suffix(".png")
-    drawn = ranking.write_sheet(found, drawing)
     for row in found.rows[:SHOWN]:
         if row.doubt is not None:
             say(f"{row.doubt:6.3f}  {row.path}  {row.why}")
-    say(f"table      {out}" + (f"\nsheet      {drawing}" if drawn else ""))
+    say("\n".join(written))
     for note in found.notes[:SHOWN]:
         say(f"note: {note}")
     if found.failed:

@@ -75,13 +75,24 @@ def planned(
         needed = number * costs.of_step(counts) + costs.of_end(number * counts)
         fitting = counts[needed <= left]
         if len(fitting):
-            most = int(fitting[-1])
-            worth = float(front.worth(options.kind, number, [most])[0])
-            plans.append((worth, Plan(number, most, fits=True)))
+            worth = front.worth(options.kind, number, fitting)
+            best = int(np.flatnonzero(worth == worth.max())[-1])  # of equals the most proposals
+            plans.append((float(worth[best]), Plan(number, int(fitting[best]), fits=True)))
     if not plans:
         return Plan(min(steps), int(counts[0]), fits=False)
-    best = max(worth for worth, _ in plans)
-    return max((plan for worth, plan in plans if worth >= best - NEAR), key=lambda p: p.steps)
+    highest = max(worth for worth, _ in plans)
+    return max((plan for worth, plan in plans if worth >= highest - NEAR), key=lambda p: p.steps)
+
+
+def longest(front: Front, options: Options, plan: Plan) -> int:
+    """The steps that a run may go on to: up to twice its plan's, where these are worth no less."""
+    most = min(2 * plan.steps, options.most_steps)
+    worth = {
+        number: front.worth(options.kind, number, [plan.proposals])[0]
+        for number in front.steps(options.kind, most)
+    }
+    least = worth.get(plan.steps, 0.0)
+    return max((n for n in worth if n > plan.steps and worth[n] >= least), default=plan.steps)
 
 
 class Budget:
@@ -164,7 +175,7 @@ class Timed:
         self.budget, self.clock = runner.budget, runner.budget.clock
         self.asked, self.notes = options.seconds, list[str]()
         plain = runner.launch is direct
-        self.key = key_of(runner.network, encoded, options, plain=plain)
+        self.key = key_of(runner.network, encoded, options, output, plain=plain)
         costs = self.budget.kept(self.key)
         if costs is None:
             begin = self.clock()
@@ -176,7 +187,9 @@ class Timed:
         self.costs, self.since = costs, since
         left = since + AIM * self.asked - self.clock()
         least = max(map(len, starts), default=0)
-        tried = range(FEWEST, MOST + 1, GRAIN) if plain else PROBES
+        tried: Sequence[int] = range(FEWEST, MOST + 1, GRAIN) if plain else PROBES
+        if plain:  # else only what was recorded is quick
+            tried = sorted({*tried, *self.budget.front.proposals(options.kind, MOST)})
         sizes = [size for size in tried if size >= least] or [least]
         self.plan = planned(costs, self.budget.front, options, left, sizes)
         if not self.plan.fits:
@@ -184,7 +197,7 @@ class Timed:
         self.elastic = "steps" in options.free
         most = self.plan.steps
         if self.elastic and self.plan.fits and options.kind == "search":  # steps are all alike
-            most = max(most, min(2 * most, options.most_steps))
+            most = longest(self.budget.front, options, self.plan)
         chosen = {"steps": most, "proposals": self.plan.proposals}
         self.pipeline: Pipeline = runner.pipeline(options.model_copy(update=chosen))
         self._took: list[float] = []

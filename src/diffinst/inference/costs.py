@@ -159,14 +159,15 @@ def _usable(points: Points) -> bool:
 
 
 def key_of(
-    network: DiffusionInstNetwork, encoded: Encoded, options: Options, *, plain: bool
+    network: DiffusionInstNetwork, encoded: Encoded, options: Options, output: Size, *, plain: bool
 ) -> str:
-    """What costs hang on: weights, their type, machine, threads, size of the image, what is kept.
+    """What costs hang on: weights, their type, machine, threads, sizes, what is kept.
 
     Args:
         network: On its device.
-        encoded: One image; sizes count by their powers of two.
+        encoded: One image; sizes count by the power of two nearest to their pixels.
         options: Of the end: masks that are rated, kept.
+        output: (height, width) of the original image, which the end makes masks of.
         plain: Whether work is run as it is, and not replayed.
     """
     device = network.image_mean.device
@@ -179,7 +180,7 @@ def key_of(
         torch.get_num_threads(),
         torch.__version__,
         plain,
-        round(math.log2(max(1, encoded.sizes[0][0] * encoded.sizes[0][1]))),
+        *(round(math.log2(max(1, h * w))) for h, w in (encoded.sizes[0], output)),
         (options.mask_quality > 0, options.threshold, options.max_detections),
     )
     return hashlib.sha256(repr(about).encode()).hexdigest()[:24]

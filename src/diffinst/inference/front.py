@@ -63,13 +63,19 @@ class Front:
         known = sorted({row.steps for row in self._of(kind) if row.steps <= most})
         return tuple(known) or tuple(range(1, most + 1))
 
+    def proposals(self, kind: str, most: int) -> tuple[int, ...]:
+        """The numbers of proposals that were measured, up to `most`; none: the rule."""
+        return tuple(sorted({row.proposals for row in self._of(kind) if row.proposals <= most}))
+
     def _of(self, kind: str) -> list[Measured]:
         """What was measured of a sampler; one step is the same in all."""
         if all(row.kind != kind for row in self.rows):
             return []
         return [row for row in self.rows if row.kind == kind or row.steps == 1]
 
-    def worth(self, kind: str, steps: int, proposals: Sequence[int]) -> NDArray[np.float64]:
+    def worth(
+        self, kind: str, steps: int, proposals: Sequence[int] | NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """AP of some numbers of proposals, as far as known: between those measured by their log.
 
         What was not measured, more proposals than the most, is worth no more than the most.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from typing_extensions import Unpack
 
 from diffinst.config import ConfigError, OptionFields, Reading
@@ -23,6 +23,9 @@ from diffinst.results.render.sheet import contact_sheet
 
 NOISES = 8
 TILE_WIDTH = 400  # pixels
+SHEET = "_sheet.png"
+"""How names of sheets end."""
+_MARK = "Software", "diffinst rank"  # stands in the PNGs of sheets
 COLUMNS = ("path", "doubt", "objects", "why")
 
 
@@ -98,9 +101,12 @@ def rank(
     show: int = 0,
     reading: Reading | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    done: Callable[[Ranking], None] = lambda ranking: None,
     **options: Unpack[OptionFields],
 ) -> Ranking:
     """Predict every image from several noises, and order the images by how far the runs differ.
+
+    Sheets of earlier rankings are left out.
 
     Args:
         model: Predicts.
@@ -108,6 +114,7 @@ def rank(
         show: Images whose results are kept, the first of the ranking.
         reading: As in `DiffusionInst.predict`.
         progress: Called with (done, total) after each image.
+        done: Gets the ranking of the images that are done, whatever ends the run.
         **options: As in `DiffusionInst.predict`; `noises` are 8 where not given.
 
     Raises:
@@ -119,21 +126,29 @@ def rank(
     if noises == 1:
         raise ConfigError("noises is 1, but doubt is how far runs differ; give 2 or more")
     options["noises"] = noises
-    files = list_images(images)
+    listed = list_images(images)
+    files = [path for path in listed if not (path.name.endswith(SHEET) and is_sheet(path))]
+    if not files:
+        raise ImageReadError(f"{listed[0]}: is the sheet of a ranking; give the images themselves")
     notes: dict[str, None] = {}
     rows: list[Ranked] = []
     kept: list[tuple[float, int, Instances]] = []
     each = model.predict_each(files, reading=reading, note=notes.setdefault, **options)
-    for i, (path, found) in enumerate(each):
-        if isinstance(found, ImageReadError):
-            rows.append(Ranked(path, None, None, _without_path(str(found), path)))
-        else:
-            doubt = doubt_of(found)
-            rows.append(Ranked(path, doubt, len(found), why(found, noises)))
-            kept = sorted([*kept, (-doubt, i, found)], key=lambda item: item[:2])[:show]
-        progress(i + 1, len(files))
-    rows.sort(key=lambda row: (row.doubt is None, -(row.doubt or 0.0)))  # stable: as listed
-    return Ranking(tuple(rows), tuple(found for *_, found in kept), noises, tuple(notes))
+    try:
+        for i, (path, found) in enumerate(each):
+            if isinstance(found, ImageReadError):
+                rows.append(Ranked(path, None, None, _without_path(str(found), path)))
+            else:
+                doubt = doubt_of(found)
+                rows.append(Ranked(path, doubt, len(found), why(found, noises)))
+                kept = sorted([*kept, (-doubt, i, found)], key=lambda item: item[:2])[:show]
+            progress(i + 1, len(files))
+    finally:
+        rows.sort(key=lambda row: (row.doubt is None, -(row.doubt or 0.0)))  # stable: as listed
+        ranking = Ranking(tuple(rows), tuple(found for *_, found in kept), noises, tuple(notes))
+        if rows:
+            done(ranking)
+    return ranking
 
 
 def _without_path(text: str, path: Path) -> str:
@@ -157,8 +172,20 @@ def write_ranking(ranking: Ranking, file: Path) -> None:
     write_text(file, text.getvalue())
 
 
+def is_sheet(file: Path) -> bool:
+    """Whether a file is a sheet that `write_sheet` drew."""
+    key, value = _MARK
+    try:
+        with Image.open(file, formats=["PNG"]) as image:
+            return bool(image.info.get(key) == value)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
 def write_sheet(ranking: Ranking, file: Path) -> bool:
     """Draw the first images with their doubtful objects marked; False: there are none to draw.
+
+    Then an earlier sheet of that name is removed.
 
     Raises:
         OSError: The file cannot be written.
@@ -177,12 +204,16 @@ def write_sheet(ranking: Ranking, file: Path) -> bool:
         title = f"{len(tiles) + 1}. {found.path.name}\ndoubt {row.doubt:.2f}\n{lines}"
         tiles.append((canvas, title))
     if not tiles:
+        if is_sheet(file):
+            file.unlink(missing_ok=True)
         return False
     heading = (
         f"Most doubtful first; k/{ranking.noises}: runs that found the object. Grey: all, red: "
         "half of them or fewer"
     )
     sheet = contact_sheet(tiles, columns=min(4, len(tiles)), tile_width=TILE_WIDTH, heading=heading)
+    about = PngImagePlugin.PngInfo()
+    about.add_text(*_MARK)
     with atomic_path(file) as temporary:
-        sheet.save(temporary, format="PNG")
+        sheet.save(temporary, format="PNG", pnginfo=about)
     return True

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,13 @@ from diffinst.results.tracks import CellTracks, VideoTracks, ids_of, joined, mot
 
 Layout: TypeAlias = Literal["coco-video", "ctc"]
 CTC_FOLDER = "01_RES"
+MANY = 1000  # frames, from which on label maps have four digits
+_OWN = {
+    "": r"(overlay\.mp4|tracks\.txt|(results|index|video_results)\.json)",
+    "overlays": r"[0-9]{6,}\.png",
+    CTC_FOLDER: r"(mask[0-9]{3,}\.tif|res_track\.txt)",
+}
+"""The files that a run may write, by their folder."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,8 @@ def track_folder(
 ) -> Tracked:
     """Track a video; what is done stays, whatever ends the run.
 
+    The files of an earlier run go when the first frame is tracked.
+
     Args:
         model: Does the work.
         video: A video, a folder of frames or a file of several pages; or frames as files, in order.
@@ -77,26 +89,30 @@ def track_folder(
         BlockingIOError: Another program is at work in `out`.
         NotADirectoryError: `out`, or a folder above it, is a file.
         ImageReadError: There are no frames, or nothing can be read.
-        ValueError: No such layout.
+        ValueError: No such layout, or a frame lies where a run writes.
     """
     unknown = sorted(set(layouts) - set(get_args(Layout)))
     if unknown:
         raise ValueError(f"layout {unknown[0]}; allowed are {', '.join(get_args(Layout))}")
     out = Path(out)
     refuse_file(out)
+    _refuse_own(video, out)
     notes: dict[str, None] = {}
     source, total, rate = _source(video)
     tracked = model.track(
         source, patience=patience, reading=reading, note=notes.setdefault, **options
     )
-    run = _Run(model, out, layouts, labels=labels)
+    digits = 4 if total is None or total >= MANY else 3
+    run = _Run(model, out, layouts, labels=labels, digits=digits)
     begin = time.perf_counter()
     with alone_in(out):
-        for folder in (out, out / "overlays", out / CTC_FOLDER):
-            remove_unfinished(folder)
+        for folder in _OWN:
+            remove_unfinished(out / folder)
         try:
             with ExitStack() as stack:
                 for frame in tracked:
+                    if not run.frames:
+                        _remove_own(out)
                     if not run.frames and has_pyav():
                         run.writer = stack.enter_context(write_video(out / "overlay.mp4", rate))
                     run.take(frame)
@@ -109,6 +125,39 @@ def track_folder(
     overlay = out / ("overlays" if run.writer is None else "overlay.mp4")
     seconds = time.perf_counter() - begin
     return Tracked(len(run.frames), len(run.ids), seconds, overlay, tuple(notes))
+
+
+def _own(out: Path) -> Iterator[Path]:
+    """The files in a folder that have the names of a run's; no links, which no run makes."""
+    for folder, names in _OWN.items():
+        for path in (out / folder).glob("*"):
+            if re.fullmatch(names, path.name) and path.is_file() and not path.is_symlink():
+                yield path
+
+
+def _remove_own(out: Path) -> None:
+    """Remove what an earlier run wrote, which would else mix with what this one writes."""
+    for path in list(_own(out)):
+        path.unlink(missing_ok=True)
+    for folder in filter(None, _OWN):
+        with contextlib.suppress(OSError):  # there is something else in it, or it is not there
+            (out / folder).rmdir()
+
+
+def _refuse_own(video: Sequence[str | Path], out: Path) -> None:
+    """Refuse to track what the run itself would remove or replace.
+
+    Raises:
+        ValueError: A video or frame has the place and name of a file of a run; names it.
+    """
+    own = {os.path.realpath(path) for path in _own(out)}
+    for given in map(named, video if own else ()):
+        for path in frame_files(given) if given.is_dir() else [given]:
+            if os.path.realpath(path) in own:
+                raise ValueError(
+                    f"{path}: is to be tracked, but results in {out} would replace it; choose "
+                    "another folder"
+                )
 
 
 def _source(
@@ -136,10 +185,16 @@ class _Run:
     """What has been tracked so far, and the files it goes to."""
 
     def __init__(
-        self, model: DiffusionInst, out: Path, layouts: Collection[Layout], *, labels: bool
+        self,
+        model: DiffusionInst,
+        out: Path,
+        layouts: Collection[Layout],
+        *,
+        labels: bool,
+        digits: int,
     ) -> None:
         self.classes = [{"id": i + 1, "name": name} for i, name in enumerate(model.class_names)]
-        self.out, self.labels = out, labels
+        self.out, self.labels, self.digits = out, labels, digits
         self.writer: VideoWriter | None = None
         self.results: list[CocoResult] = []
         self.frames: list[dict[str, object]] = []
@@ -164,7 +219,8 @@ class _Run:
                 drawn.save(temporary, format="PNG")
         if self.cells is not None:
             labels = self.cells.label_map(index, found)
-            with atomic_path(self.out / CTC_FOLDER / f"mask{index:03d}.tif") as temporary:
+            name_of_map = f"mask{index:0{self.digits}d}.tif"
+            with atomic_path(self.out / CTC_FOLDER / name_of_map) as temporary:
                 Image.fromarray(labels).save(temporary, format="TIFF")
         if self.tracks is not None:
             self.tracks.add(index, found)
