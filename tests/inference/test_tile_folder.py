@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffinst import DiffusionInst
 from diffinst.config import ConfigError
@@ -83,6 +84,29 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
     assert run(nano, slide, tmp_path / "whole").resumed == 2
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
+
+
+def test_levels_whose_sides_were_halved_and_cut_off_are_read_to_their_end(
+    nano: DiffusionInst, tmp_path: Path
+) -> None:
+    """One disc at the right border of 200 x 4503, of which level 2 has 50 x 1125, not 1126."""
+    image = np.full((200, 4503), 12, np.uint8)
+    rows, columns = np.ogrid[:200, :4503]
+    image[(rows - 100) ** 2 + (columns - 4440) ** 2 < 32**2] = 150
+    path = tmp_path / "odd.tif"
+    with tifffile.TiffWriter(path) as file:
+        shared = {"tile": (64, 64), "compression": "zlib"}
+        file.write(image, subifds=2, **shared)
+        file.write(image[::2, :4502:2], subfiletype=1, **shared)
+        file.write(image[::4, :4500:4], subfiletype=1, **shared)
+    request = TileRequest(tile=96, overlap=32, level=2)
+    done = run(nano, path, tmp_path / "out", request)
+    assert done.counts.seams.objects >= 1
+    with Image.open(tmp_path / "out" / "overview.png") as overview:
+        assert overview.size == (1125, 50)
+    labels = zarr.open_group(tmp_path / "out" / "labels.zarr", mode="r")["0"][:]
+    found = np.argwhere(labels)
+    assert np.allclose(found.mean(0), (100, 4440), atol=8)  # two pixels of the level
 
 
 def test_another_run_is_refused_and_says_what_differs(

@@ -192,8 +192,7 @@ def _written(
         key=lambda i: image.levels[i],
     )
     shrunk = image.levels[level]
-    size = (max(1, round(image.shape[0] / shrunk)), max(1, round(image.shape[1] / shrunk)))
-    small, factor = shrunken(size, lambda y, x, h, w: image.read(y, x, h, w, level))
+    small, factor = shrunken(image.sizes[level], lambda y, x, h, w: image.read(y, x, h, w, level))
     canvas = Image.fromarray(small)
     draw_outlines(canvas, decided(), 1 / (shrunk * factor))
     with atomic_path(files[-1]) as temporary:

@@ -211,9 +211,7 @@ class TiledPrediction:
         return self._runner.at_once_of(self._runner.padded((height, width)))
 
     def _read(self, tile: Tile) -> Pixels:
-        level, shrunk = self.plan.level, self.plan.shrunk
-        y0, x0, y1, x1 = (round(edge / shrunk) for edge in tile.rect)
-        return self.image.read(y0, x0, max(1, y1 - y0), max(1, x1 - x0), level)
+        return self.image.read(*self.plan.window(tile.rect), self.plan.level)
 
     def _is_empty(self, pixels: Pixels) -> bool:
         match self.plan.skip:

@@ -53,6 +53,17 @@ def test_a_tiled_tiff_with_its_pyramid_and_resolution(tmp_path: Path, rgb: Pixel
     image.close()
 
 
+def test_levels_are_counted_along_the_longer_side(tmp_path: Path) -> None:
+    path = tmp_path / "strip.zarr"
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    group.create_array("0", shape=(33, 1600), chunks=(33, 64), dtype="u1")
+    group.create_array("1", shape=(2, 100), chunks=(2, 64), dtype="u1")
+    axes, datasets = [{"name": "y"}, {"name": "x"}], [{"path": "0"}, {"path": "1"}]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
+    image = opened(path)
+    assert (image.levels, image.sizes) == ((1.0, 16.0), ((33, 1600), (2, 100)))
+
+
 def test_a_tiff_in_one_piece_is_mapped(tmp_path: Path, rgb: Pixels) -> None:
     path = tmp_path / "plain.tif"
     tifffile.imwrite(path, rgb[..., 0].astype(">u2"), byteorder=">")
