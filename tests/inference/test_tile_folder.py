@@ -121,6 +121,13 @@ def test_another_run_is_refused_and_says_what_differs(
         run(DiffusionInst.from_preset("tiny", seed=1), slide, tmp_path)
 
 
+def test_a_time_limit_is_not_for_tiles(tmp_path: Path) -> None:
+    model = DiffusionInst.from_preset("tiny")
+    with pytest.raises(ConfigError, match=r"seconds is 0\.5, but a time limit is for one image"):
+        predict_tile_folder(model, "missing.tif", tmp_path / "out", REQUEST, seconds=0.5)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_truncated_image_is_named_and_what_is_done_stays(
     tiny: DiffusionInst, tmp_path: Path
 ) -> None:

@@ -14,14 +14,14 @@ from typing import Literal
 from PIL import Image
 from typing_extensions import Unpack
 
-from diffinst.config import ConfigError, OptionFields, Options, Reading
+from diffinst.config import ConfigError, OptionFields, Reading
 from diffinst.inference.folder import refuse_file
 from diffinst.inference.pieces import as_instances, packed, unpacked
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.seams import Seams
 from diffinst.inference.tile_grid import Tile
 from diffinst.inference.tile_plan import TilePlan, TileRequest
-from diffinst.inference.tiles import Found, TileCounts, TiledPrediction
+from diffinst.inference.tiles import Found, TileCounts, TiledPrediction, check_options
 from diffinst.io.atomic import atomic_path, remove_unfinished, write_bytes, write_json
 from diffinst.io.lock import alone_in
 from diffinst.io.windows import WindowedImage, is_bright_field, open_windowed
@@ -89,7 +89,7 @@ def predict_tile_folder(
     image, out = Path(image), Path(out)
     refuse_file(out)
     reading = (Reading() if reading is None else reading).over(model.config.preprocess)
-    Options.of(model.config, **options)
+    check_options(model.config, options)
     opened = open_windowed(image, reading)
     try:
         bright = is_bright_field(image)

@@ -223,6 +223,20 @@ class TiledPrediction:
                 return is_flat(pixels)
 
 
+def check_options(config: Config, options: OptionFields) -> None:
+    """Refuse what no tile can be predicted with.
+
+    Raises:
+        ConfigError: A value out of range, or a time limit; names it.
+    """
+    asked = Options.of(config, **options)
+    if asked.seconds is not None:
+        raise ConfigError(
+            f"seconds is {asked.seconds:g}, but a time limit is for one image, not for tiles; omit "
+            "it, or give steps and proposals"
+        )
+
+
 def start_tiles(
     runner: Runner,
     source: ImageSource | WindowedImage,
@@ -236,12 +250,7 @@ def start_tiles(
         ImageReadError: It cannot be read.
         ConfigError: A value out of range; names it.
     """
-    asked = Options.of(runner.config, **options)  # before a large file is looked at
-    if asked.seconds is not None:
-        raise ConfigError(
-            f"seconds is {asked.seconds:g}, but a time limit is for one image, not for tiles; omit "
-            "it, or give steps and proposals"
-        )
+    check_options(runner.config, options)  # before a large file is looked at
     image = open_windowed(source, reading)
     try:
         bright = is_bright_field(source)
