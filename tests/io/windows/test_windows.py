@@ -72,6 +72,17 @@ def test_a_tiff_in_one_piece_is_mapped(tmp_path: Path, rgb: Pixels) -> None:
     assert np.array_equal(image.read(*WINDOW), np.broadcast_to(expected, (90, 110, 3)))
 
 
+def test_floats_in_one_piece_are_mapped_and_nan_is_black(tmp_path: Path) -> None:
+    path = tmp_path / "floats.tif"
+    values = np.tile(np.linspace(0, 1, 256, dtype=np.float32), (128, 1))
+    values[7, 200] = np.nan
+    tifffile.imwrite(path, values)
+    found = opened(path).read(0, 0, 128, 256)
+    assert found[7, 200].tolist() == [0, 0, 0]
+    assert found[0, :, 0].tolist() == [*range(256)]
+    assert np.isnan(tifffile.imread(path)[7, 200])  # the file is as it was
+
+
 def test_pages_and_channels_of_an_ome_tiff(tmp_path: Path, rgb: Pixels) -> None:
     path = tmp_path / "cells.ome.tif"
     stack = np.stack([np.stack([rgb[..., c] // (z + 1) for c in range(2)]) for z in range(3)])

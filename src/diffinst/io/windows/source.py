@@ -160,7 +160,7 @@ class Ranged:
                 f"{self.name}: {where} gives {values.shape[0]}x{values.shape[1]} pixels only; the "
                 "file is cut short: copy or download it again"
             )
-        return np.nan_to_num(values, copy=False) if values.dtype.kind == "f" else values
+        return np.nan_to_num(values) if values.dtype.kind == "f" else values
 
     def _found_range(self, reading: Reading) -> tuple[float, float] | None:
         """What becomes black and white; None: values are 8 bits already."""
