@@ -109,6 +109,40 @@ def test_the_uncut_one_and_then_the_better_one_of_two_is_kept() -> None:
     assert seams.counts.duplicates == 1
 
 
+def block(tile: Tile, y: int, x: int, side: int, score: float, cut: bool = False) -> Piece:
+    box = (float(x), float(y), float(x + side), float(y + side))
+    return Piece(0, score, box, y, x, np.ones((side, side), np.bool_), (tile.rect,), cut)
+
+
+def test_a_fragment_of_a_whole_object_does_not_take_its_place() -> None:
+    grid = TileGrid((60, 180), tile=100, overlap=20)  # the border of the cores is x = 90
+    left, right = grid.row(0)
+    whole, fragment = block(left, 20, 81, 16, 0.80), block(right, 24, 90, 4, 0.85)  # 256, 16 px
+    seams = Seams(grid)
+    found = [p for tile in seams.decided([([left, right], [[whole], [fragment]])]) for p in tile]
+    assert found == [whole, fragment]  # IoU 16 / 256
+    assert seams.counts.duplicates == 0
+
+
+def test_of_two_whole_ones_that_share_half_of_both_the_better_one_is_kept() -> None:
+    grid = TileGrid((60, 180), tile=100, overlap=20)
+    left, right = grid.row(0)
+    first = block(left, 20, 83, 12, 0.80)  # columns 83 to 95
+    for x, count in ((87, 1), (88, 2)):  # they share 8 or 7 of 12 columns: IoU 8 / 16, 7 / 17
+        second = block(right, 20, x, 12, 0.85)
+        tiles = Seams(grid).decided([([left, right], [[first], [second]])])
+        assert sum(len(tile) for tile in tiles) == count
+
+
+def test_a_cut_part_of_a_whole_object_is_dropped() -> None:
+    grid = TileGrid((60, 180), tile=100, overlap=20)
+    left, right = grid.row(0)
+    whole, part = block(left, 20, 82, 16, 0.6), block(right, 20, 90, 8, 0.9, cut=True)
+    seams = Seams(grid)
+    ((kept,),) = seams.decided([([left, right], [[whole], [part]])])
+    assert kept is whole and seams.counts.duplicates == 1
+
+
 def test_another_class_is_another_object() -> None:
     grid = TileGrid((60, 180), tile=100, overlap=20)
     left, right = grid.row(0)

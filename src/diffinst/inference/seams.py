@@ -11,7 +11,8 @@ from diffinst.inference.pieces import Piece, around, intersection
 from diffinst.inference.tile_grid import Tile, TileGrid
 
 SAME = 0.5
-"""Two pieces of a class are one object where their masks share this fraction of the smaller one."""
+"""Two pieces of a class are one object from this IoU of their masks on; where a border cuts the
+smaller one, from this fraction of it on, as it shows a part only."""
 MOST_STITCHED = 2**27
 """Pixels of the window of a stitched object; larger ones stay in pieces."""
 
@@ -226,13 +227,15 @@ def _same_class(a: Piece, b: Piece) -> bool:
 
 
 def _same(a: Piece, b: Piece) -> bool:
-    """Whether the masks share so much of the smaller one."""
+    """Whether two pieces are one object; see `SAME`."""
     shared = intersection(a.rect, b.rect)
     if shared is None:
         return False
     both = np.count_nonzero(a.within(shared) & b.within(shared))
-    smaller = min(np.count_nonzero(a.mask), np.count_nonzero(b.mask))
-    return bool(both >= SAME * smaller)
+    sizes = np.count_nonzero(a.mask), np.count_nonzero(b.mask)
+    smaller = min((sizes[0], not a.cut), (sizes[1], not b.cut))  # of two alike the cut one
+    part = not smaller[1]
+    return bool(both >= SAME * (smaller[0] if part else sum(sizes) - both))
 
 
 def _one_object(a: Piece, b: Piece) -> bool:
