@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,6 +120,22 @@ def test_another_run_is_refused_and_says_what_differs(
         run(tiny, slide, tmp_path, TileRequest(tile=96, overlap=16))
     with pytest.raises(ConfigError, match="another weights"):
         run(DiffusionInst.from_preset("tiny", seed=1), slide, tmp_path)
+
+
+def test_a_folder_whose_chunks_were_written_anew_is_another_image(
+    tiny: DiffusionInst, tmp_path: Path
+) -> None:
+    path = tmp_path / "cells.zarr"
+    array = zarr.open_array(path, mode="w", shape=(150, 150), chunks=(64, 64), dtype="u1")
+    array[:] = 12
+    chunk = max(file for file in path.rglob("*") if file.is_file() and file.suffix != ".json")
+    folder = path.stat()
+    run(tiny, path, tmp_path / "out")
+    assert run(tiny, path, tmp_path / "out").resumed == 2
+    os.utime(chunk, ns=(0, 0))
+    assert path.stat().st_mtime_ns == folder.st_mtime_ns
+    with pytest.raises(ConfigError, match=r"another changed .*--out"):
+        run(tiny, path, tmp_path / "out")
 
 
 def test_a_time_limit_is_not_for_tiles(tmp_path: Path) -> None:

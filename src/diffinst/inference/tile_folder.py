@@ -209,13 +209,13 @@ def _fingerprint(
     reading: Reading,
 ) -> dict[str, object]:
     """All that the results depend on."""
-    status = path.stat()
+    size, changed = _state(path)
     asked = {key: value for key, value in asdict(request).items() if key != "batch"}
     return {
         "image": str(path.resolve()),
         "size": list(image.shape),
-        "bytes": status.st_size,
-        "changed": status.st_mtime_ns,
+        "bytes": size,
+        "changed": changed,
         "weights": _weights_hash(model),
         "precision": model.precision,
         "device": model.device.type,
@@ -225,6 +225,24 @@ def _fingerprint(
         "options": plan.options.model_dump(mode="json"),
         "reading": reading.model_dump(mode="json"),
     }
+
+
+def _state(path: Path) -> tuple[int, int | str]:
+    """Bytes, and what is another after a change: a time, or of a folder's files a hash.
+
+    A folder's own time stays when a file deep in it is written anew, as chunks of Zarr are.
+    """
+    if not path.is_dir():
+        status = path.stat()
+        return status.st_size, status.st_mtime_ns
+    size, digest = 0, sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            status = file.stat()
+            size += status.st_size
+            name = str(file.relative_to(path))
+            digest.update(repr((name, status.st_size, status.st_mtime_ns)).encode())
+    return size, digest.hexdigest()
 
 
 def _weights_hash(model: DiffusionInst) -> str:
