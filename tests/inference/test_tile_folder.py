@@ -160,9 +160,14 @@ def test_a_truncated_image_is_named_and_what_is_done_stays(
 
 def test_a_damaged_part_is_named(tiny: DiffusionInst, slide: Path, tmp_path: Path) -> None:
     run(tiny, slide, tmp_path)
-    (tmp_path / "parts" / "row-00001.npz").write_bytes(b"torn")
-    with pytest.raises(ConfigError, match=r"row-00001\.npz: is damaged .* remove it"):
-        run(tiny, slide, tmp_path)
+    part = tmp_path / "parts" / "row-00001.npz"
+    whole = part.read_bytes()
+    flipped = bytearray(whole)
+    flipped[whole.index(b"NUMPY") + 130] ^= 1  # of the first array
+    for damaged in (whole[: len(whole) // 2], whole[:-1], bytes(flipped), b"", b"torn"):
+        part.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"row-00001\.npz: is damaged .* remove it"):
+            run(tiny, slide, tmp_path)
 
 
 def test_one_program_at_a_time(tiny: DiffusionInst, slide: Path, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ class _Parts:
             return None
         try:
             found = unpacked(file.read_bytes(), tiles)
-        except (ValueError, KeyError, IndexError, OSError) as error:
+        except (ValueError, IndexError, OSError) as error:
             raise ConfigError(
                 f"{file}: is damaged ({error}); remove it, and its tiles are predicted anew"
             ) from error
