@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -96,7 +97,7 @@ class Seams:
                 kept.append(winner)
         self._row[tile.column] = kept
         others = _near(tile, self._spare_above, self._spare_row)
-        self._spare_row[tile.column] = self._left_to_each_other(spare, others, kept)
+        self._spare_row[tile.column] = self._left_to_each_other(spare, others, kept, tile.column)
 
     def _against(self, piece: Piece, near: list[_Home]) -> Piece | None:
         """The piece, larger if it was stitched, unless a neighbour's is the better one."""
@@ -151,7 +152,7 @@ class Seams:
         return Piece(a.label, score, box, y0, x0, mask, (*b.rects, *a.rects), True)
 
     def _left_to_each_other(
-        self, spare: list[Piece], others: list[_Home], kept: list[Piece]
+        self, spare: list[Piece], others: list[_Home], kept: list[Piece], column: int
     ) -> list[Piece]:
         """Keeps what two tiles leave to each other; returns what is left for later tiles."""
         left = []
@@ -162,14 +163,17 @@ class Seams:
                 continue
             pair.leave(others)
             better = min((pair.piece, piece), key=_rank)
-            if not self._is_known(better):
+            if not self._is_known(better, column):
                 kept.append(better)
         return left
 
-    def _is_known(self, piece: Piece) -> bool:
-        known = [p for row in (self._above, self._row) for ps in row.values() for p in ps]
-        known += [stitched for _, stitched in self._stitched]
-        return any(_same_class(piece, other) for other in known)
+    def _is_known(self, piece: Piece, column: int) -> bool:
+        """Whether tiles near a column, of which or beside which the piece is, have it already."""
+        reach = 2 + self.grid.tile // self.grid.step  # columns further away share no pixel with it
+        near = range(column - reach, column + reach + 1)
+        known = (p for row in (self._above, self._row) for k in near for p in row.get(k, []))
+        stitched = (other for _, other in self._stitched)
+        return any(_same_class(piece, other) for other in chain(known, stitched))
 
     def _finish(self, row: int) -> Iterator[list[Piece]]:
         """Hands on what the row after this one has not changed."""
