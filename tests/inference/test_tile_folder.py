@@ -104,7 +104,7 @@ def test_levels_whose_sides_were_halved_and_cut_off_are_read_to_their_end(
     done = run(nano, path, tmp_path / "out", request)
     assert done.counts.seams.objects >= 1
     with Image.open(tmp_path / "out" / "overview.png") as overview:
-        assert overview.size == (1125, 50)
+        assert overview.size == (1126, 50)  # of level 1, of 2251 columns
     labels = zarr.open_group(tmp_path / "out" / "labels.zarr", mode="r")["0"][:]
     found = np.argwhere(labels)
     assert np.allclose(found.mean(0), (100, 4440), atol=8)  # two pixels of the level
