@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from diffinst.inference.pieces import Piece, intersection
 from diffinst.inference.seams import Seams
-from diffinst.inference.tile_grid import Tile, TileGrid
+from diffinst.inference.tile_grid import Rect, Tile, TileGrid
 
 Mask = NDArray[np.bool_]
 Disc = tuple[float, float, float]
@@ -109,6 +110,40 @@ def test_the_uncut_one_and_then_the_better_one_of_two_is_kept() -> None:
     assert seams.counts.duplicates == 1
 
 
+def block(tile: Tile, y: int, x: int, side: int, score: float, cut: bool = False) -> Piece:
+    box = (float(x), float(y), float(x + side), float(y + side))
+    return Piece(0, score, box, y, x, np.ones((side, side), np.bool_), (tile.rect,), cut)
+
+
+def test_a_fragment_of_a_whole_object_does_not_take_its_place() -> None:
+    grid = TileGrid((60, 180), tile=100, overlap=20)  # the border of the cores is x = 90
+    left, right = grid.row(0)
+    whole, fragment = block(left, 20, 81, 16, 0.80), block(right, 24, 90, 4, 0.85)  # 256, 16 px
+    seams = Seams(grid)
+    found = [p for tile in seams.decided([([left, right], [[whole], [fragment]])]) for p in tile]
+    assert found == [whole, fragment]  # IoU 16 / 256
+    assert seams.counts.duplicates == 0
+
+
+def test_of_two_whole_ones_that_share_half_of_both_the_better_one_is_kept() -> None:
+    grid = TileGrid((60, 180), tile=100, overlap=20)
+    left, right = grid.row(0)
+    first = block(left, 20, 83, 12, 0.80)  # columns 83 to 95
+    for x, count in ((87, 1), (88, 2)):  # they share 8 or 7 of 12 columns: IoU 8 / 16, 7 / 17
+        second = block(right, 20, x, 12, 0.85)
+        tiles = Seams(grid).decided([([left, right], [[first], [second]])])
+        assert sum(len(tile) for tile in tiles) == count
+
+
+def test_a_cut_part_of_a_whole_object_is_dropped() -> None:
+    grid = TileGrid((60, 180), tile=100, overlap=20)
+    left, right = grid.row(0)
+    whole, part = block(left, 20, 81, 16, 0.6), block(right, 20, 90, 8, 0.9, cut=True)
+    seams = Seams(grid)
+    ((kept,),) = seams.decided([([left, right], [[whole], [part]])])
+    assert kept is whole and seams.counts.duplicates == 1
+
+
 def test_another_class_is_another_object() -> None:
     grid = TileGrid((60, 180), tile=100, overlap=20)
     left, right = grid.row(0)
@@ -138,6 +173,42 @@ def test_many_objects_of_all_sizes_come_once_each(seed: int) -> None:
         y0, x0, y1, x1 = one.rect
         hits[np.bincount(labels[y0:y1, x0:x1][one.mask], minlength=len(hits)).argmax()] += 1
     assert hits[0] == 0 and (hits[1:] == 1).all()
+
+
+class Counted(Piece):
+    """Counts how often one is compared."""
+
+    looks: ClassVar[int] = 0
+
+    @property
+    def rect(self) -> Rect:
+        Counted.looks += 1
+        return super().rect
+
+
+def looks(columns: int) -> int:
+    """At pieces of one row: three in each core, and one at each border that both tiles leave."""
+    grid = TileGrid((60, 20 + 80 * columns), tile=100, overlap=20)
+    tiles = grid.row(0)
+    found: list[list[Piece]] = []
+    for tile in tiles:
+        left, right = tile.core[1], tile.core[3]
+        middle = (left + right) / 2
+        discs: list[Disc] = [(10, middle, 4), (30, middle, 4), (50, middle, 4)]
+        discs += [(30, left - 1, 5)] if tile.column else []
+        discs += [(30, right + 1, 5)] if tile.column < len(tiles) - 1 else []
+        seen = [p for p in (piece(one, tile, grid.shape) for one in discs) if p is not None]
+        found.append(
+            [Counted(p.label, p.score, p.box, p.y, p.x, p.mask, p.rects, p.cut) for p in seen]
+        )
+    Counted.looks = 0
+    handed = sum(len(pieces) for pieces in Seams(grid).decided([(tiles, found)]))
+    assert handed == 3 * columns + columns - 1
+    return Counted.looks
+
+
+def test_twice_the_width_is_twice_the_work() -> None:
+    assert looks(80) < 2.3 * looks(40)
 
 
 def test_nothing_found_is_nothing_handed_on() -> None:

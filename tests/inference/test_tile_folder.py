@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffinst import DiffusionInst
 from diffinst.config import ConfigError
@@ -85,6 +87,29 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert contents(tmp_path / "stopped") == contents(tmp_path / "whole")
 
 
+def test_levels_whose_sides_were_halved_and_cut_off_are_read_to_their_end(
+    nano: DiffusionInst, tmp_path: Path
+) -> None:
+    """One disc at the right border of 200 x 4503, of which level 2 has 50 x 1125, not 1126."""
+    image = np.full((200, 4503), 12, np.uint8)
+    rows, columns = np.ogrid[:200, :4503]
+    image[(rows - 100) ** 2 + (columns - 4440) ** 2 < 32**2] = 150
+    path = tmp_path / "odd.tif"
+    with tifffile.TiffWriter(path) as file:
+        shared = {"tile": (64, 64), "compression": "zlib"}
+        file.write(image, subifds=2, **shared)
+        file.write(image[::2, :4502:2], subfiletype=1, **shared)
+        file.write(image[::4, :4500:4], subfiletype=1, **shared)
+    request = TileRequest(tile=96, overlap=32, level=2)
+    done = run(nano, path, tmp_path / "out", request)
+    assert done.counts.seams.objects >= 1
+    with Image.open(tmp_path / "out" / "overview.png") as overview:
+        assert overview.size == (1126, 50)  # of level 1, of 2251 columns
+    labels = zarr.open_group(tmp_path / "out" / "labels.zarr", mode="r")["0"][:]
+    found = np.argwhere(labels)
+    assert np.allclose(found.mean(0), (100, 4440), atol=8)  # two pixels of the level
+
+
 def test_another_run_is_refused_and_says_what_differs(
     tiny: DiffusionInst, slide: Path, tmp_path: Path
 ) -> None:
@@ -95,6 +120,29 @@ def test_another_run_is_refused_and_says_what_differs(
         run(tiny, slide, tmp_path, TileRequest(tile=96, overlap=16))
     with pytest.raises(ConfigError, match="another weights"):
         run(DiffusionInst.from_preset("tiny", seed=1), slide, tmp_path)
+
+
+def test_a_folder_whose_chunks_were_written_anew_is_another_image(
+    tiny: DiffusionInst, tmp_path: Path
+) -> None:
+    path = tmp_path / "cells.zarr"
+    array = zarr.open_array(path, mode="w", shape=(150, 150), chunks=(64, 64), dtype="u1")
+    array[:] = 12
+    chunk = max(file for file in path.rglob("*") if file.is_file() and file.suffix != ".json")
+    folder = path.stat()
+    run(tiny, path, tmp_path / "out")
+    assert run(tiny, path, tmp_path / "out").resumed == 2
+    os.utime(chunk, ns=(0, 0))
+    assert path.stat().st_mtime_ns == folder.st_mtime_ns
+    with pytest.raises(ConfigError, match=r"another changed .*--out"):
+        run(tiny, path, tmp_path / "out")
+
+
+def test_a_time_limit_is_not_for_tiles(tmp_path: Path) -> None:
+    model = DiffusionInst.from_preset("tiny")
+    with pytest.raises(ConfigError, match=r"seconds is 0\.5, but a time limit is for one image"):
+        predict_tile_folder(model, "missing.tif", tmp_path / "out", REQUEST, seconds=0.5)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_truncated_image_is_named_and_what_is_done_stays(
@@ -112,9 +160,14 @@ def test_a_truncated_image_is_named_and_what_is_done_stays(
 
 def test_a_damaged_part_is_named(tiny: DiffusionInst, slide: Path, tmp_path: Path) -> None:
     run(tiny, slide, tmp_path)
-    (tmp_path / "parts" / "row-00001.npz").write_bytes(b"torn")
-    with pytest.raises(ConfigError, match=r"row-00001\.npz: is damaged .* remove it"):
-        run(tiny, slide, tmp_path)
+    part = tmp_path / "parts" / "row-00001.npz"
+    whole = part.read_bytes()
+    flipped = bytearray(whole)
+    flipped[whole.index(b"NUMPY") + 130] ^= 1  # of the first array
+    for damaged in (whole[: len(whole) // 2], whole[:-1], bytes(flipped), b"", b"torn"):
+        part.write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"row-00001\.npz: is damaged .* remove it"):
+            run(tiny, slide, tmp_path)
 
 
 def test_one_program_at_a_time(tiny: DiffusionInst, slide: Path, tmp_path: Path) -> None:

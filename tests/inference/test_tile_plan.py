@@ -18,6 +18,7 @@ class Image:
     """A windowed image that is never read."""
 
     shape: tuple[int, int] = (4000, 6000)
+    sizes: tuple[tuple[int, int], ...] = ((4000, 6000), (1000, 1500), (250, 375))
     levels: tuple[float, ...] = (1.0, 4.0, 16.0)
     mpp: float | None = None
     name: str = "slide.tif"
@@ -63,6 +64,19 @@ def test_micrometres_of_the_file_and_those_that_are_given() -> None:
 def test_a_level_is_taken_as_the_models_scale() -> None:
     found = plan(config(), Image(), level=2)
     assert (found.scale, found.level) == (1 / 16, 2)
+
+
+def test_windows_of_a_level_have_a_ratio_per_axis_and_stay_inside() -> None:
+    halved = Image((8000, 9003), ((8000, 9003), (4000, 4501), (2000, 2250)), (1.0, 2.0002, 4.0013))
+    found = plan(config(), halved, level=2, tile=500, overlap=100)
+    windows = [found.window(tile.rect) for tile in found.grid.row(found.grid.rows - 1)]
+    assert found.window((6400, 0, 8000, 2001)) == (1600, 0, 400, 500)
+    assert max(y + height for y, _, height, _ in windows) == 2000
+    assert max(x + width for _, x, _, width in windows) == 2250
+
+    strip = Image((1001, 40_000), ((1001, 40_000), (62, 2500)), (1.0, 16.0))
+    assert plan(config(), strip, level=1).window((0, 32_000, 1001, 40_000)) == (0, 2000, 62, 500)
+    assert plan(config(), strip, level=1).window((1000, 39_999, 1001, 40_000)) == (61, 2499, 1, 1)
 
 
 def test_a_file_with_micrometres_that_the_model_does_not_know_is_told() -> None:

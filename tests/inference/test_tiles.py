@@ -107,6 +107,7 @@ def test_an_error_while_reading_comes_through_and_the_image_is_closed(tiny: Diff
     class Broken:
         name, closed = "broken.tif", False
         shape: tuple[int, int] = (64, 200)
+        sizes: tuple[tuple[int, int], ...] = ((64, 200),)
         levels: tuple[float, ...] = (1.0,)
         mpp: float | None = None
         transform: tuple[float, float, float, float, float, float] | None = None

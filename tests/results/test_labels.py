@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,64 @@ def test_an_earlier_image_is_replaced_and_nothing_is_left_beside_it(tmp_path: Pa
         found.write_labels(tmp_path / "labels.zarr")
     assert zarr.open_group(tmp_path / "labels.zarr", mode="r")["0"][:].max() == 1
     assert [path.name for path in tmp_path.iterdir()] == ["labels.zarr"]
+
+
+def test_a_folder_that_is_no_label_image_of_ours_is_refused_before_any_work(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.zarr"
+    array = zarr.open_array(path, mode="w", shape=(30, 40), chunks=(30, 40), dtype="u1")
+    array[:] = 7
+    parts = iter([squares((2, 3, 0.9))])
+    with pytest.raises(ValueError, match=r"a\.zarr: exists and is no label image that diffinst"):
+        write_labels(path, parts, SIZE)
+    assert len(list(parts)) == 1
+    assert zarr.open_array(path, mode="r")[:].min() == 7
+    (tmp_path / "empty.zarr").mkdir()
+    assert write_labels(tmp_path / "empty.zarr", [], SIZE) == 0
+
+
+@pytest.mark.parametrize("step", ["rename", "remove"])
+def test_a_stop_while_an_earlier_image_is_replaced_leaves_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "labels.zarr"
+    squares((2, 3, 0.9)).write_labels(path)
+    rename, remove = Path.rename, shutil.rmtree
+
+    def stopped_rename(source: Path, target: Path) -> Path:
+        if source.name.endswith(".unfinished"):
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    def stopped_remove(folder: Path, ignore_errors: bool = False) -> None:
+        there = folder.exists()
+        remove(folder, ignore_errors=ignore_errors)
+        if there and not folder.name.endswith(".unfinished"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        if step == "rename":
+            patched.setattr(Path, "rename", stopped_rename)
+        else:
+            patched.setattr(shutil, "rmtree", stopped_remove)
+        with pytest.raises(KeyboardInterrupt):
+            squares((2, 3, 0.9), (20, 3, 0.9)).write_labels(path)
+    assert zarr.open_group(path, mode="r")["0"][:].max() == (1 if step == "rename" else 2)
+
+
+def test_an_image_that_a_kill_left_aside_comes_back(tmp_path: Path) -> None:
+    def stopped() -> Iterator[Instances]:
+        yield squares((2, 3, 0.9))
+        raise KeyboardInterrupt
+
+    path = tmp_path / "labels.zarr"
+    squares((2, 3, 0.9), (20, 3, 0.9)).write_labels(path)
+    path.rename(tmp_path / ".labels.zarr.replaced")  # killed between two renames
+    with pytest.raises(KeyboardInterrupt):
+        write_labels(path, stopped(), SIZE)
+    assert zarr.open_group(path, mode="r")["0"][:].max() == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["labels.zarr"]
 
 
 def test_nothing_found_is_all_background(tmp_path: Path) -> None:

@@ -137,12 +137,21 @@ def unpacked(content: bytes, tiles: Sequence[Tile]) -> tuple[list[list[Piece]], 
     """The reverse of `packed`.
 
     Raises:
-        ValueError: It belongs to other tiles.
+        ValueError: It is damaged, or belongs to other tiles.
     """
-    with np.load(io.BytesIO(content)) as file:
-        counts, labels, scores = file["counts"], file["labels"].tolist(), file["scores"].tolist()
-        boxes, windows, cut = file["boxes"].tolist(), file["windows"].tolist(), file["cut"].tolist()
-        masks, skipped = file["masks"], int(file["skipped"])
+    try:
+        with np.load(io.BytesIO(content)) as file:
+            counts, labels, scores = (
+                file["counts"],
+                file["labels"].tolist(),
+                file["scores"].tolist(),
+            )
+            boxes, windows = file["boxes"].tolist(), file["windows"].tolist()
+            cut, masks, skipped = file["cut"].tolist(), file["masks"], int(file["skipped"])
+    except MemoryError:
+        raise
+    except Exception as error:  # of zip files and arrays, of many kinds
+        raise ValueError(str(error) or type(error).__name__) from error
     if len(counts) != len(tiles):
         raise ValueError(f"it holds {len(counts)} tiles, the row has {len(tiles)}")
     found: list[list[Piece]] = []

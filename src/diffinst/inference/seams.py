@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from diffinst.inference.pieces import Piece, around, intersection
 from diffinst.inference.tile_grid import Tile, TileGrid
 
 SAME = 0.5
-"""Two pieces of a class are one object where their masks share this fraction of the smaller one."""
+"""Two pieces of a class are one object from this IoU of their masks on; where a border cuts the
+smaller one, from this fraction of it on, as it shows a part only."""
 MOST_STITCHED = 2**27
 """Pixels of the window of a stitched object; larger ones stay in pieces."""
 
@@ -95,7 +97,7 @@ class Seams:
                 kept.append(winner)
         self._row[tile.column] = kept
         others = _near(tile, self._spare_above, self._spare_row)
-        self._spare_row[tile.column] = self._left_to_each_other(spare, others, kept)
+        self._spare_row[tile.column] = self._left_to_each_other(spare, others, kept, tile.column)
 
     def _against(self, piece: Piece, near: list[_Home]) -> Piece | None:
         """The piece, larger if it was stitched, unless a neighbour's is the better one."""
@@ -150,7 +152,7 @@ class Seams:
         return Piece(a.label, score, box, y0, x0, mask, (*b.rects, *a.rects), True)
 
     def _left_to_each_other(
-        self, spare: list[Piece], others: list[_Home], kept: list[Piece]
+        self, spare: list[Piece], others: list[_Home], kept: list[Piece], column: int
     ) -> list[Piece]:
         """Keeps what two tiles leave to each other; returns what is left for later tiles."""
         left = []
@@ -161,14 +163,17 @@ class Seams:
                 continue
             pair.leave(others)
             better = min((pair.piece, piece), key=_rank)
-            if not self._is_known(better):
+            if not self._is_known(better, column):
                 kept.append(better)
         return left
 
-    def _is_known(self, piece: Piece) -> bool:
-        known = [p for row in (self._above, self._row) for ps in row.values() for p in ps]
-        known += [stitched for _, stitched in self._stitched]
-        return any(_same_class(piece, other) for other in known)
+    def _is_known(self, piece: Piece, column: int) -> bool:
+        """Whether tiles near a column, of which or beside which the piece is, have it already."""
+        reach = 2 + self.grid.tile // self.grid.step  # columns further away share no pixel with it
+        near = range(column - reach, column + reach + 1)
+        known = (p for row in (self._above, self._row) for k in near for p in row.get(k, []))
+        stitched = (other for _, other in self._stitched)
+        return any(_same_class(piece, other) for other in chain(known, stitched))
 
     def _finish(self, row: int) -> Iterator[list[Piece]]:
         """Hands on what the row after this one has not changed."""
@@ -226,13 +231,15 @@ def _same_class(a: Piece, b: Piece) -> bool:
 
 
 def _same(a: Piece, b: Piece) -> bool:
-    """Whether the masks share so much of the smaller one."""
+    """Whether two pieces are one object; see `SAME`."""
     shared = intersection(a.rect, b.rect)
     if shared is None:
         return False
     both = np.count_nonzero(a.within(shared) & b.within(shared))
-    smaller = min(np.count_nonzero(a.mask), np.count_nonzero(b.mask))
-    return bool(both >= SAME * smaller)
+    sizes = np.count_nonzero(a.mask), np.count_nonzero(b.mask)
+    smaller = min((sizes[0], not a.cut), (sizes[1], not b.cut))  # of two alike the cut one
+    part = not smaller[1]
+    return bool(both >= SAME * (smaller[0] if part else sum(sizes) - both))
 
 
 def _one_object(a: Piece, b: Piece) -> bool:

@@ -14,14 +14,14 @@ from typing import Literal
 from PIL import Image
 from typing_extensions import Unpack
 
-from diffinst.config import ConfigError, OptionFields, Options, Reading
+from diffinst.config import ConfigError, OptionFields, Reading
 from diffinst.inference.folder import refuse_file
 from diffinst.inference.pieces import as_instances, packed, unpacked
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.seams import Seams
 from diffinst.inference.tile_grid import Tile
 from diffinst.inference.tile_plan import TilePlan, TileRequest
-from diffinst.inference.tiles import Found, TileCounts, TiledPrediction
+from diffinst.inference.tiles import Found, TileCounts, TiledPrediction, check_options
 from diffinst.io.atomic import atomic_path, remove_unfinished, write_bytes, write_json
 from diffinst.io.lock import alone_in
 from diffinst.io.windows import WindowedImage, is_bright_field, open_windowed
@@ -89,7 +89,7 @@ def predict_tile_folder(
     image, out = Path(image), Path(out)
     refuse_file(out)
     reading = (Reading() if reading is None else reading).over(model.config.preprocess)
-    Options.of(model.config, **options)
+    check_options(model.config, options)
     opened = open_windowed(image, reading)
     try:
         bright = is_bright_field(image)
@@ -121,7 +121,7 @@ class _Parts:
             return None
         try:
             found = unpacked(file.read_bytes(), tiles)
-        except (ValueError, KeyError, IndexError, OSError) as error:
+        except (ValueError, IndexError, OSError) as error:
             raise ConfigError(
                 f"{file}: is damaged ({error}); remove it, and its tiles are predicted anew"
             ) from error
@@ -192,8 +192,7 @@ def _written(
         key=lambda i: image.levels[i],
     )
     shrunk = image.levels[level]
-    size = (max(1, round(image.shape[0] / shrunk)), max(1, round(image.shape[1] / shrunk)))
-    small, factor = shrunken(size, lambda y, x, h, w: image.read(y, x, h, w, level))
+    small, factor = shrunken(image.sizes[level], lambda y, x, h, w: image.read(y, x, h, w, level))
     canvas = Image.fromarray(small)
     draw_outlines(canvas, decided(), 1 / (shrunk * factor))
     with atomic_path(files[-1]) as temporary:
@@ -210,13 +209,13 @@ def _fingerprint(
     reading: Reading,
 ) -> dict[str, object]:
     """All that the results depend on."""
-    status = path.stat()
+    size, changed = _state(path)
     asked = {key: value for key, value in asdict(request).items() if key != "batch"}
     return {
         "image": str(path.resolve()),
         "size": list(image.shape),
-        "bytes": status.st_size,
-        "changed": status.st_mtime_ns,
+        "bytes": size,
+        "changed": changed,
         "weights": _weights_hash(model),
         "precision": model.precision,
         "device": model.device.type,
@@ -226,6 +225,24 @@ def _fingerprint(
         "options": plan.options.model_dump(mode="json"),
         "reading": reading.model_dump(mode="json"),
     }
+
+
+def _state(path: Path) -> tuple[int, int | str]:
+    """Bytes, and what is another after a change: a time, or of a folder's files a hash.
+
+    A folder's own time stays when a file deep in it is written anew, as chunks of Zarr are.
+    """
+    if not path.is_dir():
+        status = path.stat()
+        return status.st_size, status.st_mtime_ns
+    size, digest = 0, sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            status = file.stat()
+            size += status.st_size
+            name = str(file.relative_to(path))
+            digest.update(repr((name, status.st_size, status.st_mtime_ns)).encode())
+    return size, digest.hexdigest()
 
 
 def _weights_hash(model: DiffusionInst) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from diffinst.config import Config, ConfigError, OptionFields, Options
-from diffinst.inference.tile_grid import TileGrid, alignment
+from diffinst.inference.tile_grid import Rect, TileGrid, alignment
 from diffinst.io.windows import WindowedImage
 
 Skip: TypeAlias = Literal["auto", "flat", "tissue", "none"]
@@ -65,7 +65,8 @@ class TilePlan:
         scale: Pixels of the model's scale per pixel of level 0.
         zoom: Pixels of the network's input per pixel of level 0.
         level: The one that windows are read from.
-        shrunk: How many times smaller it is than level 0.
+        size: (height, width) of it.
+        shrunk: How many times smaller it is than level 0; see `WindowedImage.levels`.
         options: Of a tile that the model takes whole; see `options_of`.
         whole: Pixels of the network's input, as many as the model takes of a whole image.
         skip: Which tiles are passed over: flat, tissue or none.
@@ -76,6 +77,7 @@ class TilePlan:
     scale: float
     zoom: float
     level: int
+    size: tuple[int, int]
     shrunk: float
     options: Options
     whole: int
@@ -128,12 +130,28 @@ class TilePlan:
             scale=scale,
             zoom=zoom,
             level=level,
+            size=image.sizes[level],
             shrunk=image.levels[level],
             options=chosen,
             whole=own.long_side**2,
             skip=skip,
             notes=tuple(notes),
         )
+
+    def window(self, rect: Rect) -> tuple[int, int, int, int]:
+        """(y, x, height, width) of a rectangle of level 0 in the level that is read.
+
+        Each axis has its own ratio, as sizes of levels are rounded: 9003 columns become 2250 or
+        2251, as the writer of the file likes it.
+        """
+        starts, lengths = [], []
+        for first, last, side, small in zip(
+            rect[:2], rect[2:], self.grid.shape, self.size, strict=True
+        ):
+            start = min(round(first * small / side), small - 1)
+            starts.append(start)
+            lengths.append(max(start + 1, round(last * small / side)) - start)
+        return starts[0], starts[1], lengths[0], lengths[1]
 
     def options_of(self, size: tuple[int, int]) -> Options:
         """The options of a tile of (height, width): proposals and detections grow with its area.

@@ -211,9 +211,7 @@ class TiledPrediction:
         return self._runner.at_once_of(self._runner.padded((height, width)))
 
     def _read(self, tile: Tile) -> Pixels:
-        level, shrunk = self.plan.level, self.plan.shrunk
-        y0, x0, y1, x1 = (round(edge / shrunk) for edge in tile.rect)
-        return self.image.read(y0, x0, max(1, y1 - y0), max(1, x1 - x0), level)
+        return self.image.read(*self.plan.window(tile.rect), self.plan.level)
 
     def _is_empty(self, pixels: Pixels) -> bool:
         match self.plan.skip:
@@ -223,6 +221,20 @@ class TiledPrediction:
                 return is_flat(pixels) or not has_tissue(pixels)
             case _:
                 return is_flat(pixels)
+
+
+def check_options(config: Config, options: OptionFields) -> None:
+    """Refuse what no tile can be predicted with.
+
+    Raises:
+        ConfigError: A value out of range, or a time limit; names it.
+    """
+    asked = Options.of(config, **options)
+    if asked.seconds is not None:
+        raise ConfigError(
+            f"seconds is {asked.seconds:g}, but a time limit is for one image, not for tiles; omit "
+            "it, or give steps and proposals"
+        )
 
 
 def start_tiles(
@@ -238,12 +250,7 @@ def start_tiles(
         ImageReadError: It cannot be read.
         ConfigError: A value out of range; names it.
     """
-    asked = Options.of(runner.config, **options)  # before a large file is looked at
-    if asked.seconds is not None:
-        raise ConfigError(
-            f"seconds is {asked.seconds:g}, but a time limit is for one image, not for tiles; omit "
-            "it, or give steps and proposals"
-        )
+    check_options(runner.config, options)  # before a large file is looked at
     image = open_windowed(source, reading)
     try:
         bright = is_bright_field(source)

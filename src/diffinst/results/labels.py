@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1024  # pixels per side
 TIFF_TILE = 512
+CREATOR = {"name": "diffinst"}  # in the metadata: such a folder may be replaced
 LARGEST_WINDOW = 2**24  # pixels that are painted together; one object's window may be larger
 
 
@@ -43,7 +45,7 @@ def write_labels(
         mpp: Micrometres per pixel, if known.
 
     Raises:
-        ValueError: Another ending.
+        ValueError: Another ending, or a folder of that name is no label image of ours.
         ImportError: zarr or tifffile is missing.
         OSError: The disk is full; nothing is left half written.
 
@@ -57,6 +59,9 @@ def write_labels(
     folder = path.with_name(f".{path.name}.unfinished")
     shutil.rmtree(folder, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == ".zarr":
+        _recover(path)
+        _check_ours(path)
     try:
         canvas = _new_zarr(folder, image_size, path.stem, mpp)
         count = 0
@@ -64,14 +69,54 @@ def write_labels(
             _paint(canvas, part, count + 1)
             count += len(part)
         if kind == ".zarr":
-            if path.exists():
-                shutil.rmtree(path)
-            folder.rename(path)
+            _check_ours(path)  # again: it may have come up meanwhile
+            _replace(folder, path)
         else:
             _write_tiff(path, canvas, image_size, mpp)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return count
+
+
+def _check_ours(path: Path) -> None:
+    """Refuse to replace what `write_labels` has not written; an empty folder is nobody's."""
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    try:
+        creator = json.loads((path / ".zattrs").read_bytes()).get("_creator")
+    except (OSError, ValueError, AttributeError):
+        creator = None
+    if creator != CREATOR:
+        raise ValueError(
+            f"{path}: exists and is no label image that diffinst wrote; choose another name, or "
+            "remove it"
+        )
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.replaced")
+
+
+def _recover(path: Path) -> None:
+    """Put right what a killed process left between two steps of `_replace`."""
+    aside = _aside(path)
+    if aside.exists() and not path.exists():
+        aside.rename(path)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _replace(folder: Path, path: Path) -> None:
+    """Give a complete folder its name; the one of that name goes when the new one is there."""
+    aside = _aside(path)
+    if path.exists():
+        path.rename(aside)
+    try:
+        folder.rename(path)
+    except BaseException:
+        if aside.exists() and not path.exists():
+            aside.rename(path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _new_zarr(folder: Path, size: tuple[int, int], name: str, mpp: float | None) -> _Canvas:
@@ -92,7 +137,13 @@ def _new_zarr(folder: Path, size: tuple[int, int], name: str, mpp: float | None)
         "datasets": [{"path": "0", "coordinateTransformations": steps}],
     }
     # its type knows no mappings in mappings in lists
-    group.attrs.update({"multiscales": [cast(float, image)], "image-label": {"version": "0.4"}})
+    group.attrs.update(
+        {
+            "multiscales": [cast(float, image)],
+            "image-label": {"version": "0.4"},
+            "_creator": CREATOR,
+        }
+    )
     array: _Canvas = group.create_array(
         "0",
         shape=size,

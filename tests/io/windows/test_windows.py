@@ -53,12 +53,34 @@ def test_a_tiled_tiff_with_its_pyramid_and_resolution(tmp_path: Path, rgb: Pixel
     image.close()
 
 
+def test_levels_are_counted_along_the_longer_side(tmp_path: Path) -> None:
+    path = tmp_path / "strip.zarr"
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    group.create_array("0", shape=(33, 1600), chunks=(33, 64), dtype="u1")
+    group.create_array("1", shape=(2, 100), chunks=(2, 64), dtype="u1")
+    axes, datasets = [{"name": "y"}, {"name": "x"}], [{"path": "0"}, {"path": "1"}]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
+    image = opened(path)
+    assert (image.levels, image.sizes) == ((1.0, 16.0), ((33, 1600), (2, 100)))
+
+
 def test_a_tiff_in_one_piece_is_mapped(tmp_path: Path, rgb: Pixels) -> None:
     path = tmp_path / "plain.tif"
     tifffile.imwrite(path, rgb[..., 0].astype(">u2"), byteorder=">")
     image = opened(path, stretch="full")
     expected = np.rint(part(rgb[..., :1]) / 65535 * 255).astype(np.uint8)
     assert np.array_equal(image.read(*WINDOW), np.broadcast_to(expected, (90, 110, 3)))
+
+
+def test_floats_in_one_piece_are_mapped_and_nan_is_black(tmp_path: Path) -> None:
+    path = tmp_path / "floats.tif"
+    values = np.tile(np.linspace(0, 1, 256, dtype=np.float32), (128, 1))
+    values[7, 200] = np.nan
+    tifffile.imwrite(path, values)
+    found = opened(path).read(0, 0, 128, 256)
+    assert found[7, 200].tolist() == [0, 0, 0]
+    assert found[0, :, 0].tolist() == [*range(256)]
+    assert np.isnan(tifffile.imread(path)[7, 200])  # the file is as it was
 
 
 def test_pages_and_channels_of_an_ome_tiff(tmp_path: Path, rgb: Pixels) -> None:

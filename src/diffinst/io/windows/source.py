@@ -35,7 +35,9 @@ class WindowedImage(Protocol):
     Attributes:
         name: For messages.
         shape: (height, width) of level 0, the finest.
-        levels: How many times smaller each level is than level 0; the first is 1.
+        sizes: (height, width) of each level; the first is `shape`.
+        levels: How many times smaller each level is than level 0, along the longer side; the first
+            is 1. Along the other one it may be a little more or less, as sizes are whole numbers.
         mpp: Micrometres per pixel of level 0; None: unknown.
         transform: From pixels of level 0 to map coordinates; None: there are none.
         crs: The coordinate system of the map, such as EPSG:32633; None: unknown.
@@ -44,6 +46,7 @@ class WindowedImage(Protocol):
 
     name: str
     shape: tuple[int, int]
+    sizes: tuple[tuple[int, int], ...]
     levels: tuple[float, ...]
     mpp: float | None
     transform: Transform | None
@@ -109,8 +112,9 @@ class Ranged:
         self._planes = planes
         self.name, self.mpp = planes.name, planes.mpp
         self.transform, self.crs = planes.transform, planes.crs
-        self.shape = planes.sizes[0]
-        self.levels = tuple(self.shape[0] / height for height, _ in planes.sizes)
+        self.shape, self.sizes = planes.sizes[0], planes.sizes
+        longer = self.shape.index(max(self.shape))
+        self.levels = tuple(self.shape[longer] / size[longer] for size in planes.sizes)
         self.notes = planes.notes
         try:
             self._range = self._found_range(reading)
@@ -156,7 +160,7 @@ class Ranged:
                 f"{self.name}: {where} gives {values.shape[0]}x{values.shape[1]} pixels only; the "
                 "file is cut short: copy or download it again"
             )
-        return np.nan_to_num(values, copy=False) if values.dtype.kind == "f" else values
+        return np.nan_to_num(values) if values.dtype.kind == "f" else values
 
     def _found_range(self, reading: Reading) -> tuple[float, float] | None:
         """What becomes black and white; None: values are 8 bits already."""

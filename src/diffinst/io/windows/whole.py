@@ -30,6 +30,7 @@ class Whole:
         self._pixels, self.notes = read(source, reading)
         self.name = str(source) if isinstance(source, str | Path) else "image"
         self.shape = (self._pixels.shape[0], self._pixels.shape[1])
+        self.sizes: tuple[tuple[int, int], ...] = (self.shape,)
 
     def read(self, y: int, x: int, height: int, width: int, level: int = 0) -> Pixels:
         """See `source.WindowedImage`."""
