@@ -14,7 +14,7 @@ class Item(msgspec.Struct, frozen=True):
 
     Attributes:
         id: Of the image; see `plan.image_id`.
-        path: Relative to the run's root, or absolute, or a URI.
+        path: Relative to the run's root, or absolute, or a URI; as `names.printable` writes it.
         bytes: Of the file, where the listing says it.
     """
 

@@ -39,11 +39,24 @@ from diffinst.scale.messages import (
     receive,
     send,
 )
+from diffinst.scale.names import as_listed
 from diffinst.scale.plan import image_seed
 from diffinst.scale.remote import is_uri, local_copy, reason
 from diffinst.weights import store
 
 _TRIAL = 32  # pixels of the side of the image that shows that the model works at all
+
+
+class _Source(str):
+    """An image by its path, for messages; two of one path stay two."""
+
+    item: Item
+
+    def __new__(cls, item: Item) -> _Source:
+        """The path of an item, with the item."""
+        made = super().__new__(cls, item.path)
+        made.item = item
+        return made
 
 
 def main() -> None:
@@ -87,23 +100,21 @@ def _ready(setup: Setup, tell: Callable[[Answer], None]) -> Callable[[Sequence[I
     tell(Ready(at_once))
 
     def predict(items: Sequence[Item]) -> None:
-        by_path = {item.path: item for item in items}
+        def seed_of(source: _Source) -> int:
+            return image_seed(setup.seed, source.item.id)
 
-        def seed_of(path: str) -> int:
-            return image_seed(setup.seed, by_path[path].id)
+        def read_by(source: _Source, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
+            return _read(source.item.path, setup.root, reading)
 
-        def read_by(path: str, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
-            return _read(path, setup.root, reading)
-
-        for path, found in model.predict_each(
-            list(by_path),
+        for source, found in model.predict_each(
+            map(_Source, items),
             reading=reading,
             note=lambda text: tell(Said(text)),
             seed_of=seed_of,
             read_by=read_by,
             **options,
         ):
-            tell(row_of(by_path[path], found))
+            tell(row_of(source.item, found))
 
     return predict
 
@@ -147,9 +158,9 @@ def row_of(item: Item, found: Instances | ImageReadError) -> Row:
 def _read(path: str, root: str, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
     """Pixels of a file or an address; errors name it as the plan does, wherever it lies."""
     if not is_uri(path):
-        return _named(os.path.join(root, path), path, reading)
+        return _named(os.path.join(root, as_listed(path)), path, reading)
     try:
-        with local_copy(path) as copy:
+        with local_copy(as_listed(path)) as copy:
             return _named(str(copy), path, reading)
     except ImageReadError:
         raise
@@ -161,8 +172,9 @@ def _named(file: str, path: str, reading: Reading) -> tuple[Pixels, tuple[str, .
     try:
         pixels, notes = read(file, reading)
     except ImageReadError as error:
-        raise type(error)(str(error).replace(file, path)) from error
-    return pixels, tuple(note.replace(file, path) for note in notes)
+        # Messages have escapes in place of what is not printable; so have names in them.
+        raise type(error)(str(error).replace(one_line(file), path)) from error
+    return pixels, tuple(one_line(note.replace(file, path)) for note in notes)
 
 
 if __name__ == "__main__":
