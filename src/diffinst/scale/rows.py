@@ -81,11 +81,17 @@ def write_part(where: Place, shard: int, rows: Sequence[Row], fingerprint: str) 
     """Write a shard's rows; the same rows give the same bytes.
 
     Raises:
-        OSError: The disk is full; nothing half-written is left.
+        OSError: The disk is full; nothing half-written is left. Or no image of several could be
+            fetched, which looks like an outage: rows would make its errors permanent.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if len(rows) > 1 and not any(row.fetched for row in rows):
+        raise OSError(
+            f"{name_of(shard)}: is not written, because none of its {len(rows)} images can be "
+            f"fetched ({rows[0].error}); see that they can be, and run the same command again"
+        )
     about = {FINGERPRINT: fingerprint.encode(), SHARD: str(shard).encode()}
     values = [_plain(row) for row in rows]
     table = pa.Table.from_pylist(values, schema=schema().with_metadata(about))
@@ -103,7 +109,7 @@ def write_part(where: Place, shard: int, rows: Sequence[Row], fingerprint: str) 
 
 def _plain(row: Row) -> dict[str, object]:
     values = msgspec.to_builtins(row)
-    del values["type"]
+    del values["type"], values["fetched"]
     for instance in values["instances"]:
         instance["extras"] = sorted(instance["extras"].items())
     return dict(values)

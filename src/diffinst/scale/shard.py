@@ -40,8 +40,8 @@ def predict_chunk(
         answered: Gets each row once.
 
     Raises:
-        ChildProcessError: Processes cannot be started, or end again and again without an image
-            that is to blame.
+        ChildProcessError: Processes cannot be started or go on, or end again and again without an
+            image that is to blame.
     """
     bad: dict[str, Row] = {}
     for _ in range(LOSSES):
