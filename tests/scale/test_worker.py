@@ -61,9 +61,7 @@ def test_names_that_are_no_text_are_read(ask: Ask, images: Path) -> None:
     assert gone.error.startswith(r"a\xfe.png: there is no such file")
 
 
-def test_a_folder_that_is_gone_ends_the_process_and_a_file_does_not(
-    ask: Ask, images: Path
-) -> None:
+def test_a_folder_that_is_gone_ends_the_process_and_a_file_does_not(ask: Ask, images: Path) -> None:
     (images / "broken.png").write_bytes(b"no image")
     gone, broken = ask([Item("a", "gone.png"), Item("b", "broken.png")])
     assert isinstance(gone, Row) and gone.error is not None and not gone.fetched
@@ -87,9 +85,7 @@ def test_a_full_disk_ends_the_process(
         _read(f"file://{images}/000.png", "", Reading())
 
 
-def test_a_process_that_cannot_go_on_ends_the_run_without_a_row(
-    model: Path, images: Path
-) -> None:
+def test_a_process_that_cannot_go_on_ends_the_run_without_a_row(model: Path, images: Path) -> None:
     """No image is to blame for a folder that vanishes while the process is at work."""
     some = [Item(name, f"{name}.png") for name in ("000", "001")]
     with Watched(setup_of(model, images), 60.0, None, print) as watched:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
-from diffinst.io.atomic import atomic_path
+from diffinst.io.atomic import atomic_path, write_bytes
 from diffinst.scale.remote import filesystem, is_uri, tried
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ class Place(Protocol):
     def writing(self, name: str) -> Iterator[Path]:
         """A path to write; once the block has succeeded it becomes the file, whole."""
         yield Path()
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write a file unless it is there; where that cannot be asked for, the last one stays."""
 
     @property
     def local(self) -> Path | None:
@@ -77,6 +80,10 @@ class _Folder:
         with atomic_path(self.folder / name) as temporary:
             yield temporary
 
+    def create(self, name: str, content: bytes) -> None:
+        if not (self.folder / name).exists():  # who prepares a folder holds it
+            write_bytes(self.folder / name, content)
+
 
 class _Remote:
     """Object stores show a file when it is whole, so nothing has to be renamed."""
@@ -114,3 +121,20 @@ class _Remote:
             if hasattr(files, "makedirs"):
                 files.makedirs(path.rpartition("/")[0], exist_ok=True)
             tried(lambda: files.put_file(str(temporary), path))
+
+    def create(self, name: str, content: bytes) -> None:
+        files, path = self._at(name)
+        if hasattr(files, "makedirs"):
+            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+
+        def make() -> None:
+            try:
+                files.pipe_file(path, content, mode="create")
+            except (NotImplementedError, TypeError):  # not known to every protocol
+                files.pipe_file(path, content)
+            except Exception:  # of each protocol's own kind, where the file is there
+                files.invalidate_cache()
+                if not files.exists(path):
+                    raise
+
+        tried(make)

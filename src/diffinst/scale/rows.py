@@ -115,6 +115,38 @@ def _plain(row: Row) -> dict[str, object]:
     return dict(values)
 
 
+def check_owner(where: Place, shard: int, fingerprint: str) -> None:
+    """Refuse a part that is there but not this run's; reads its footer alone.
+
+    Raises:
+        TornPart: It is damaged, or of another run or shard.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    name = name_of(shard)
+    try:
+        with where.open(name) as file:
+            _check(name, shard, fingerprint, pq.ParquetFile(file).schema_arrow.metadata or {})
+    except (pa.ArrowException, OSError) as error:
+        raise _torn(name, error) from error
+
+
+def _check(name: str, shard: int, fingerprint: str, about: dict[bytes, bytes]) -> None:
+    own = about.get(FINGERPRINT, b"").decode("ascii", "replace")
+    if own != fingerprint:
+        raise TornPart(f"{name}: belongs to another run; move it away")
+    if about.get(SHARD) != str(shard).encode():
+        raise TornPart(f"{name}: holds another shard's rows; remove it")
+
+
+def _torn(name: str, error: Exception) -> TornPart:
+    return TornPart(
+        f"{name}: is torn or damaged ({one_line(str(error))[:200]}); remove it and run the "
+        "same command again"
+    )
+
+
 def read_part(where: Place, shard: int, fingerprint: str) -> Iterator[Row]:
     """A part's rows, a row group at a time, its checksums compared.
 
@@ -129,20 +161,12 @@ def read_part(where: Place, shard: int, fingerprint: str) -> Iterator[Row]:
     content = read(where, name)
     try:
         file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
-        about = file.schema_arrow.metadata or {}
-        own = about.get(FINGERPRINT, b"").decode("ascii", "replace")
-        if own != fingerprint:
-            raise TornPart(f"{name}: belongs to another run; move it away")
-        if about.get(SHARD) != str(shard).encode():
-            raise TornPart(f"{name}: holds another shard's rows; remove it")
+        _check(name, shard, fingerprint, file.schema_arrow.metadata or {})
         for group in range(file.num_row_groups):
             for values in file.read_row_group(group).to_pylist():
                 yield _row(values)
     except (pa.ArrowException, OSError, KeyError, msgspec.ValidationError) as error:
-        raise TornPart(
-            f"{name}: is torn or damaged ({one_line(str(error))[:200]}); remove it and run the "
-            "same command again"
-        ) from error
+        raise _torn(name, error) from error
 
 
 def _row(values: dict[str, object]) -> Row:
