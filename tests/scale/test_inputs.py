@@ -65,6 +65,11 @@ def test_a_column_of_parquet(tree: Path) -> None:
         paths(tree / "n.parquet")
 
 
+def test_a_list_may_begin_with_a_mark_of_its_encoding(tree: Path) -> None:
+    (tree / "list.txt").write_bytes(b"\xef\xbb\xbfb.png\r\nx/b.png\r\n")
+    assert paths(tree / "list.txt") == ["b.png", "x/b.png"]
+
+
 @pytest.mark.parametrize(
     ("name", "asked", "path", "address"),
     [

@@ -155,7 +155,7 @@ def _column(path: Path, column: str | None) -> Iterator[str]:
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        with open(path, encoding="utf-8", errors="strict", newline=None) as file:
+        with open(path, encoding="utf-8-sig", errors="strict", newline=None) as file:
             for line in file:
                 text = line.rstrip("\n")
                 if "\0" in text:
