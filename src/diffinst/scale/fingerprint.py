@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from diffinst.scale.place import Place, read
+from diffinst.scale.place import Place
 
 FILE = "run.json"
 FORMAT = 1
@@ -102,7 +102,7 @@ def load(where: Place) -> Run | None:
         AnotherRun: The file is damaged, or another version's.
     """
     try:
-        content = read(where, FILE)
+        content = where.read(FILE)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:

@@ -24,6 +24,9 @@ class Place(Protocol):
     def open(self, name: str) -> BinaryIO:
         """A file to read from anywhere in it; FileNotFoundError where there is none."""
 
+    def read(self, name: str) -> bytes:
+        """All of a file; FileNotFoundError where there is none."""
+
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """A path to write; once the block has succeeded it becomes the file, whole."""
@@ -41,12 +44,6 @@ def place(out: str | Path) -> Place:
     """Where a run's files go."""
     text = str(out)
     return _Remote(text.rstrip("/")) if is_uri(text) else _Folder(Path(out))
-
-
-def read(where: Place, name: str) -> bytes:
-    """All of a file."""
-    with where.open(name) as file:
-        return file.read()
 
 
 def write(where: Place, name: str, content: bytes) -> None:
@@ -74,6 +71,9 @@ class _Folder:
 
     def open(self, name: str) -> BinaryIO:
         return open(self.folder / name, "rb")
+
+    def read(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -111,6 +111,10 @@ class _Remote:
     def open(self, name: str) -> BinaryIO:
         files, path = self._at(name)
         return cast(BinaryIO, tried(lambda: files.open(path, "rb")))
+
+    def read(self, name: str) -> bytes:
+        files, path = self._at(name)
+        return bytes(tried(lambda: files.cat_file(path)))
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:

@@ -18,6 +18,7 @@ from diffinst.scale.inputs import Entry
 from diffinst.scale.messages import Item
 from diffinst.scale.names import printable
 from diffinst.scale.place import Place
+from diffinst.scale.remote import tried
 
 if TYPE_CHECKING:
     import pyarrow.parquet
@@ -141,7 +142,7 @@ class Plan:
         begin = shard * self.shard_size
         end = begin + self.size(shard)
         groups = range(begin // GROUP, -(-end // GROUP))
-        table = self._file.read_row_groups(list(groups))
+        table = tried(lambda: self._file.read_row_groups(list(groups)))
         rows = table.slice(begin - groups.start * GROUP, end - begin)
         return [Item(**values) for values in rows.to_pylist()]
 

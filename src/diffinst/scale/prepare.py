@@ -14,7 +14,7 @@ from diffinst.scale import fingerprint as runs
 from diffinst.scale.fingerprint import AnotherRun, Run
 from diffinst.scale.hold import PAUSE
 from diffinst.scale.inputs import Inputs
-from diffinst.scale.place import Place, place, read, write
+from diffinst.scale.place import Place, place, write
 from diffinst.scale.plan import FILE, Plan, usual_shard_size, write_plan
 from diffinst.scale.rows import FOLDER, check_owner
 
@@ -68,7 +68,7 @@ def _begin(where: Place, asked: Run, inputs: Inputs, say: Callable[[str], None])
         )
         kept = runs.save(where, run)
         if first is not where and kept.plan == run.plan:
-            write(where, FILE, read(first, FILE))
+            write(where, FILE, first.read(FILE))
         elif kept.plan != run.plan:
             say("another driver, which began first, has listed other images: its plan counts")
     return kept

@@ -10,7 +10,8 @@ import msgspec
 
 from diffinst.io.one_line import one_line
 from diffinst.scale.messages import Instance, Row
-from diffinst.scale.place import Place, read, write
+from diffinst.scale.place import Place, write
+from diffinst.scale.remote import tried
 
 if TYPE_CHECKING:
     import pyarrow
@@ -125,9 +126,13 @@ def check_owner(where: Place, shard: int, fingerprint: str) -> None:
     import pyarrow.parquet as pq
 
     name = name_of(shard)
-    try:
+
+    def footer() -> dict[bytes, bytes]:
         with where.open(name) as file:
-            _check(name, shard, fingerprint, pq.ParquetFile(file).schema_arrow.metadata or {})
+            return pq.ParquetFile(file).schema_arrow.metadata or {}
+
+    try:
+        _check(name, shard, fingerprint, tried(footer))
     except (pa.ArrowException, OSError) as error:
         raise _torn(name, error) from error
 
@@ -158,7 +163,7 @@ def read_part(where: Place, shard: int, fingerprint: str) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     name = name_of(shard)
-    content = read(where, name)
+    content = where.read(name)
     try:
         file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
         _check(name, shard, fingerprint, file.schema_arrow.metadata or {})
