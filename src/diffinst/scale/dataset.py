@@ -22,7 +22,7 @@ from diffinst.scale.inputs import Inputs
 from diffinst.scale.job import Job, Listener
 from diffinst.scale.local import run_local
 from diffinst.scale.messages import Setup
-from diffinst.scale.place import place
+from diffinst.scale.place import absolute, place
 from diffinst.scale.prepare import check_parts, plan_of, prepare
 from diffinst.scale.progress import Counter, Progress
 from diffinst.scale.ray_runner import cluster, run_ray
@@ -125,7 +125,7 @@ def predict_dataset(
         before = total - sum(plan.size(k) for k in todo)
         counter = Counter(total, before, progress)
         job = Job(
-            str(out),
+            absolute(out),
             run.shard_size,
             todo,
             _setup(run, own, device),
@@ -222,7 +222,7 @@ def _asked(
         asked=inputs.asked,
         root=inputs.root,
     )
-    return run, str(folder) if Path(model).exists() else str(model)
+    return run, absolute(folder) if Path(model).exists() else str(model)
 
 
 def _setup(run: Run, model: str, device: str) -> Setup:

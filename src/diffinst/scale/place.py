@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,12 @@ def place(out: str | Path) -> Place:
     """Where a run's files go."""
     text = str(out)
     return _Remote(text.rstrip("/")) if is_uri(text) else _Folder(Path(out))
+
+
+def absolute(out: str | Path) -> str:
+    """The same for other processes and machines, whose current folder is another one."""
+    text = str(out)
+    return text if is_uri(text) else os.path.abspath(text)
 
 
 def write(where: Place, name: str, content: bytes) -> None:
