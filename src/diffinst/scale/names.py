@@ -17,6 +17,8 @@ def printable(path: str) -> str:
         >>> print(printable("a\udcff.png"), printable(r"a\xff.png"), printable(r"a\b.png"))
         a\xff.png a\x5cxff.png a\b.png
     """
+    if path.isascii() and "\\x" not in path:  # nearly all of many millions
+        return path
     text = _ESCAPED.sub(lambda found: rf"\x5cx{found[1]}", path)
     return _UNPAIRED.sub(lambda found: rf"\x{ord(found[0]) - 0xDC00:02x}", text)
 
