@@ -70,7 +70,6 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "scale/messages.py": "scale/test_rows.py",
     "scale/place.py": "scale/test_remote.py",
     "scale/watch.py": "scale/test_shard.py",
-    "scale/worker.py": "scale/test_shard.py",
     "weights/names.py": "weights/test_convert.py",
     "weights/sizes.py": "weights/test_convert.py",
     "training/optimizer.py": "training/test_module.py",

@@ -15,10 +15,11 @@ from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.image_error import ImageReadError
 from diffinst.io.lock import alone_in
 from diffinst.scale import predict_dataset
-from diffinst.scale.dataset import Done
+from diffinst.scale.dataset import Done, _asked
 from diffinst.scale.fingerprint import AnotherRun, loaded
+from diffinst.scale.inputs import Inputs
 from diffinst.scale.messages import Item, Row
-from diffinst.scale.place import place
+from diffinst.scale.place import absolute, place
 from diffinst.scale.plan import image_seed
 from diffinst.scale.rows import name_of, read_part
 from diffinst.scale.verify import verify_run
@@ -91,6 +92,16 @@ def test_a_run_from_its_list_to_its_rows(
         pytest.raises(BlockingIOError, match=rf"process {os.getpid()}"),
     ):
         run()
+
+
+def test_names_that_cross_to_other_machines_are_absolute(
+    model: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model.parent)
+    _, own = _asked(model.name, "cpu", "fp32", None, Inputs.of(images), {})
+    assert own == str(model)
+    assert absolute("out") == str(model.parent / "out")
+    assert absolute("s3://bucket/run") == "s3://bucket/run"
 
 
 def _item(row: Row) -> Item:

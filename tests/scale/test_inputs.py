@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffinst.io.image_error import ImageReadError
-from diffinst.scale.inputs import Entry, Inputs
+from diffinst.scale.inputs import Entry, Inputs, _address
+from diffinst.scale.remote import local_copy
 
 
 def paths(*given: str | Path) -> list[str]:
@@ -62,6 +63,39 @@ def test_a_column_of_parquet(tree: Path) -> None:
     pq.write_table(pa.table({"n": [1]}), tree / "n.parquet")
     with pytest.raises(ImageReadError, match=r"none of the columns path, uri, .* name one"):
         paths(tree / "n.parquet")
+
+
+def test_a_list_may_begin_with_a_mark_of_its_encoding(tree: Path) -> None:
+    (tree / "list.txt").write_bytes(b"\xef\xbb\xbfb.png\r\nx/b.png\r\n")
+    assert paths(tree / "list.txt") == ["b.png", "x/b.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "path", "address"),
+    [
+        ("/data/in/a.png", "file:///data/in", "/data/in", "file:///data/in/a.png"),
+        ("/a.png", "file:///", "/", "file:///a.png"),
+        ("/dir/x/a.png", "sftp://host/dir/", "/dir", "sftp://host/dir/x/a.png"),
+        ("/a.png", "sftp://me@host:22/", "/", "sftp://me@host:22/a.png"),
+        ("/d/1/a.png", "sftp://host/d/*/a.png", "/d/*/a.png", "sftp://host/d/1/a.png"),
+        ("b/in/a.png", "s3://b/in", "b/in", "s3://b/in/a.png"),
+        ("b/a.png", "s3://b/", "b", "s3://b/a.png"),
+        ("b/a.png", "s3://*/a.png", "*/a.png", "s3://b/a.png"),
+        ("c/d/a.png", "abfs://c@me.host/d", "c/d", "abfs://c@me.host/d/a.png"),
+    ],
+)
+def test_addresses_keep_host_and_root(name: str, asked: str, path: str, address: str) -> None:
+    assert _address(name, asked, path) == address
+
+
+def test_a_folder_by_its_address_is_listed_and_read(tree: Path) -> None:
+    pytest.importorskip("fsspec")
+    wanted = [f"file://{tree}/{name}" for name in ("a/c.JPG", "b.png", "x/b.png")]
+    found = paths(f"file://{tree}")
+    assert [one for one in found if "/." not in one] == wanted
+    assert paths(f"file://{tree}/x/*.png") == wanted[2:]
+    with local_copy(wanted[1]) as copy:
+        assert copy.read_bytes() == b"12345"
 
 
 def test_times_may_be_any(tree: Path) -> None:

@@ -69,10 +69,20 @@ def test_nothing_is_left_of_an_empty_plan(tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_name_that_is_no_text_is_kept_as_a_row_that_fails(tmp_path: Path) -> None:
-    write_plan(place(tmp_path), [Entry("caf\udce9.png", 1, 1)])
-    (item,) = Plan(place(tmp_path), 1).shard(0)
-    assert item.path == "caf\ufffd.png"
+def test_names_that_are_no_text_stay_apart(tmp_path: Path) -> None:
+    write_plan(place(tmp_path), [Entry(f"a{sign}.png", 1, 1) for sign in "\udcff\udcfe"])
+    assert [item.path for item in Plan(place(tmp_path), 2).shard(0)] == [
+        r"a\xff.png",
+        r"a\xfe.png",
+    ]
+
+
+def test_a_path_that_changed_between_two_listings_is_done_once(tmp_path: Path) -> None:
+    listed = [Entry("s3://b/a.png", 7, 1), Entry("b.png", 1, 1), Entry("s3://b/a.png", None, None)]
+    planned = write_plan(place(tmp_path), listed)
+    assert (planned.images, planned.repeated) == (2, 1)
+    first, _ = Plan(place(tmp_path), 2).shard(0)
+    assert (first.path, first.bytes) == ("s3://b/a.png", 7)  # as it was listed first
 
 
 def test_the_size_of_shards_hangs_on_the_number_of_images() -> None:

@@ -84,6 +84,13 @@ def test_images_of_a_server_that_fails_every_tenth_time(server: str, tmp_path: P
         _read(f"{server}/broken.png", "", Reading())
 
 
+def test_files_of_a_run_are_read_from_a_server_that_fails(server: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(b"{}")
+    for _ in range(12):
+        assert place(server).read("run.json") == b"{}"
+    assert Store.failed >= 1
+
+
 def test_a_call_is_tried_again_but_not_for_ever() -> None:
     calls = []
 

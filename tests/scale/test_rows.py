@@ -59,3 +59,14 @@ def test_every_torn_byte_of_the_data_is_seen(tmp_path: Path) -> None:
 def test_messages_come_back() -> None:
     for message in (*ROWS, Ready(4)):
         assert answer(msgspec.msgpack.encode(message)) == message
+
+
+def test_an_outage_is_not_written_as_errors(tmp_path: Path) -> None:
+    gone = [Row(name, f"{name}.png", error=f"{name}.png: gone", fetched=False) for name in "ab"]
+    said = r"part-000000\.parquet: is not written, .* none of its 2 images .*\(a\.png: gone\)"
+    with pytest.raises(OSError, match=said):
+        write_part(place(tmp_path), 0, gone, "f")
+    assert place(tmp_path).names("parts") == set()
+    write_part(place(tmp_path), 0, gone[:1], "f")  # one may be gone for good
+    write_part(place(tmp_path), 1, [gone[0], Row("c", "c.png", error="c.png: torn")], "f")
+    assert len(place(tmp_path).names("parts")) == 2

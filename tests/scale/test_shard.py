@@ -28,6 +28,7 @@ from PIL import Image, ImageFile
 
 class Poison(ImageFile.ImageFile):
     format = "POISON"
+    pairs = 0
     def _open(self):
         kind = self.fp.read(10)[6:]
         if kind == b"dies":
@@ -39,6 +40,13 @@ class Poison(ImageFile.ImageFile):
             while True:
                 eaten.append(b"x" * 2**24)
                 time.sleep(0.001)
+        if kind == b"pair":  # bears no other one beside it
+            Poison.pairs += 1
+            time.sleep(3)
+            if Poison.pairs > 1:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            Poison.pairs -= 1
+            raise SyntaxError("is no image")
 
 Image.register_open("POISON", Poison, lambda start: start.startswith(b"POISON"))
 """
@@ -120,6 +128,27 @@ def test_crash_hang_and_appetite_are_rows(
     assert found["hang.png"].error == "hang.png: no answer within 60 s"
     assert found["eats.png"].error == "eats.png: took more memory than one process may have"
     assert [found[name] for name in good] == expected
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kills with a signal")
+def test_images_that_pass_alone_but_not_together_are_done_alone(
+    setup: Setup, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(POISON)
+    path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setattr("diffinst.scale.shard.LOSSES", 3)
+    for name in ("p.png", "q.png"):
+        (images / name).write_bytes(b"POISONpair")
+    names = ["p.png", "q.png", "000.png"]
+    with Watched(setup, TIMEOUT, None, print) as watched:
+        rows = do_shard(watched, items_of(images, names))
+    assert [row.path for row in rows] == names
+    for row in rows[:2]:  # read, each alone, and found to be none
+        assert row.error is not None and "is not an image" in row.error
+    assert rows[2].error is None
 
 
 def test_memory_of_a_process() -> None:

@@ -22,8 +22,8 @@ from diffinst.scale.inputs import Inputs
 from diffinst.scale.job import Job, Listener
 from diffinst.scale.local import run_local
 from diffinst.scale.messages import Setup
-from diffinst.scale.place import Place, place
-from diffinst.scale.plan import Plan, usual_shard_size, write_plan
+from diffinst.scale.place import absolute, place
+from diffinst.scale.prepare import check_parts, plan_of, prepare
 from diffinst.scale.progress import Counter, Progress
 from diffinst.scale.ray_runner import cluster, run_ray
 from diffinst.scale.rows import FOLDER, name_of, need_pyarrow
@@ -99,6 +99,7 @@ def predict_dataset(
     Raises:
         ValueError: Something given is out of range, cannot be found, or needs a package.
         AnotherRun: `out` holds another run; says what differs.
+        TornPart: A part that is there is damaged, or another run's.
         BlockingIOError: Another driver is at work in `out`.
         OSError: Something cannot be written; parts that are there stay.
         ChildProcessError: Processes cannot be started, or are lost again and again.
@@ -113,17 +114,18 @@ def predict_dataset(
             device = "cuda" if (gpus_here() if found is None else found.gpus) else "cpu"
         asked, own = _asked(model, device, precision, reading, inputs, options)
         prepared = stack.enter_context(held(where.local, shard, say))
-        run = _prepare(where, replace(asked, shard_size=shard_size or 0), inputs, precision, say)
+        run = prepare(where, replace(asked, shard_size=shard_size or 0), inputs, precision, say)
         prepared()
-        plan = Plan(where, run.shard_size)
+        plan = plan_of(where, run)
         mine = range(plan.shards) if shard is None else range(shard[0] - 1, plan.shards, shard[1])
         there = where.names(FOLDER)
         todo = tuple(k for k in mine if name_of(k).rpartition("/")[2] not in there)
+        check_parts(where, sorted(set(mine) - set(todo)), run)
         total = sum(plan.size(k) for k in mine)
         before = total - sum(plan.size(k) for k in todo)
         counter = Counter(total, before, progress)
         job = Job(
-            str(out),
+            absolute(out),
             run.shard_size,
             todo,
             _setup(run, own, device),
@@ -225,7 +227,7 @@ def _asked(
         asked=inputs.asked,
         root=inputs.root,
     )
-    return run, str(folder) if Path(model).exists() else str(model)
+    return run, absolute(folder) if Path(model).exists() else str(model)
 
 
 def _setup(run: Run, model: str, device: str) -> Setup:
@@ -239,25 +241,3 @@ def _setup(run: Run, model: str, device: str) -> Setup:
         seed=run.seed,
         root=run.root,
     )
-
-
-def _prepare(
-    where: Place, asked: Run, inputs: Inputs, precision: Precision, say: Callable[[str], None]
-) -> Run:
-    """The folder's run, checked; or this one, with its images listed and its plan written."""
-    found = runs.load(where)
-    if found is not None:
-        if precision == "auto":  # chosen once, not by each machine
-            asked = replace(asked, precision=found.precision)
-        found.check(asked, where)
-        return found
-    planned = write_plan(where, inputs, lambda done: say(f"listed {done:,} images"))
-    run = replace(
-        asked,
-        images=planned.images,
-        repeated=planned.repeated,
-        shard_size=asked.shard_size or usual_shard_size(planned.images),
-        plan=planned.digest,
-    )
-    runs.save(where, run)
-    return run

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from diffinst.scale.place import Place, read, write
+from diffinst.scale.place import Place
 
 FILE = "run.json"
 FORMAT = 1
@@ -102,7 +102,7 @@ def load(where: Place) -> Run | None:
         AnotherRun: The file is damaged, or another version's.
     """
     try:
-        content = read(where, FILE)
+        content = where.read(FILE)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
@@ -129,10 +129,11 @@ def loaded(where: Place) -> Run:
     return found
 
 
-def save(where: Place, run: Run) -> None:
-    """Remember a run in its folder."""
+def save(where: Place, run: Run) -> Run:
+    """Remember a run in its folder, unless there is one; gives the one that is there then."""
     text = json.dumps(asdict(run), indent=2, ensure_ascii=False)
-    write(where, FILE, f"{text}\n".encode("utf-8", "backslashreplace"))
+    where.create(FILE, f"{text}\n".encode("utf-8", "backslashreplace"))
+    return loaded(where)
 
 
 def hash_of(file: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,7 +155,7 @@ def _column(path: Path, column: str | None) -> Iterator[str]:
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        with open(path, encoding="utf-8", errors="strict", newline=None) as file:
+        with open(path, encoding="utf-8-sig", errors="strict", newline=None) as file:
             for line in file:
                 text = line.rstrip("\n")
                 if "\0" in text:
@@ -199,7 +200,6 @@ def _matching(pattern: str) -> Iterator[str]:
 def _of_uri(uri: str) -> Iterator[Entry]:
     """One object, or all below a prefix or a pattern; sizes and times as the listing gives them."""
     files, path = filesystem(uri)
-    start = uri.partition("://")[0] + "://"
     if uri.partition("?")[0].lower().endswith(IMAGE_SUFFIXES) and not any(s in path for s in "*["):
         yield Entry(uri, None, None)
         return
@@ -215,9 +215,30 @@ def _of_uri(uri: str) -> Iterator[Entry]:
     for name in sorted(found):
         about = found[name]
         if name.lower().endswith(IMAGE_SUFFIXES) and about.get("type") != "directory":
-            full = name if is_uri(name) else start + name.lstrip("/")
+            full = name if is_uri(name) else _address(name, uri, path)
             size = about.get("size")
             changed = about.get("LastModified", about.get("mtime"))
             stamp = changed.timestamp() if hasattr(changed, "timestamp") else changed
             time = None if not isinstance(stamp, int | float) else int(stamp * 1e9)
             yield Entry(full, size if isinstance(size, int) else None, time)
+
+
+def _address(name: str, uri: str, path: str) -> str:
+    """The address of a file that was listed, with the host and the root of what was asked.
+
+    Args:
+        name: As the file system calls it.
+        uri: What was asked: an address of a folder, or a pattern.
+        path: The same as the file system calls it.
+
+    Example:
+        >>> _address("/dir/a.png", "sftp://host/dir", "/dir")
+        'sftp://host/dir/a.png'
+    """
+    sign = re.search(r"[*?[]", path)
+    pattern = "" if sign is None else path[path.rfind("/", 0, sign.start()) + 1 :]
+    protocol = uri.partition("://")[0] + "://"
+    base, head = (text.removesuffix(pattern).rstrip("/") for text in (path, uri))
+    if not uri.endswith(pattern) or not name.startswith(base):
+        return protocol + name
+    return (head if is_uri(head) else protocol) + name[len(base) :]

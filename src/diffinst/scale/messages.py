@@ -14,7 +14,7 @@ class Item(msgspec.Struct, frozen=True):
 
     Attributes:
         id: Of the image; see `plan.image_id`.
-        path: Relative to the run's root, or absolute, or a URI.
+        path: Relative to the run's root, or absolute, or a URI; as `names.printable` writes it.
         bytes: Of the file, where the listing says it.
     """
 
@@ -66,7 +66,12 @@ class Instance(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True, tag=True):
-    """One image's result; with an `error` in place of size and instances where there is none."""
+    """One image's result; with an `error` in place of size and instances where there is none.
+
+    Attributes:
+        fetched: False: its file could not be opened or fetched, so nothing is known of the image.
+            No column; for who writes the part.
+    """
 
     id: str
     path: str
@@ -75,6 +80,7 @@ class Row(msgspec.Struct, frozen=True, tag=True):
     width: int | None = None
     error: str | None = None
     instances: list[Instance] = []
+    fetched: bool = True
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -90,9 +96,14 @@ class Said(msgspec.Struct, frozen=True, tag=True):
 
 
 class Broken(msgspec.Struct, frozen=True, tag=True):
-    """Why the process ends: the last thing that it says."""
+    """Why the process ends: the last thing that it says.
+
+    Attributes:
+        final: Another process would meet the same, whatever the image: the run has to end.
+    """
 
     reason: str
+    final: bool = False
 
 
 Answer: TypeAlias = Row | Ready | Said | Broken

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
-from diffinst.io.atomic import atomic_path
+from diffinst.io.atomic import atomic_path, write_bytes
 from diffinst.scale.remote import filesystem, is_uri, tried
 
 if TYPE_CHECKING:
@@ -24,10 +25,16 @@ class Place(Protocol):
     def open(self, name: str) -> BinaryIO:
         """A file to read from anywhere in it; FileNotFoundError where there is none."""
 
+    def read(self, name: str) -> bytes:
+        """All of a file; FileNotFoundError where there is none."""
+
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """A path to write; once the block has succeeded it becomes the file, whole."""
         yield Path()
+
+    def create(self, name: str, content: bytes) -> None:
+        """Write a file unless it is there; where that cannot be asked for, the last one stays."""
 
     @property
     def local(self) -> Path | None:
@@ -40,10 +47,10 @@ def place(out: str | Path) -> Place:
     return _Remote(text.rstrip("/")) if is_uri(text) else _Folder(Path(out))
 
 
-def read(where: Place, name: str) -> bytes:
-    """All of a file."""
-    with where.open(name) as file:
-        return file.read()
+def absolute(out: str | Path) -> str:
+    """The same for other processes and machines, whose current folder is another one."""
+    text = str(out)
+    return text if is_uri(text) else os.path.abspath(text)
 
 
 def write(where: Place, name: str, content: bytes) -> None:
@@ -72,10 +79,17 @@ class _Folder:
     def open(self, name: str) -> BinaryIO:
         return open(self.folder / name, "rb")
 
+    def read(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         with atomic_path(self.folder / name) as temporary:
             yield temporary
+
+    def create(self, name: str, content: bytes) -> None:
+        if not (self.folder / name).exists():  # who prepares a folder holds it
+            write_bytes(self.folder / name, content)
 
 
 class _Remote:
@@ -105,6 +119,10 @@ class _Remote:
         files, path = self._at(name)
         return cast(BinaryIO, tried(lambda: files.open(path, "rb")))
 
+    def read(self, name: str) -> bytes:
+        files, path = self._at(name)
+        return bytes(tried(lambda: files.cat_file(path)))
+
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="diffinst-") as folder:
@@ -114,3 +132,20 @@ class _Remote:
             if hasattr(files, "makedirs"):
                 files.makedirs(path.rpartition("/")[0], exist_ok=True)
             tried(lambda: files.put_file(str(temporary), path))
+
+    def create(self, name: str, content: bytes) -> None:
+        files, path = self._at(name)
+        if hasattr(files, "makedirs"):
+            files.makedirs(path.rpartition("/")[0], exist_ok=True)
+
+        def make() -> None:
+            try:
+                files.pipe_file(path, content, mode="create")
+            except (NotImplementedError, TypeError):  # not known to every protocol
+                files.pipe_file(path, content)
+            except Exception:  # of each protocol's own kind, where the file is there
+                files.invalidate_cache()
+                if not files.exists(path):
+                    raise
+
+        tried(make)

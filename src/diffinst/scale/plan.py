@@ -16,7 +16,9 @@ import numpy as np
 from diffinst.io.image_error import ImageReadError
 from diffinst.scale.inputs import Entry
 from diffinst.scale.messages import Item
+from diffinst.scale.names import printable
 from diffinst.scale.place import Place
+from diffinst.scale.remote import tried
 
 if TYPE_CHECKING:
     import pyarrow.parquet
@@ -34,7 +36,7 @@ class Planned:
 
     Attributes:
         images: How many.
-        repeated: Entries that were left out, because the same image had been listed before.
+        repeated: Entries that were left out, because the same path had been listed before.
         digest: Hash of all ids in order.
     """
 
@@ -77,41 +79,41 @@ def write_plan(
 
     Args:
         where: The run's folder.
-        entries: As they are listed; an image that comes again is omitted.
+        entries: As they are listed; a path that comes again is omitted, changed or not.
         progress: Called now and then with the number listed so far.
 
     Raises:
         ImageReadError: There is no image.
     """
-    starts = array("Q")  # of the ids, which are hashes: nearly all differ in their first 64 bits
+    hashes = array("q")  # of the paths; nearly all differ
     with where.writing(FILE) as target, tempfile.TemporaryDirectory(prefix="diffinst-") as folder:
         first = Path(folder) / FILE
         with _Writer(target) as writer:
             for entry in entries:
-                id_ = image_id(entry)
-                starts.append(int(id_[:16], 16))
-                writer.add(id_, entry.path, entry.bytes)
-                if len(starts) % EVERY == 0:
-                    progress(len(starts))
-        if not starts:
+                path = printable(entry.path)
+                hashes.append(hash(path))
+                writer.add(image_id(entry), path, entry.bytes)
+                if len(hashes) % EVERY == 0:
+                    progress(len(hashes))
+        if not hashes:
             raise ImageReadError("there is no image in what was given; check folders and lists")
-        again = _repeated(starts)
+        again = _repeated(hashes)
         if not again:
             return Planned(writer.count, 0, writer.digest.hexdigest())
         shutil.move(target, first)
         seen: set[str] = set()
         with _Writer(target) as kept:
             for item in _rows(first):
-                if int(item.id[:16], 16) in again:
-                    if item.id in seen:
+                if hash(item.path) in again:
+                    if item.path in seen:
                         continue
-                    seen.add(item.id)
+                    seen.add(item.path)
                 kept.add(item.id, item.path, item.bytes)
         return Planned(kept.count, writer.count - kept.count, kept.digest.hexdigest())
 
 
-def _repeated(starts: array[int]) -> set[int]:
-    values = np.frombuffer(starts, dtype=np.uint64)
+def _repeated(hashes: array[int]) -> set[int]:
+    values = np.frombuffer(hashes, dtype=np.int64)
     values = np.sort(values)
     return set(values[1:][values[1:] == values[:-1]].tolist())
 
@@ -140,7 +142,7 @@ class Plan:
         begin = shard * self.shard_size
         end = begin + self.size(shard)
         groups = range(begin // GROUP, -(-end // GROUP))
-        table = self._file.read_row_groups(list(groups))
+        table = tried(lambda: self._file.read_row_groups(list(groups)))
         rows = table.slice(begin - groups.start * GROUP, end - begin)
         return [Item(**values) for values in rows.to_pylist()]
 
@@ -189,8 +191,7 @@ class _Writer:
 
     def add(self, id_: str, path: str, size: int | None) -> None:
         self._ids.append(id_)
-        # A name that is no UTF-8 cannot be kept; its row will say that there is no such file.
-        self._paths.append(path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+        self._paths.append(path)
         self._bytes.append(size)
         self.count += 1
         if len(self._ids) == GROUP:

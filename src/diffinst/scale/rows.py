@@ -10,7 +10,8 @@ import msgspec
 
 from diffinst.io.one_line import one_line
 from diffinst.scale.messages import Instance, Row
-from diffinst.scale.place import Place, read, write
+from diffinst.scale.place import Place, write
+from diffinst.scale.remote import tried
 
 if TYPE_CHECKING:
     import pyarrow
@@ -81,11 +82,17 @@ def write_part(where: Place, shard: int, rows: Sequence[Row], fingerprint: str) 
     """Write a shard's rows; the same rows give the same bytes.
 
     Raises:
-        OSError: The disk is full; nothing half-written is left.
+        OSError: The disk is full; nothing half-written is left. Or no image of several could be
+            fetched, which looks like an outage: rows would make its errors permanent.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if len(rows) > 1 and not any(row.fetched for row in rows):
+        raise OSError(
+            f"{name_of(shard)}: is not written, because none of its {len(rows)} images can be "
+            f"fetched ({rows[0].error}); see that they can be, and run the same command again"
+        )
     about = {FINGERPRINT: fingerprint.encode(), SHARD: str(shard).encode()}
     values = [_plain(row) for row in rows]
     table = pa.Table.from_pylist(values, schema=schema().with_metadata(about))
@@ -103,10 +110,46 @@ def write_part(where: Place, shard: int, rows: Sequence[Row], fingerprint: str) 
 
 def _plain(row: Row) -> dict[str, object]:
     values = msgspec.to_builtins(row)
-    del values["type"]
+    del values["type"], values["fetched"]
     for instance in values["instances"]:
         instance["extras"] = sorted(instance["extras"].items())
     return dict(values)
+
+
+def check_owner(where: Place, shard: int, fingerprint: str) -> None:
+    """Refuse a part that is there but not this run's; reads its footer alone.
+
+    Raises:
+        TornPart: It is damaged, or of another run or shard.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    name = name_of(shard)
+
+    def footer() -> dict[bytes, bytes]:
+        with where.open(name) as file:
+            return pq.ParquetFile(file).schema_arrow.metadata or {}
+
+    try:
+        _check(name, shard, fingerprint, tried(footer))
+    except (pa.ArrowException, OSError) as error:
+        raise _torn(name, error) from error
+
+
+def _check(name: str, shard: int, fingerprint: str, about: dict[bytes, bytes]) -> None:
+    own = about.get(FINGERPRINT, b"").decode("ascii", "replace")
+    if own != fingerprint:
+        raise TornPart(f"{name}: belongs to another run; move it away")
+    if about.get(SHARD) != str(shard).encode():
+        raise TornPart(f"{name}: holds another shard's rows; remove it")
+
+
+def _torn(name: str, error: Exception) -> TornPart:
+    return TornPart(
+        f"{name}: is torn or damaged ({one_line(str(error))[:200]}); remove it and run the "
+        "same command again"
+    )
 
 
 def read_part(where: Place, shard: int, fingerprint: str) -> Iterator[Row]:
@@ -120,23 +163,15 @@ def read_part(where: Place, shard: int, fingerprint: str) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     name = name_of(shard)
-    content = read(where, name)
+    content = where.read(name)
     try:
         file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
-        about = file.schema_arrow.metadata or {}
-        own = about.get(FINGERPRINT, b"").decode("ascii", "replace")
-        if own != fingerprint:
-            raise TornPart(f"{name}: belongs to another run; move it away")
-        if about.get(SHARD) != str(shard).encode():
-            raise TornPart(f"{name}: holds another shard's rows; remove it")
+        _check(name, shard, fingerprint, file.schema_arrow.metadata or {})
         for group in range(file.num_row_groups):
             for values in file.read_row_group(group).to_pylist():
                 yield _row(values)
     except (pa.ArrowException, OSError, KeyError, msgspec.ValidationError) as error:
-        raise TornPart(
-            f"{name}: is torn or damaged ({one_line(str(error))[:200]}); remove it and run the "
-            "same command again"
-        ) from error
+        raise _torn(name, error) from error
 
 
 def _row(values: dict[str, object]) -> Row:

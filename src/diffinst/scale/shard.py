@@ -14,6 +14,7 @@ from diffinst.scale.watch import Watched, WorkerTrouble
 
 BATCHES = 8  # of a chunk, where all its images are of one size
 DEATHS = 2  # of the process with one image alone in hand, until the image is to blame
+TOGETHER = 2  # losses of a chunk without an image to blame, until its images are done one by one
 LOSSES = 20  # of a chunk, each without an image to blame: something else kills the processes
 
 
@@ -40,20 +41,27 @@ def predict_chunk(
         answered: Gets each row once.
 
     Raises:
-        ChildProcessError: Processes cannot be started, or end again and again without an image
-            that is to blame.
+        ChildProcessError: Processes cannot be started or go on, or end again and again without an
+            image that is to blame.
     """
-    bad: dict[str, Row] = {}
+    settled: dict[str, Row] = {}  # of images that are to blame, or that were done one by one
+    unexplained = 0
     for _ in range(LOSSES):
-        rest = [item for item in items if item.id not in bad]
+        rest = [item for item in items if item.id not in settled]
         rows: dict[str, Row] = {}
         try:
-            watched.predict(rest, lambda row, rows=rows: rows.update({row.id: row}))  # type: ignore[misc]
+            if unexplained < TOGETHER:
+                watched.predict(rest, lambda row, rows=rows: rows.update({row.id: row}))  # type: ignore[misc]
+            else:  # large images that are read ahead fit into memory alone, but not together
+                for item in rest:
+                    watched.predict([item], lambda row: settled.update({row.id: row}))
         except WorkerTrouble as trouble:
-            last = trouble
-            bad |= _to_blame(watched, [item for item in rest if item.id not in rows])
+            last, done = trouble, rows.keys() | settled.keys()
+            bad = _to_blame(watched, [item for item in rest if item.id not in done])
+            settled.update(bad)
+            unexplained += not bad
         else:
-            rows |= bad
+            rows |= settled
             for item in items:
                 answered(rows[item.id])
             return [rows[item.id] for item in items]

@@ -77,7 +77,7 @@ class Watched:
 
         Raises:
             WorkerTrouble: The process hung, died or took too much memory; it is gone.
-            ChildProcessError: None can be started.
+            ChildProcessError: None can be started, or none can go on (a full disk).
         """
         self._start()
         assert self._process is not None
@@ -93,8 +93,9 @@ class Watched:
                     left -= 1
                 case Said(text):
                     self.note(text)
-                case Broken(reason):
-                    raise self._lost(reason)
+                case Broken(reason, final):
+                    lost = self._lost(reason)
+                    raise ChildProcessError(reason) if final else lost
 
     def close(self) -> None:
         """End the process at once, for good; may be called from another thread."""

@@ -9,6 +9,7 @@ import os
 import queue
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from diffinst.config import OptionFields, Reading
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.runner import FEW_AT_ONCE, MOST_AT_ONCE
+from diffinst.io.disk import FULL
 from diffinst.io.image_error import ImageReadError
 from diffinst.io.images import Pixels, read
 from diffinst.io.one_line import one_line
@@ -39,11 +41,32 @@ from diffinst.scale.messages import (
     receive,
     send,
 )
+from diffinst.scale.names import as_listed
 from diffinst.scale.plan import image_seed
 from diffinst.scale.remote import is_uri, local_copy, reason
 from diffinst.weights import store
 
 _TRIAL = 32  # pixels of the side of the image that shows that the model works at all
+
+
+class Outage(Exception):
+    """This machine cannot go on, whatever the image: no row may say that the image is bad."""
+
+
+class Unfetched(ImageReadError):
+    """An image's file cannot be opened or fetched; nothing is known of the image."""
+
+
+class _Source(str):
+    """An image by its path, for messages; two of one path stay two."""
+
+    item: Item
+
+    def __new__(cls, item: Item) -> _Source:
+        """The path of an item, with the item."""
+        made = super().__new__(cls, item.path)
+        made.item = item
+        return made
 
 
 def main() -> None:
@@ -63,7 +86,9 @@ def main() -> None:
     except BrokenPipeError:
         return
     except Exception as error:
-        send(answers, Broken(one_line(f"{type(error).__name__}: {error}")))
+        final = isinstance(error, Outage)
+        text = str(error) if final else f"{type(error).__name__}: {error}"
+        send(answers, Broken(one_line(text), final))
         raise
 
 
@@ -87,23 +112,21 @@ def _ready(setup: Setup, tell: Callable[[Answer], None]) -> Callable[[Sequence[I
     tell(Ready(at_once))
 
     def predict(items: Sequence[Item]) -> None:
-        by_path = {item.path: item for item in items}
+        def seed_of(source: _Source) -> int:
+            return image_seed(setup.seed, source.item.id)
 
-        def seed_of(path: str) -> int:
-            return image_seed(setup.seed, by_path[path].id)
+        def read_by(source: _Source, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
+            return _read(source.item.path, setup.root, reading)
 
-        def read_by(path: str, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
-            return _read(path, setup.root, reading)
-
-        for path, found in model.predict_each(
-            list(by_path),
+        for source, found in model.predict_each(
+            map(_Source, items),
             reading=reading,
             note=lambda text: tell(Said(text)),
             seed_of=seed_of,
             read_by=read_by,
             **options,
         ):
-            tell(row_of(by_path[path], found))
+            tell(row_of(source.item, found))
 
     return predict
 
@@ -127,7 +150,8 @@ def load(setup: Setup) -> DiffusionInst:
 def row_of(item: Item, found: Instances | ImageReadError) -> Row:
     """A prediction, or an error, as a row."""
     if isinstance(found, ImageReadError):
-        return Row(item.id, item.path, item.bytes, error=str(found))
+        fetched = not isinstance(found, Unfetched)
+        return Row(item.id, item.path, item.bytes, error=str(found), fetched=fetched)
     found = found.to("cpu")
     instances = [
         Instance(label, score, (box[0], box[1], box[2], box[3]), rle["counts"], {"area": area})
@@ -145,24 +169,52 @@ def row_of(item: Item, found: Instances | ImageReadError) -> Row:
 
 
 def _read(path: str, root: str, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
-    """Pixels of a file or an address; errors name it as the plan does, wherever it lies."""
+    """Pixels of a file or an address; errors name it as the plan does, wherever it lies.
+
+    Raises:
+        ImageReadError: The image cannot be read.
+        Outage: There is no room for a copy, or the images' folder is gone.
+    """
     if not is_uri(path):
-        return _named(os.path.join(root, path), path, reading)
+        try:
+            return _named(os.path.join(root, as_listed(path)), path, reading)
+        except Unfetched:
+            if root and not os.path.isdir(root):
+                raise Outage(
+                    f"{root}: the images' folder is gone; mount it and run the same command again"
+                ) from None
+            raise
     try:
-        with local_copy(path) as copy:
+        with local_copy(as_listed(path)) as copy:
             return _named(str(copy), path, reading)
     except ImageReadError:
         raise
     except Exception as error:  # of each protocol's own kind
-        raise ImageReadError(f"{path}: cannot be fetched ({reason(error)})") from error
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise Outage(
+                f"{tempfile.gettempdir()}: the disk (or your quota) is full; free some space "
+                "there, or set TMPDIR, and run the same command again"
+            ) from error
+        raise Unfetched(f"{path}: cannot be fetched ({reason(error)})") from error
 
 
 def _named(file: str, path: str, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
     try:
         pixels, notes = read(file, reading)
     except ImageReadError as error:
-        raise type(error)(str(error).replace(file, path)) from error
-    return pixels, tuple(note.replace(file, path) for note in notes)
+        # Messages have escapes in place of what is not printable; so have names in them.
+        kind = Unfetched if _of_system(error) else type(error)
+        raise kind(str(error).replace(one_line(file), path)) from error
+    return pixels, tuple(one_line(note.replace(file, path)) for note in notes)
+
+
+def _of_system(error: BaseException | None) -> bool:
+    """Whether it comes of an error of the system; those of decoders have no number."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return True
+        error = error.__cause__
+    return False
 
 
 if __name__ == "__main__":
