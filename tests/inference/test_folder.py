@@ -24,6 +24,7 @@ from diffinst.inference.runner import Runner
 from diffinst.io import images
 from diffinst.io.images import ImageReadError
 from diffinst.io.out_of_memory import OutOfMemory
+from diffinst.results.formats.scene import Scene
 from diffinst.results.instances import Instances
 
 
@@ -46,9 +47,9 @@ def test_every_image_has_its_own_files(
     if behind:  # as on a GPU
         take = _Run.take
 
-        def later(run: _Run, i: int, path: Path, name: str, found: Instances, _: object) -> None:
+        def later(run: _Run, path: Path, scene: Scene, _: object) -> None:
             with ThreadPoolExecutor(2) as threads:
-                take(run, i, path, name, found, threads)
+                take(run, path, scene, threads)
 
         monkeypatch.setattr(_Run, "take", later)
     # The same stem in two folders and under two suffixes; "a-2" is the name of an image too.

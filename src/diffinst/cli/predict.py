@@ -30,6 +30,7 @@ def predict(
     stretch: Literal["percentile", "full"] | None = None,
     labels: bool = True,
     scores: bool = True,
+    formats: Annotated[list[str], Parameter(name="--as", negative=())] = [],  # noqa: B006
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
     compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
@@ -63,6 +64,10 @@ def predict(
         Write classes into the overlays, where they fit.
     scores
         Write scores into the overlays, where they fit.
+    formats
+        Files for other programs that OUT gets, too, several after a comma or by several flags:
+        coco, coco-masks (without boxes), yolo, labelme, cvat, imagej, labels (TIFF), or tables of
+        measurements: csv, parquet. docs/other-tools.md says what each holds.
     device
         cpu, cuda or cuda:1, ...; default: a GPU if there is one.
     precision
@@ -87,6 +92,7 @@ def predict(
             progress=advance,
             labels=labels,
             scores=scores,
+            formats=[name for value in formats for name in value.split(",")],
             **options,
         )
     say(
