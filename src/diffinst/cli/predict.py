@@ -101,6 +101,8 @@ def predict(
         f"overlays   {out / 'overlays'}\nmasks      {out / 'masks'}\n"
         f"results    {out / 'results.json'}"
     )
+    for name, path in done.others.items():
+        say(f"{name:<10} {path}")
     _list("notes:", done.notes)
     if done.failed:
         _list(f"{len(done.failed)} images could not be read:", done.failed)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from typing_extensions import Unpack
@@ -37,6 +37,7 @@ class Predicted:
         seconds: Wall clock of the whole run.
         failed: One message per image that could not be read, or does not fit in memory.
         notes: What is to be told of how images were read, each text once.
+        others: Files and folders of other formats, by format.
     """
 
     images: int
@@ -44,6 +45,7 @@ class Predicted:
     seconds: float
     failed: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    others: Mapping[str, Path] = field(default_factory=dict)
 
 
 def predict_folder(
@@ -111,7 +113,9 @@ def predict_folder(
         finally:
             run.finish()  # what is done stays, whatever stopped the rest
     seconds = time.perf_counter() - begin
-    return Predicted(len(run.done), len(run.results), seconds, tuple(run.failed), tuple(notes))
+    wrote = {name: other.path for name, other in zip(chosen, others, strict=True)}
+    failed, told = tuple(run.failed), tuple(notes)
+    return Predicted(len(run.done), len(run.results), seconds, failed, told, wrote)
 
 
 class _Run:

@@ -38,6 +38,10 @@ class Scene:
 class Format(Protocol):
     """Takes the results of many images one by one; few of them are in memory at a time."""
 
+    @property
+    def path(self) -> Path:
+        """The file, or the folder, that holds all."""
+
     def add(self, scene: Scene) -> None:
         """Take one more image."""
 
@@ -50,18 +54,18 @@ class FilePerImage:
     """A format of one file for each image.
 
     Attributes:
-        folder: Where they go, as NAME with the suffix.
+        path: The folder where they go, as NAME with the suffix.
         suffix: With its dot.
         write: Writes one, whole or not at all.
     """
 
-    folder: Path
+    path: Path
     suffix: str
     write: Callable[[Scene, Path], None]
 
     def add(self, scene: Scene) -> None:
         """Write the file of an image."""
-        self.write(scene, self.folder / f"{scene.name}{self.suffix}")
+        self.write(scene, self.path / f"{scene.name}{self.suffix}")
 
     def finish(self) -> None:
         """Nothing is left to do."""

@@ -18,30 +18,31 @@ class YoloFolder:
     """A dataset: the images beside their labels.
 
     Args:
-        folder: Gets images/, labels/ and data.yaml, which names images/ as train and as val.
+        path: The folder; gets images/, labels/ and data.yaml (train and val are images/).
         class_names: Classes are their places, from 0.
     """
 
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
-        self.folder, self.class_names = folder, tuple(class_names)
+    def __init__(self, path: Path, class_names: Sequence[str]) -> None:
+        self.path, self.class_names = path, tuple(class_names)
 
     def add(self, scene: Scene) -> None:
         """Write the labels of an image, and put it beside."""
-        write_file(scene, self.folder / "labels" / f"{scene.name}.txt")
-        place_image(scene, self.folder / "images")
+        write_file(scene, self.path / "labels" / f"{scene.name}.txt")
+        place_image(scene, self.path / "images")
 
     def finish(self) -> None:
         """Write data.yaml."""
         about = {"train": "images", "val": "images", "names": dict(enumerate(self.class_names))}
         text = yaml.safe_dump(about, allow_unicode=True, sort_keys=False)
-        write_text(self.folder / "data.yaml", text)
+        write_text(self.path / "data.yaml", text)
 
 
 def write_file(scene: Scene, path: Path) -> None:
     """Write one image's labels: a line `class x1 y1 x2 y2 ...` for each object.
 
     The format knows one line per object: the parts of a mask, and its holes, are joined by bridges
-    there and back. Objects without pixels are left out, and so are scores.
+    there and back, which readers that fill the line itself draw, too. Objects without pixels are
+    left out, and so are scores.
     """
     height, width = scene.found.image_size
     rows = []
