@@ -113,7 +113,7 @@ def predict_folder(
         finally:
             run.finish()  # what is done stays, whatever stopped the rest
     seconds = time.perf_counter() - begin
-    wrote = {name: other.path for name, other in zip(chosen, others, strict=True)}
+    wrote: dict[str, Path] = {name: other.path for name, other in zip(chosen, others, strict=True)}
     failed, told = tuple(run.failed), tuple(notes)
     return Predicted(len(run.done), len(run.results), seconds, failed, told, wrote)
 
