@@ -142,3 +142,17 @@ def test_overlays_go_without_class_or_score_where_asked(diffinst: Run, tmp_path:
 def test_one_way_of_reading_at_a_time(diffinst: Run, model: Path, tmp_path: Path) -> None:
     code, _, err = diffinst("predict", tmp_path, "--model", model, "--tiles", "--track")
     assert code != 0 and "--tiles and --track: one of them only" in one_line(err)
+
+
+def test_other_formats(diffinst: Run, model: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    flags = ("--model", model, "--out", out, "--threshold", 0, "--proposals", 4)
+    code, _, err = diffinst("predict", tmp_path / "a.png", *flags, "--as", "yolo,cvat", "--as=coco")
+    assert code == 0
+    assert {"coco.json", "cvat.xml", "yolo", "masks"} <= {path.name for path in out.iterdir()}
+    for name in ("coco.json", "cvat.xml", "yolo"):
+        assert str(out / name) in err
+    code, _, err = diffinst("predict", tmp_path / "a.png", *flags, "--as", "voc")
+    assert code == 1
+    assert "--as voc: unknown; allowed are coco, coco-masks, yolo, labelme" in one_line(err)

@@ -24,6 +24,7 @@ from diffinst.inference.runner import Runner
 from diffinst.io import images
 from diffinst.io.images import ImageReadError
 from diffinst.io.out_of_memory import OutOfMemory
+from diffinst.results.formats.scene import Scene
 from diffinst.results.instances import Instances
 
 
@@ -46,9 +47,9 @@ def test_every_image_has_its_own_files(
     if behind:  # as on a GPU
         take = _Run.take
 
-        def later(run: _Run, i: int, path: Path, name: str, found: Instances, _: object) -> None:
+        def later(run: _Run, path: Path, scene: Scene, _: object) -> None:
             with ThreadPoolExecutor(2) as threads:
-                take(run, i, path, name, found, threads)
+                take(run, path, scene, threads)
 
         monkeypatch.setattr(_Run, "take", later)
     # The same stem in two folders and under two suffixes; "a-2" is the name of an image too.
@@ -277,3 +278,35 @@ def test_deep_images_and_stacks_are_told_of_once(model: DiffusionInst, tmp_path:
     assert [text.startswith("values of more than 8 bits") for text in done.notes].count(True) == 1
     assert sum("holds 2 pages, the first is read" in text for text in done.notes) == 2
     assert len(done.notes) == 3 and done.images == silent.images == 4 and silent.notes == ()
+
+
+def test_other_formats_are_written_beside(model: DiffusionInst, tmp_path: Path) -> None:
+    files = [write_image(tmp_path / "in" / name, i) for i, name in enumerate(["a.png", "b/a.png"])]
+    out = tmp_path / "in" / "out"
+    for _ in range(2):  # what the first run wrote is no image for the second
+        formats = ["coco", "yolo", "labelme", "labels", "csv", "coco"]
+        done = predict_folder(
+            model, [tmp_path / "in"], out, formats=formats, proposals=5, threshold=0
+        )
+        assert (done.images, done.failed) == (2, ())
+    coco = json.loads((out / "coco.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == ["a.png", "b/a.png"]
+    results = json.loads((out / "results.json").read_text())
+    table = (out / "measurements.csv").read_text().splitlines()
+    assert len(table) == 1 + done.instances == 1 + len(results) > 1
+    for folder, suffix in (("yolo/labels", "txt"), ("labelme", "json"), ("labels", "tif")):
+        written = {path.name for path in (out / folder).iterdir()}
+        assert {f"a.{suffix}", f"a-2.{suffix}"} <= written
+    for folder in ("yolo/images", "labelme"):
+        assert (out / folder / "a-2.png").read_bytes() == files[1].read_bytes()
+    no_images_left = predict_folder(model, [out / "yolo"], out)
+    assert no_images_left.images == 0
+
+
+def test_a_wrong_format_is_refused_before_anything_is_written(
+    model: DiffusionInst, tmp_path: Path
+) -> None:
+    image = write_image(tmp_path / "a.png", 0)
+    with pytest.raises(ValueError, match="--as yoyo: unknown; allowed are coco"):
+        predict_folder(model, [image], tmp_path / "out", formats=["yolo", "yoyo"])
+    assert not (tmp_path / "out").exists()

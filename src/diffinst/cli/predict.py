@@ -32,6 +32,7 @@ def predict(
     stretch: Literal["percentile", "full"] | None = None,
     labels: bool = True,
     scores: bool = True,
+    formats: Annotated[list[str], Parameter(name="--as", negative=())] = [],  # noqa: B006
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
     compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
@@ -76,6 +77,10 @@ def predict(
         Write classes into the overlays, where they fit.
     scores
         Write scores into the overlays, where they fit.
+    formats
+        Files for other programs that OUT gets, too, several after a comma or by several flags:
+        coco, coco-masks (without boxes), yolo, labelme, cvat, imagej, labels (TIFF), or tables of
+        measurements: csv, parquet. docs/other-tools.md says what each holds.
     device
         cpu, cuda or cuda:1, ...; default: a GPU if there is one.
     precision
@@ -102,6 +107,8 @@ def predict(
         raise ValueError(
             f"--{ways[0]} and --{ways[1]}: one of them only, they read their input apart"
         )
+    if formats and ways:
+        raise ValueError(f"--as: files of other programs are not written with --{ways[0]}; omit it")
     if layout and not track:
         raise ValueError(f"--layout {layout[0]}: is for videos; add --track")
     reading = Reading.of(page=page, channel=channel, project=project, stretch=stretch)
@@ -148,6 +155,7 @@ def predict(
             progress=advance,
             labels=labels,
             scores=scores,
+            formats=[name for value in formats for name in value.split(",")],
             **options,
         )
     say(
@@ -156,6 +164,8 @@ def predict(
         f"overlays   {out / 'overlays'}\nmasks      {out / 'masks'}\n"
         f"results    {out / 'results.json'}"
     )
+    for name, path in done.others.items():
+        say(f"{name:<10} {path}")
     _list("notes:", done.notes)
     if done.failed:
         _list(f"{len(done.failed)} images could not be read:", done.failed)

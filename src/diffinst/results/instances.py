@@ -384,7 +384,7 @@ class Instances:
             ValueError: no image is given, remembered or at `path`, it cannot be read or is of
                 another size, or alpha lies outside [0, 1].
         """
-        pixels = self._pixels(image)
+        pixels = self.pixels(image)
         return overlay(pixels, self, boxes=boxes, labels=labels, scores=scores, alpha=alpha)
 
     def save(
@@ -439,6 +439,22 @@ class Instances:
         with atomic_path(path) as temporary:
             Image.fromarray(label_map).save(temporary, format="PNG")
 
+    def export(self, path: str | Path, format: str, *, mpp: float | None = None) -> None:
+        """Writes the instances as a file of another program; docs/other-tools.md has what is lost.
+
+        Args:
+            path: the file, of the format's type; missing folders are made.
+            format: coco (.json), coco-masks (.json, without boxes), yolo (.txt), labelme (.json),
+                cvat (.xml), imagej (.zip), labels (.tif), or a table of measurements: csv, parquet.
+            mpp: micrometres per pixel, for measurements and label images; None: not known.
+
+        Raises:
+            ValueError: the format or the type of the file is another, or a package is missing.
+        """
+        from diffinst.results.formats.choose import write_one
+
+        write_one(self, Path(path), format, mpp)
+
     def _repr_png_(self) -> bytes:
         """What a notebook shows: the drawing, on plain ground where there is no image."""
         try:
@@ -451,8 +467,15 @@ class Instances:
         view.save(png, format="PNG")
         return png.getvalue()
 
-    def _pixels(self, image: ImageSource | None) -> NDArray[np.uint8]:
-        """The image given, else the remembered one, else that of the file."""
+    def pixels(self, image: ImageSource | None = None) -> NDArray[np.uint8]:
+        """The image given, else the remembered one, else that of the file.
+
+        Returns:
+            uint8 (height, width, 3) RGB.
+
+        Raises:
+            ValueError: as for `plot`.
+        """
         advice = "give the image: result.plot(image=image), result.save(path, image=image)"
         if image is not None:
             return read_image(image, self.reading if isinstance(image, str | Path) else None)

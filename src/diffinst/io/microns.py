@@ -1,0 +1,66 @@
+"""How large a pixel is, where a file says it in earnest."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffinst.io.tiff import is_tiff
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile
+
+_TO_MICRONS = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "mm": 1e3, "cm": 1e4}
+_CENTIMETER = 3  # of the TIFF tag ResolutionUnit; inches (2) are about paper, often 72 an inch
+
+
+def microns_per_pixel(path: Path) -> float | None:
+    """Micrometres per pixel by OME-TIFF, ImageJ's TIFF, or a TIFF's resolution in centimetres.
+
+    None where the file is of another kind or says nothing, where it says different things of height
+    and width (by more than 1 %), or where tifffile is not installed.
+    """
+    try:
+        from tifffile import TiffFile
+    except ImportError:
+        return None
+    try:
+        if not is_tiff(path):
+            return None
+        with TiffFile(path) as file:
+            sides = _by_ome(file) or _by_tags(file)
+    except Exception:  # tifffile raises nearly everything on damaged files
+        return None
+    if sides is None or not all(math.isfinite(side) and side > 0 for side in sides):
+        return None
+    return sides[0] if math.isclose(*sides, rel_tol=0.01) else None
+
+
+def _by_ome(file: TiffFile) -> tuple[float, float] | None:
+    """The first image's, width and height."""
+    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", file.ome_metadata or "")
+    said = dict(re.findall(r'(\w+)="([^"]*)"', pixels[0])) if pixels else {}
+    if not {"PhysicalSizeX", "PhysicalSizeY"} <= said.keys():
+        return None
+    sides = []
+    for axis in "XY":
+        unit = _TO_MICRONS.get(said.get(f"PhysicalSize{axis}Unit", "µm"), math.nan)
+        sides.append(float(said[f"PhysicalSize{axis}"]) * unit)
+    return sides[0], sides[1]
+
+
+def _by_tags(file: TiffFile) -> tuple[float, float] | None:
+    """By the resolution, whose unit ImageJ says in words."""
+    tags = file.pages.first.tags
+    across, along = tags.valueof("XResolution"), tags.valueof("YResolution")
+    if not across or not along:
+        return None
+    said = str((file.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ")
+    unit = _TO_MICRONS.get(said)
+    if unit is None and tags.valueof("ResolutionUnit") == _CENTIMETER:
+        unit = _TO_MICRONS["cm"]
+    if unit is None:
+        return None
+    return unit * across[1] / across[0], unit * along[1] / along[0]

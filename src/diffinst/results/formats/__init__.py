@@ -1,0 +1,1 @@
+"""What writes results for other programs, one file for each format."""

@@ -1,0 +1,48 @@
+"""Is the size of a pixel read where files say it, and only there?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffinst.io.microns import microns_per_pixel
+
+tifffile = pytest.importorskip("tifffile")
+PIXELS = np.zeros((4, 6), np.uint8)
+
+
+def test_ome_tiff(tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.tif"
+    about = {"axes": "YX", "PhysicalSizeX": 500.0, "PhysicalSizeXUnit": "nm"}
+    tifffile.imwrite(path, PIXELS, metadata={**about, "PhysicalSizeY": 0.5})  # µm by default
+    assert microns_per_pixel(path) == 0.5
+
+
+@pytest.mark.parametrize("unit", ["micron", "um", "\\u00B5m"])
+def test_imagej(tmp_path: Path, unit: str) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PIXELS, imagej=True, resolution=(4, 4), metadata={"unit": unit})
+    assert microns_per_pixel(path) == 0.25
+
+
+def test_centimetres(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PIXELS, resolution=(20000, 20000), resolutionunit="CENTIMETER")
+    assert microns_per_pixel(path) == 0.5
+
+
+def test_what_says_nothing_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    for inches in ((72, 72), None):
+        tifffile.imwrite(path, PIXELS, resolution=inches, resolutionunit="INCH")
+        assert microns_per_pixel(path) is None
+    tifffile.imwrite(path, PIXELS, resolution=(20000, 10000), resolutionunit="CENTIMETER")
+    assert microns_per_pixel(path) is None  # not square
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    assert microns_per_pixel(tmp_path / "a.png") is None
+    path.write_bytes(path.read_bytes()[:20])
+    assert microns_per_pixel(path) is None
+    assert microns_per_pixel(tmp_path / "gone.tif") is None
