@@ -123,6 +123,8 @@ def test_a_python_too_old_is_refused(checkout: Path) -> None:
         ("lint", ".venv/bin/ruff format --check ."),
         ("type", ".venv/bin/mypy"),
         ("bench", ".venv/bin/python benchmarks/speed.py"),
+        ("docs", ".venv/bin/python .ci/docs.py"),
+        ("dist", ".venv/bin/python .ci/dist.py"),
     ],
 )
 def test_targets_set_up_first_and_run_what_they_say(
@@ -135,5 +137,5 @@ def test_targets_set_up_first_and_run_what_they_say(
 
 def test_help_lists_the_targets(checkout: Path) -> None:
     listed = [line.split()[1] for line in make(checkout).stdout.splitlines()]
-    wanted = ["help", "setup", "demo", "test", "test-all", "lint", "type", "bench", "clean"]
-    assert listed == wanted and calls(checkout) == []
+    wanted = ["help", "setup", "demo", "test", "test-all", "lint", "type", "bench"]
+    assert listed == [*wanted, "docs", "dist", "clean"] and calls(checkout) == []
