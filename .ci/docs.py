@@ -9,6 +9,7 @@ the docstrings.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -140,7 +141,9 @@ def present(nav: list[object], folder: Path) -> list[object]:
 
 def configuration(root: Path, folder: Path) -> dict[str, object]:
     """mkdocs.yml for what was gathered: pages of docs/ that it does not name are added."""
-    config: dict[str, object] = yaml.safe_load((root / "mkdocs.yml").read_text("utf-8"))
+    text = (root / "mkdocs.yml").read_text("utf-8")
+    text = text.replace("paths: [src]", f"paths: [{json.dumps(str(root / 'src'))}]")
+    config: dict[str, object] = yaml.safe_load(text)
     nav = config["nav"]
     assert isinstance(nav, list)
     named = set(paths_in(nav))
@@ -167,7 +170,6 @@ def main() -> int:
     (folder / "api.md").write_text(python_page(), "utf-8")
     config = configuration(ROOT, folder)
     (build / "mkdocs.yml").write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
-    (build / "src").symlink_to(ROOT / "src")
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
     code = subprocess.run(command, cwd=build, check=False).returncode
     if code == 0:
