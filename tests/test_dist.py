@@ -36,7 +36,7 @@ def test_wheels_are_compared_file_by_file(dist: ModuleType, tmp_path: Path) -> N
     one = dist.contents(wheel(tmp_path / "a.whl", x=b"1", y=b"2"))
     assert set(one) == {"diffinst/x", "diffinst/y"}  # RECORD lists the others
     dist.compare(one, dist.contents(wheel(tmp_path / "b.whl", y=b"2", x=b"1")))
-    with pytest.raises(dist.Unfit, match="another wheel than the checkout: diffinst/y$"):
+    with pytest.raises(dist.Unfit, match=r"another wheel than the checkout: diffinst/y$"):
         dist.compare(one, dist.contents(wheel(tmp_path / "c.whl", x=b"1", y=b"3")))
     with pytest.raises(dist.Unfit, match="diffinst/y"):
         dist.compare(one, dist.contents(wheel(tmp_path / "d.whl", x=b"1")))
