@@ -25,7 +25,7 @@ OTHERS = "repository"  # what is neither the README nor in docs/
 LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?(?P<after>\))")
 FENCE = re.compile(r"(^```.*?^```[ \t]*$)", flags=re.DOTALL | re.MULTILINE)
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", flags=re.DOTALL)
-SHOWN = {".py": "python", ".yaml": "yaml", ".json": "json", ".toml": "toml", ".ipynb": "json"}
+SHOWN = {".py": "python", ".yaml": "yaml", ".json": "json", ".toml": "toml"}
 PYTHON = {  # what people call; each with what its docstring says
     "Models and results": ["diffinst.DiffusionInst", "diffinst.Instances"],
     "An image, encoded once": ["diffinst.inference.image.EncodedImage"],
@@ -45,7 +45,8 @@ def page_of(file: PurePosixPath) -> PurePosixPath:
     if file.parts[0] == "docs":
         return PurePosixPath(*file.parts[1:])
     place = PurePosixPath(OTHERS, file)
-    return place.with_name(f"{place.name}.md") if file.suffix in SHOWN else place
+    shown = file.suffix in SHOWN or file.suffix == ".ipynb"
+    return place.with_name(f"{place.name}.md") if shown else place
 
 
 def file_of(target: str, page: PurePosixPath, root: Path) -> PurePosixPath:
@@ -77,6 +78,15 @@ def for_the_site(text: str, page: PurePosixPath, root: Path) -> tuple[str, set[P
     return "".join(parts), named
 
 
+def notebook_page(text: str) -> str:
+    """The cells of a notebook as Markdown."""
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    shown = (
+        source if kind == "markdown" else f"```python\n{source}\n```" for kind, source in cells
+    )
+    return "\n\n".join(shown) + "\n"
+
+
 def gather(root: Path, pages: list[PurePosixPath], folder: Path) -> None:
     """Writes the pages and all that they lead to into a folder."""
     waiting, done = list(pages), set(pages)
@@ -84,8 +94,10 @@ def gather(root: Path, pages: list[PurePosixPath], folder: Path) -> None:
         file = waiting.pop()
         place = folder / page_of(file)
         place.parent.mkdir(parents=True, exist_ok=True)
-        if file.suffix == ".md":
-            text, named = for_the_site((root / file).read_text("utf-8"), file, root)
+        if file.suffix in (".md", ".ipynb"):
+            text = (root / file).read_text("utf-8")
+            text = notebook_page(text) if file.suffix == ".ipynb" else text
+            text, named = for_the_site(text, file, root)
             place.write_text(text, "utf-8")
             waiting += sorted(named - done)
             done |= named

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -65,6 +66,17 @@ def test_links_lead_to_the_pages_of_the_site(docs: ModuleType, repository: Path)
     assert (folder / "images/b.png").is_file()
 
 
+def test_a_notebook_is_a_page_of_its_cells(docs: ModuleType, repository: Path) -> None:
+    cells = [
+        {"cell_type": "markdown", "source": ["# N\n", "[a](../docs/a.md)"]},
+        {"cell_type": "code", "source": ["x = 1"], "outputs": []},
+    ]
+    (repository / "src" / "n.ipynb").write_text(json.dumps({"cells": cells}))
+    docs.gather(repository, [PurePosixPath("src/n.ipynb")], repository / "build")
+    text = (repository / "build/repository/src/n.ipynb.md").read_text()
+    assert text == "# N\n[a](../../a.md)\n\n```python\nx = 1\n```\n"
+
+
 def test_pages_may_be_missing_and_new_ones_are_added(docs: ModuleType, repository: Path) -> None:
     folder = repository / "build" / "docs"
     docs.gather(repository, [PurePosixPath("README.md"), PurePosixPath("docs/new.md")], folder)
@@ -88,9 +100,13 @@ def test_every_page_is_named_once_or_comes_on_another_branch(docs: ModuleType) -
     made = {"index.md", "api.md", "commands.md"}
     for name in set(nav) - made:
         file = PurePosixPath(name.removeprefix("repository/"))
-        assert docs.page_of(file if "/" in name else PurePosixPath("docs", name)) == PurePosixPath(
-            name
-        )
+        assert docs.page_of(
+            file.with_suffix("")
+            if ".ipynb" in name
+            else file
+            if "/" in name
+            else PurePosixPath("docs", name)
+        ) == PurePosixPath(name)
 
 
 def test_all_commands_and_public_names_are_in_the_reference(docs: ModuleType) -> None:
