@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 PARALLEL := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint type bench clean
+.PHONY: help setup demo test test-all lint type bench docs dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -48,6 +48,12 @@ type: setup  ## check types
 bench: setup  ## compare speed and memory with Mask R-CNN (some minutes, on an idle machine)
 	$(BIN)/python benchmarks/speed.py
 
+docs: setup  ## build the site into site/, offline; a warning is an error
+	$(BIN)/python .ci/docs.py
+
+dist: setup  ## build sdist and wheel into dist/ and check them as the index would
+	$(BIN)/python .ci/dist.py
+
 clean:  ## remove caches and builds (keeps .venv and runs)
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name $(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -3,20 +3,30 @@
 pip itself is either silent or prints some hundred lines. Here a line names the package at hand
 every so often, at once where it is a large one; in a terminal the line is renewed each second.
 pip keeps what it has downloaded, so another run goes on from there.
+
+On Linux the index of PyPI has torch with 5 GB of CUDA. Where no GPU is, the index of torch's CPU
+builds is asked first (`DIFFINST_CPU_INDEX` names another; empty: none); if it does not answer in
+some seconds, or has none for this Python, all goes on as if it were not there.
 """
 
 from __future__ import annotations
 
+import os
 import queue
 import re
+import shutil
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
+from pathlib import Path
 from typing import IO
 
 EVERY = 15.0  # seconds between two lines that are kept
 LARGE = 100.0  # MB; named as soon as it comes
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+PATIENCE = 5.0  # seconds for an answer of the CPU index, the look-up of its name included
 UNITS = {"kB": 0.001, "MB": 1.0, "GB": 1000.0}
 FOUND = re.compile(
     r"^\s*(?:Downloading|Using cached) (?:\S*/)?([^-\s]+)\S*(?<!\.metadata) \(([\d.]+) (kB|MB|GB)\)"
@@ -47,6 +57,32 @@ class Progress:
     def __str__(self) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self.begin), 60)
         return f"  {minutes}:{seconds:02} {self.packages} packages, {self.size:.0f} MB; {self.now}"
+
+
+def has_gpu() -> bool:
+    """Whether NVIDIA's driver is here."""
+    return shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia/version").exists()
+
+
+def cpu_index() -> str | None:
+    """The index of torch's CPU builds, if it is needed, answers, and has one for this Python."""
+    index = os.environ.get("DIFFINST_CPU_INDEX", CPU_INDEX).rstrip("/")
+    if not index or sys.platform != "linux" or has_gpu():
+        return None
+    pages: list[str] = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(f"{index}/torch/", timeout=PATIENCE) as answer:
+                pages.append(answer.read().decode(errors="replace"))
+        except (OSError, ValueError) as error:
+            print(f"  no CPU builds of torch from {index} ({error})", flush=True)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    this = rf"torch-[\d.]+(\+|%2B)cpu-cp{sys.version_info[0]}{sys.version_info[1]}-"
+    return index if pages and re.search(this, pages[0]) else None
 
 
 def lines_of(stream: IO[str]) -> queue.Queue[str | None]:
@@ -86,13 +122,17 @@ def follow(stream: IO[str]) -> None:
 
 def main(requirement: str) -> int:
     """Install; the exit code is pip's, 130 after an interrupt."""
-    print(
-        f"installing diffinst and its tools into {sys.prefix} (once; about 7 GB with the CUDA "
-        "builds of torch, which Linux gets, else 2.5 GB)",
-        flush=True,
+    index = cpu_index()
+    size = (
+        "about 2.5 GB: there is no GPU, so torch comes without CUDA"
+        if index
+        else "about 7 GB with the CUDA builds of torch, which Linux gets, else 2.5 GB"
     )
+    print(f"installing diffinst and its tools into {sys.prefix} (once; {size})", flush=True)
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
     command += ["--progress-bar", "off", "-e", requirement]
+    if index:  # its versions end in +cpu, which is newer than the same without
+        command += ["--extra-index-url", index]
     try:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as pip:
             assert pip.stdout is not None

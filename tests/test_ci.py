@@ -68,3 +68,32 @@ def test_actions_are_pinned_pip_is_cached_and_no_secret_is_read() -> None:
     assert used and all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+", action) for action in used)
     assert TEXT.count("cache: pip") == TEXT.count("actions/setup-python@") == len(JOBS)
     assert "secrets." not in TEXT and "permissions:\n  contents: read" in TEXT
+
+
+RELEASE_TEXT = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+RELEASE: dict[str, Any] = yaml.safe_load(RELEASE_TEXT)["jobs"]
+
+
+def test_a_tag_is_tested_built_and_tried_before_it_is_published() -> None:
+    assert 'tags: ["v*"]' in RELEASE_TEXT and "secrets." not in RELEASE_TEXT
+    ran = [step["run"] for step in RELEASE["build"]["steps"] if "run" in step]
+    wanted = [*recipe("test"), *recipe("docs"), *recipe("dist")]
+    assert [r for r in ran if r in wanted] == wanted
+    assert RELEASE["smoke"]["needs"] == "build" and RELEASE["publish"]["needs"] == "smoke"
+    promised = JOBS["test"]["strategy"]["matrix"]["python"]
+    tried = RELEASE["smoke"]["strategy"]["matrix"]["python"]
+    assert tried == [promised[0], promised[-1]]
+    assert "run" not in str(RELEASE["publish"]["steps"])  # no code of ours where it may publish
+
+
+def test_only_the_publishing_job_may_prove_who_it_is() -> None:
+    assert RELEASE["publish"]["permissions"] == {"id-token": "write"}
+    assert not any("permissions" in job for name, job in RELEASE.items() if name != "publish")
+
+
+def test_forms_for_issues_are_forms() -> None:
+    for path in sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")):
+        form = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.name != "config.yml":
+            assert {"name", "description", "body"} <= form.keys()
+            assert all(part["attributes"]["label"] for part in form["body"])

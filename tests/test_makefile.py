@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import os
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,7 +62,8 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(folder / "stand-in"), "CALLS": "calls", **more}
+    environment = os.environ | {"PYTHONPATH": str(folder / "stand-in"), "CALLS": "calls"}
+    environment |= {"DIFFINST_CPU_INDEX": "", **more}
     for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # these tests may themselves be made
         environment.pop(name, None)
     command = ["make", *arguments]
@@ -81,6 +86,69 @@ def test_the_set_up_says_what_it_installs_and_how_far_it_is(checkout: Path) -> N
     assert end == "ready"
     flags = "--disable-pip-version-check --progress-bar off -e .[dev,demo]"
     assert calls(checkout) == [f"install {flags}"]
+
+
+needs_no_gpu = pytest.mark.skipif(
+    sys.platform != "linux"
+    or shutil.which("nvidia-smi") is not None
+    or Path("/proc/driver/nvidia/version").exists(),
+    reason="the CPU index is asked on Linux without a GPU",
+)
+
+
+def cpu_index(checkout: Path, python: str) -> None:
+    """A folder as an index, with one CPU build of torch."""
+    page = checkout / "index" / "torch" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text(f'<a href="/x/torch-2.9.0%2Bcpu-{python}-{python}-linux_x86_64.whl">torch</a>')
+
+
+class Silent(http.server.SimpleHTTPRequestHandler):
+    """Writes no log."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def served(checkout: Path) -> Iterator[str]:
+    """The address of a server of the checkout's folder `index`."""
+    handler = functools.partial(Silent, directory=str(checkout / "index"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+THIS = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+
+
+@needs_no_gpu
+@pytest.mark.parametrize(("python", "taken"), [(THIS, True), ("cp27", False)])
+def test_cpu_builds_are_taken_where_there_is_no_gpu(
+    checkout: Path, served: str, python: str, taken: bool
+) -> None:
+    cpu_index(checkout, python)
+    done = make(checkout, "setup", DIFFINST_CPU_INDEX=served, no_proxy="*")
+    assert done.returncode == 0, done.stderr
+    assert ("torch comes without CUDA" in done.stdout) == taken
+    assert calls(checkout)[0].endswith(f" --extra-index-url {served}") == taken
+
+
+@needs_no_gpu
+def test_with_a_gpu_or_without_the_cpu_index_all_goes_on(checkout: Path, served: str) -> None:
+    cpu_index(checkout, THIS)
+    driver = checkout / "bin" / "nvidia-smi"
+    driver.parent.mkdir()
+    driver.write_text("#!/bin/sh\n")
+    driver.chmod(0o755)
+    path = f"{driver.parent}{os.pathsep}{os.environ['PATH']}"
+    done = make(checkout, "setup", DIFFINST_CPU_INDEX=served, PATH=path, no_proxy="*")
+    assert done.returncode == 0 and "7 GB" in done.stdout
+    (checkout / ".venv" / ".installed").unlink()
+    done = make(checkout, "setup", DIFFINST_CPU_INDEX=f"{served}/gone", no_proxy="*")
+    assert done.returncode == 0 and "no CPU builds of torch from " in done.stdout
+    assert not any("--extra-index-url" in call for call in calls(checkout))
 
 
 def test_it_is_done_once_and_again_for_other_requirements(checkout: Path) -> None:
@@ -123,6 +191,8 @@ def test_a_python_too_old_is_refused(checkout: Path) -> None:
         ("lint", ".venv/bin/ruff format --check ."),
         ("type", ".venv/bin/mypy"),
         ("bench", ".venv/bin/python benchmarks/speed.py"),
+        ("docs", ".venv/bin/python .ci/docs.py"),
+        ("dist", ".venv/bin/python .ci/dist.py"),
     ],
 )
 def test_targets_set_up_first_and_run_what_they_say(
@@ -135,5 +205,5 @@ def test_targets_set_up_first_and_run_what_they_say(
 
 def test_help_lists_the_targets(checkout: Path) -> None:
     listed = [line.split()[1] for line in make(checkout).stdout.splitlines()]
-    wanted = ["help", "setup", "demo", "test", "test-all", "lint", "type", "bench", "clean"]
-    assert listed == wanted and calls(checkout) == []
+    wanted = ["help", "setup", "demo", "test", "test-all", "lint", "type", "bench"]
+    assert listed == [*wanted, "docs", "dist", "clean"] and calls(checkout) == []

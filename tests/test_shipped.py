@@ -71,3 +71,25 @@ def test_the_demo_writes_what_it_says(
     assert "runs/demo/film_strip.png" in text
     results = json.loads((tmp_path / "runs" / "demo" / "results.json").read_text())
     assert len(results) > 60
+
+
+def test_the_moving_picture_moves_and_is_small() -> None:
+    path = ROOT / "docs" / "images" / "denoising.webp"
+    assert path.stat().st_size < 1_500_000
+    with Image.open(path) as film:
+        count = getattr(film, "n_frames", 1)
+        first = np.asarray(film.convert("RGB"), np.int16)
+        film.seek(count - 1)
+        last = np.asarray(film.convert("RGB"), np.int16)
+    assert count == 4 * 14 + 1  # 15 moments, three images between two
+    assert np.abs(first - last).mean() > 5
+
+
+@pytest.mark.slow
+def test_the_moving_picture_is_drawn_by_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["animate.py", str(tmp_path / "new.webp")])
+    runpy.run_path(str(ROOT / "examples" / "animate.py"), run_name="__main__")
+    with Image.open(tmp_path / "new.webp") as film:
+        assert getattr(film, "n_frames", 1) == 4 * 14 + 1

@@ -22,7 +22,7 @@ __all__ = [
     "evaluate",
     "train",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Config": "diffinst.config",

@@ -63,6 +63,24 @@ def film_strip(
             `tile_width` is not positive.
     """
     check_grid(len(frames), columns, tile_width)
+    return contact_sheet(
+        film_tiles(image, frames, tile_width), columns=columns, tile_width=tile_width
+    )
+
+
+def film_tiles(
+    image: NDArray[np.uint8], frames: Sequence[Frame], tile_width: int
+) -> list[tuple[Image.Image, str]]:
+    """Each frame drawn by itself, with its caption.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        frames: the moments in order; the colours are those of the last one.
+        tile_width: width of a tile in pixels.
+
+    Raises:
+        ValueError: a frame is of another image size.
+    """
     last = frames[-1].instances.to("cpu")
     last_colors = instance_colors(last.boxes, last.scores)
     tiles = []
@@ -74,7 +92,7 @@ def film_strip(
         noun = "box" if frame.boxes_only else "instance"
         ending = "" if len(instances.boxes) == 1 else "es" if noun == "box" else "s"
         tiles.append((tile, f"{frame.title}\n{len(instances.boxes)} {noun}{ending}"))
-    return contact_sheet(tiles, columns=columns, tile_width=tile_width)
+    return tiles
 
 
 def _inherited_colors(
