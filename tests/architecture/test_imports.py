@@ -13,6 +13,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / PACKAGE
 LAYERS = (
     {"__main__"},
     {"cli"},
+    {"serve"},
     {"training"},
     {"evaluation", "export", "measure"},
     {"inference"},
