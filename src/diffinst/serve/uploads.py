@@ -16,8 +16,9 @@ from diffinst.io.images import ImageReadError, Pixels, read
 from diffinst.io.pillow import DECODING_ERRORS, limited
 from diffinst.serve.refusal import Refused
 
-FORMATS = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "BMP": ".bmp",
-           "WEBP": ".webp", "GIF": ".gif"}  # fmt: skip
+FORMATS = {"PNG": ".png", "JPEG": ".jpg", "TIFF": ".tif", "BMP": ".bmp", "WEBP": ".webp",
+           "GIF": ".gif"}  # fmt: skip
+HEADER_ALONE = 2**62  # pixels that Pillow is to accept where nothing is decoded
 
 
 def decode(content: bytes, name: str, most: int) -> tuple[Pixels, tuple[str, ...]]:
@@ -47,10 +48,9 @@ def _suffix(content: bytes, name: str, most: int) -> str:
     """That of its format, once its header is found to be allowed."""
     known = "PNG, JPEG, TIFF, BMP, WebP or GIF"
     try:
-        with limited(most), Image.open(io.BytesIO(content), formats=list(FORMATS)) as image:
+        formats = list(FORMATS)
+        with limited(HEADER_ALONE), Image.open(io.BytesIO(content), formats=formats) as image:
             width, height, kind = image.width, image.height, image.format or ""
-    except Image.DecompressionBombError as error:
-        raise Refused(413, f"{name}: has far more pixels than allowed ({most:,})") from error
     except UnidentifiedImageError as error:
         raise Refused(415, f"{name}: is no image that is read here; give {known}") from error
     except DECODING_ERRORS as error:
@@ -60,4 +60,4 @@ def _suffix(content: bytes, name: str, most: int) -> str:
             413, f"{name}: has {width} x {height} = {width * height:,} pixels; allowed are "
             f"{most:,}: make it smaller, or cut it into tiles"
         )  # fmt: skip
-    return FORMATS[kind]
+    return FORMATS.get(kind, ".jpg")  # an MPO is a JPEG with previews

@@ -40,7 +40,7 @@ export function decode(rle) {
   return mask;
 }
 
-/** A Path2D along the edges of the mask's pixels, in pixels of the image; fill it "evenodd". */
+/** A Path2D along the mask's edge, in pixels of the image; fill it "evenodd". */
 export function outline(mask) {
   const {width, height, there} = mask, across = width + 1, after = new Map();
   const at = (x, y) => x >= 0 && y >= 0 && x < width && y < height && there[y * width + x] === 1;
@@ -70,8 +70,10 @@ export function outline(mask) {
       }
       const [to] = ways.splice(pick, 1);
       if (!ways.length) after.delete(here);
-      const x = mask.x + here % across, y = mask.y + Math.floor(here / across);
-      if (before === null) path.moveTo(x, y); else if (to - here !== here - before) path.lineTo(x, y);
+      // Through the middles of the edges: corners of pixels are cut, which looks calmer.
+      const x = mask.x + (here % across + to % across) / 2;
+      const y = mask.y + (Math.floor(here / across) + Math.floor(to / across)) / 2;
+      if (before === null) path.moveTo(x, y); else path.lineTo(x, y);
       before = here;
       here = to;
     } while (here !== first);

@@ -11,7 +11,7 @@ export function prepared(object, before) {
   if (same) return {...object, path: same.path, mask: same.mask, hue: same.hue, born: same.born};
   const mask = decode(object.rle), [x0, y0, x1, y1] = object.box;
   const cx = (x0 + x1) / 2, cy = (y0 + y1) / 2;
-  const near = before && before.find(one => Math.hypot(one.cx - cx, one.cy - cy) < 0.25 * (x1 - x0 + y1 - y0));
+  const near = before && before.find(one => Math.hypot(one.cx - cx, one.cy - cy) < 0.06 * (x1 - x0 + y1 - y0));
   return {...object, mask, path: outline(mask), cx, cy, born: near ? near.born : performance.now(),
     hue: near ? near.hue : Math.floor(cx * 7.13 + cy * 13.7) * 47 % 360};
 }
@@ -100,10 +100,10 @@ export class View {
       const chosen = one === this.selected, over = one === this.hovered;
       const glow = still.matches ? 0 : Math.max(0, 1 - (now - one.born) / NEW);
       growing = growing || glow > 0;
-      c.fillStyle = colour(one, chosen ? 0.5 : over ? 0.46 : 0.3 + 0.4 * glow);
+      c.fillStyle = colour(one, chosen ? 0.5 : over ? 0.46 : 0.26 + 0.4 * glow);
       c.fill(one.path, "evenodd");
       c.lineJoin = "round";
-      c.lineWidth = (chosen ? 4.5 : 2.6 + 2 * glow) * thin; c.strokeStyle = "rgb(8 14 20 / 55%)"; c.stroke(one.path);
+      c.lineWidth = (chosen ? 4.5 : 2.6 + 2 * glow) * thin; c.strokeStyle = "rgb(8 14 20 / 40%)"; c.stroke(one.path);
       c.lineWidth = (chosen ? 2.6 : 1.4 + 1.6 * glow) * thin;
       c.strokeStyle = chosen ? "#fff" : colour(one); c.stroke(one.path);
     }
