@@ -18,7 +18,6 @@ from diffinst import DiffusionInst
 from diffinst.datasets.load import load_split
 from diffinst.serve.app import create_app
 
-
 NewClient = Callable[..., TestClient]
 
 
@@ -65,8 +64,9 @@ def test_predict_gives_the_last_step(client: TestClient, png: bytes) -> None:
     assert [one["rle"] for one in streamed] == [one["rle"] for one in done["objects"]]
 
 
-def test_prompts_equal_prompt_and_are_exported(client: TestClient, nano: DiffusionInst,
-                                               tmp_path: Path, new_client: NewClient) -> None:  # fmt: skip
+def test_prompts_equal_prompt_and_are_exported(
+    nano: DiffusionInst, tmp_path: Path, new_client: NewClient
+) -> None:
     client = new_client(create_app({"nano": nano}, tmp_path / "nano"))
     content = client.get("/static/samples/stained.png").content
     image = added(client, content, "stained.png")

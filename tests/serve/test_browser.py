@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 pytest.importorskip("fastapi", reason="pip install 'diffinst[serve]'")
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 
 import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright

@@ -33,7 +33,7 @@ def test_nothing_has_no_outline(shape: tuple[int, int]) -> None:
 
 
 @given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
-def test_areas_add_up_and_every_hole_has_its_piece(mask: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_areas_add_up_and_every_hole_has_its_piece(mask: np.ndarray) -> None:
     found = polygons(mask)
     assert sum(signed_area(ring) for piece in found for ring in piece) == mask.sum()
     assert all(signed_area(piece[0]) > 0 for piece in found)

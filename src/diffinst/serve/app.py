@@ -18,7 +18,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
-from diffinst import __version__
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.serve.engine import Done, Encoded, Engine, Step
 from diffinst.serve.exports import Format, exported
@@ -33,6 +32,7 @@ from diffinst.serve.sessions import SESSION_ID, About, Sessions
 from diffinst.serve.uploads import decode
 from diffinst.serve.work import Object, Work
 
+API_VERSION = "1"
 SESSION_COOKIE = "diffinst_session"
 MONTH = 30 * 24 * 3600  # seconds that a browser keeps its session
 Answer = dict[str, object]
@@ -79,7 +79,7 @@ def create_app(
 
     app = FastAPI(
         title="diffinst",
-        version=__version__,
+        version=API_VERSION,
         description="Instance segmentation by denoising: images, steps as they come, prompts.",
         docs_url=None,  # they load scripts from elsewhere; /openapi.json has all of it
         redoc_url=None,
@@ -122,7 +122,7 @@ async def bring_token(request: Request) -> Response:
 @router.get("/health")
 def health(request: Request) -> Answer:
     """Whether it runs."""
-    return {"status": "ok", "version": __version__}
+    return {"status": "ok", "queue": _serving(request).engine.worker.there}
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
