@@ -91,6 +91,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _left)
+    app.add_exception_handler(MemoryError, _too_large)
     return Guard(app, limits, metrics, token, hosts)
 
 
@@ -288,9 +289,12 @@ async def stream(request: Request, asked: Annotated[PredictAsked, Query()]) -> R
                 yield _event(item)
         except Refused as refused:
             if refused.status != 499:
-                yield f"event: error\ndata: {json.dumps({'detail': refused.detail})}\n\n"
+                yield _failure(refused.detail)
         except MemoryError as error:
-            yield f"event: error\ndata: {json.dumps({'detail': str(error)})}\n\n"
+            yield _failure(str(error))
+        except Exception:
+            yield _failure("the server failed; its terminal says why")
+            raise
 
     return StreamingResponse(events(), media_type="text/event-stream")
 
@@ -338,6 +342,10 @@ def _event(item: Encoded | Step | Done) -> str:
         case Done():
             kind, data = "done", _done(item)
     return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+def _failure(detail: str) -> str:
+    return f"event: error\ndata: {json.dumps({'detail': detail})}\n\n"
 
 
 def _done(item: Done) -> Answer:
@@ -401,6 +409,11 @@ def _invalid(request: Request, error: Exception) -> Response:
 def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"detail": str(error.detail)}, error.status_code, headers=error.headers)
+
+
+def _too_large(request: Request, error: Exception) -> Response:
+    """Says what to lower, as the package does."""
+    return JSONResponse({"detail": Refused(507, str(error)).detail}, 507)
 
 
 def _left(request: Request, error: Exception) -> Response:

@@ -41,19 +41,23 @@ export const bringToken = token => ask("/token", {method: "POST", body: token});
 export async function events(path, signal, on) {
   const response = await ask(path, {signal, headers: {Accept: "text/event-stream"}});
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
+  let text = "", last = "";
   for (;;) {
     let part;
     try { part = await reader.read(); } catch (error) {
       if (signal.aborted) throw error;
       throw new Failure(0, AWAY, 0);
     }
-    if (part.done) return;
+    if (part.done) {
+      if (last !== "done") throw new Failure(0, AWAY, 0);
+      return;
+    }
     text += part.value;
     for (let end; (end = text.indexOf("\n\n")) >= 0; text = text.slice(end + 2)) {
       const lines = Object.fromEntries(text.slice(0, end).split("\n").map(line => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]));
       if (lines.event === "error") throw new Failure(500, JSON.parse(lines.data).detail, 0);
-      on(lines.event, JSON.parse(lines.data));
+      last = lines.event;
+      on(last, JSON.parse(lines.data));
     }
   }
 }
