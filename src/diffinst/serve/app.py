@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
@@ -11,16 +10,15 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from diffinst.inference.predictor import DiffusionInst
+from diffinst.serve.answers import Answer, done, event, failure, told
 from diffinst.serve.engine import Done, Encoded, Engine, Step
 from diffinst.serve.exports import Format, exported
+from diffinst.serve.failures import say_failures
 from diffinst.serve.guard import TOKEN_COOKIE, Guard, same
 from diffinst.serve.limits import Limits
 from diffinst.serve.metrics import Metrics
@@ -30,12 +28,11 @@ from diffinst.serve.refusal import Refused
 from diffinst.serve.requests import EditAsked, PredictAsked, PromptAsked
 from diffinst.serve.sessions import SESSION_ID, About, Sessions
 from diffinst.serve.uploads import decode
-from diffinst.serve.work import Object, Work
+from diffinst.serve.work import Work
 
 API_VERSION = "1"
 SESSION_COOKIE = "diffinst_session"
 MONTH = 30 * 24 * 3600  # seconds that a browser keeps its session
-Answer = dict[str, object]
 router = APIRouter()
 
 
@@ -87,11 +84,7 @@ def create_app(
     )
     app.state.serving = Serving(engine, token)
     app.include_router(router)
-    app.add_exception_handler(Refused, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ClientDisconnect, _left)
-    app.add_exception_handler(MemoryError, _too_large)
+    say_failures(app)
     return Guard(app, limits, metrics, token, hosts)
 
 
@@ -208,7 +201,7 @@ async def add_image(request: Request, name: str = Query("image", max_length=1000
 def image_work(request: Request, image: str) -> Answer:
     """An image and the objects on it."""
     sessions, session = _serving(request).sessions, _session(request)
-    return {**asdict(sessions.about(session, image)), **_work(sessions.work(session, image))}
+    return {**asdict(sessions.about(session, image)), **told(sessions.work(session, image))}
 
 
 @router.get("/images/{image}/pixels", response_class=FileResponse)
@@ -251,7 +244,7 @@ def edit(request: Request, image: str, asked: EditAsked) -> Answer:
                     raise Refused(422, f"label: {asked.label}; give 0 to {count - 1}")
                 return work.relabelled(asked.objects, asked.label)
 
-    return _work(serving.sessions.change(_session(request), image, change, asked.revision))
+    return told(serving.sessions.change(_session(request), image, change, asked.revision))
 
 
 @router.get("/images/{image}/export")
@@ -286,14 +279,14 @@ async def stream(request: Request, asked: Annotated[PredictAsked, Query()]) -> R
     async def events() -> AsyncIterator[str]:
         try:
             async for item in job.items(request.is_disconnected):
-                yield _event(item)
+                yield event(item)
         except Refused as refused:
             if refused.status != 499:
-                yield _failure(refused.detail)
+                yield failure(refused.detail)
         except MemoryError as error:
-            yield _failure(str(error))
+            yield failure(str(error))
         except Exception:
-            yield _failure("the server failed; its terminal says why")
+            yield failure("the server failed; its terminal says why")
             raise
 
     return StreamingResponse(events(), media_type="text/event-stream")
@@ -304,7 +297,7 @@ async def predict(request: Request, asked: PredictAsked) -> Answer:
     """All objects; they are kept as the image's, around those that a person kept."""
     item = await _predict(request, asked).last(request.is_disconnected)
     assert isinstance(item, Done)
-    return _done(item)
+    return done(item)
 
 
 @router.post("/prompt")
@@ -319,7 +312,7 @@ async def prompt(request: Request, asked: PromptAsked) -> Answer:
     )
     item = await job.last(request.is_disconnected)
     assert isinstance(item, Done)
-    return _done(item)
+    return done(item)
 
 
 def _predict(request: Request, asked: PredictAsked) -> Job[Encoded | Step | Done]:
@@ -329,49 +322,6 @@ def _predict(request: Request, asked: PredictAsked) -> Job[Encoded | Step | Done
     engine.model(asked.model)
     serving.sessions.about(session, asked.image)
     return engine.worker.submit(lambda: engine.predict(session, asked.image, asked.model, options))
-
-
-def _event(item: Encoded | Step | Done) -> str:
-    data: Answer
-    match item:
-        case Encoded(seconds=seconds):
-            kind, data = "encoded", {"seconds": seconds}
-        case Step():
-            objects = [_object(one) for one in item.objects]
-            kind, data = "step", {"step": item.step, "seconds": item.seconds, "objects": objects}
-        case Done():
-            kind, data = "done", _done(item)
-    return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
-
-
-def _failure(detail: str) -> str:
-    return f"event: error\ndata: {json.dumps({'detail': detail})}\n\n"
-
-
-def _done(item: Done) -> Answer:
-    return {
-        "seconds": item.seconds,
-        "steps": item.steps,
-        "proposals": item.proposals,
-        "note": item.note,
-        "answers": item.answers,
-        **_work(item.work),
-    }
-
-
-def _work(work: Work) -> Answer:
-    return {
-        "objects": [_object(one) for one in work.current],
-        "revision": work.revision,
-        "can_undo": bool(work.past),
-        "can_redo": bool(work.future),
-        "accepted": work.accepted,
-        "model": work.model,
-    }
-
-
-def _object(one: Object) -> Answer:
-    return asdict(one)
 
 
 def _file(name: str) -> Response:
@@ -390,32 +340,3 @@ def _session(request: Request) -> str | None:
     """The session that the client has, if its id is of the form that was given out."""
     given = request.cookies.get(SESSION_COOKIE, "")
     return given if SESSION_ID.fullmatch(given) else None
-
-
-def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return JSONResponse({"detail": error.detail}, error.status, headers=error.headers)
-
-
-def _invalid(request: Request, error: Exception) -> Response:
-    """One line for the first thing that is wrong."""
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"][1:])
-    detail = Refused(422, f"{where or 'request'}: {first['msg']}").detail
-    return JSONResponse({"detail": detail}, 422)
-
-
-def _http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"detail": str(error.detail)}, error.status_code, headers=error.headers)
-
-
-def _too_large(request: Request, error: Exception) -> Response:
-    """Says what to lower, as the package does."""
-    return JSONResponse({"detail": Refused(507, str(error)).detail}, 507)
-
-
-def _left(request: Request, error: Exception) -> Response:
-    """Half an upload: nothing was kept, and nobody reads this."""
-    return JSONResponse({"detail": "the upload ended before its end"}, 400)
