@@ -65,6 +65,7 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "serve/engine.py": "serve/test_app.py",
     "serve/exports.py": "serve/test_app.py",
     "serve/failures.py": "serve/test_app.py",
+    "serve/front.py": "serve/test_app.py",
     "serve/guard.py": "serve/test_security.py",
     "serve/metrics.py": "serve/test_app.py",
     "serve/objects.py": "serve/test_app.py",
@@ -72,6 +73,7 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "serve/queue.py": "serve/test_security.py",  # with clients that really leave
     "serve/refusal.py": "serve/test_security.py",
     "serve/requests.py": "serve/test_app.py",
+    "serve/serving.py": "serve/test_security.py",
     "serve/uploads.py": "serve/test_security.py",
     "training/mask_loss.py": "training/test_criterion.py",
     "training/pairs.py": "training/test_criterion.py",

@@ -143,8 +143,7 @@ def test_steps_arrive_and_a_box_gives_what_prompt_gives(
 def test_keyboard_alone_finds_and_excludes(page: Page) -> None:
     page.locator("#samples button", has_text="Stained").focus()
     page.keyboard.press("Enter")
-    expect(page.locator("#run")).to_be_enabled(timeout=WAIT)
-    page.keyboard.press("Escape")
+    expect(page.locator("#steps button:not(.waiting)").first).to_be_visible(timeout=WAIT)
     expect(page.locator("#busy")).to_be_hidden(timeout=WAIT)
     page.locator("#canvas").focus()
     page.keyboard.press("p")

@@ -4,49 +4,35 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from diffinst.inference.predictor import DiffusionInst
+from diffinst.serve import front
 from diffinst.serve.answers import Answer, done, event, failure, told
 from diffinst.serve.engine import Done, Encoded, Engine, Step
 from diffinst.serve.exports import Format, exported
 from diffinst.serve.failures import say_failures
-from diffinst.serve.guard import TOKEN_COOKIE, Guard, same
+from diffinst.serve.guard import Guard
 from diffinst.serve.limits import Limits
 from diffinst.serve.metrics import Metrics
-from diffinst.serve.page_files import page_files, samples
 from diffinst.serve.queue import Job
 from diffinst.serve.refusal import Refused
 from diffinst.serve.requests import EditAsked, PredictAsked, PromptAsked
-from diffinst.serve.sessions import SESSION_ID, About, Sessions
+from diffinst.serve.serving import MONTH, SESSION_COOKIE, Serving, serving_of, session_of
+from diffinst.serve.sessions import About, Sessions
 from diffinst.serve.uploads import decode
 from diffinst.serve.work import Work
 
 API_VERSION = "1"
-SESSION_COOKIE = "diffinst_session"
-MONTH = 30 * 24 * 3600  # seconds that a browser keeps its session
 router = APIRouter()
-
-
-@dataclass(frozen=True)
-class Serving:
-    """What the addresses share."""
-
-    engine: Engine
-    token: str | None
-
-    @property
-    def sessions(self) -> Sessions:
-        """On disk."""
-        return self.engine.sessions
 
 
 def create_app(
@@ -83,91 +69,16 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.serving = Serving(engine, token)
+    app.include_router(front.router)
     app.include_router(router)
     say_failures(app)
     return Guard(app, limits, metrics, token, hosts)
 
 
-@router.get("/", include_in_schema=False)
-def page() -> Response:
-    """The page."""
-    return _file("index.html")
-
-
-@router.get("/static/{name:path}", include_in_schema=False)
-def static(name: str) -> Response:
-    """Its style, script and samples."""
-    return _file(name)
-
-
-@router.post("/token", include_in_schema=False)
-async def bring_token(request: Request) -> Response:
-    """The page hands in the token and gets it as a cookie."""
-    token = _serving(request).token
-    given = (await request.body()).decode("utf-8", "replace").strip()
-    if token is not None and not same(token, given):
-        raise Refused(401, "this is not the token that the server printed at its start")
-    answer = Response(status_code=204)
-    if token is not None:
-        answer.set_cookie(TOKEN_COOKIE, token, httponly=True, samesite="strict", max_age=MONTH)
-    return answer
-
-
-@router.get("/health")
-def health(request: Request) -> Answer:
-    """Whether it runs."""
-    return {"status": "ok", "queue": _serving(request).engine.worker.there}
-
-
-@router.get("/metrics", response_class=PlainTextResponse)
-def metrics(request: Request) -> str:
-    """Counts, in Prometheus' text format."""
-    engine = _serving(request).engine
-    return engine.metrics.text(
-        {
-            "queue": engine.worker.there,
-            "cache_bytes": engine.cache.bytes,
-            "cache_images": len(engine.cache),
-            "cache_hits": engine.cache.hits,
-            "cache_misses": engine.cache.misses,
-        }
-    )
-
-
-@router.get("/models")
-def models(request: Request) -> Answer:
-    """The models served, with their classes and what they do by default; samples and limits."""
-    engine = _serving(request).engine
-    listed = []
-    for name, model in engine.models.items():
-        sampler, after = model.config.sampler, model.config.postprocess
-        listed.append(
-            {
-                "name": name,
-                "classes": list(model.class_names),
-                "steps": sampler.steps,
-                "proposals": sampler.proposals,
-                "threshold": after.threshold,
-            }
-        )
-    limits = engine.limits
-    return {
-        "models": listed,
-        "samples": samples(),
-        "limits": {
-            "steps": limits.steps,
-            "proposals": limits.proposals,
-            "seconds": limits.seconds,
-            "upload_bytes": limits.upload_bytes,
-            "pixels": limits.pixels,
-        },
-    }
-
-
 @router.get("/images")
 def images(request: Request) -> Answer:
     """This session's images."""
-    sessions, session = _serving(request).sessions, _session(request)
+    sessions, session = serving_of(request).sessions, session_of(request)
     return {
         "images": [
             {**asdict(about), "accepted": sessions.work(session, about.id).accepted}
@@ -181,9 +92,9 @@ def images(request: Request) -> Answer:
         "schema": {"type": "string", "format": "binary"}}}}})  # fmt: skip
 async def add_image(request: Request, name: str = Query("image", max_length=1000)) -> Response:
     """Add an image: the file is the body. The first one begins a session, kept in a cookie."""
-    serving = _serving(request)
+    serving = serving_of(request)
     content = await request.body()
-    session = _session(request) or Sessions.new_id()
+    session = session_of(request) or Sessions.new_id()
     most = serving.engine.limits.pixels
 
     def add() -> tuple[About, tuple[str, ...]]:
@@ -200,21 +111,21 @@ async def add_image(request: Request, name: str = Query("image", max_length=1000
 @router.get("/images/{image}")
 def image_work(request: Request, image: str) -> Answer:
     """An image and the objects on it."""
-    sessions, session = _serving(request).sessions, _session(request)
+    sessions, session = serving_of(request).sessions, session_of(request)
     return {**asdict(sessions.about(session, image)), **told(sessions.work(session, image))}
 
 
 @router.get("/images/{image}/pixels", response_class=FileResponse)
 def image_pixels(request: Request, image: str) -> FileResponse:
     """Its pixels as PNG."""
-    file = _serving(request).sessions.file(_session(request), image)
+    file = serving_of(request).sessions.file(session_of(request), image)
     return FileResponse(file, media_type="image/png")
 
 
 @router.delete("/images/{image}", status_code=204)
 def remove_image(request: Request, image: str) -> Response:
     """Remove it, and all work on it."""
-    serving, session = _serving(request), _session(request)
+    serving, session = serving_of(request), session_of(request)
     serving.sessions.remove(session, image)
     serving.engine.forget(session, image)
     return Response(status_code=204)
@@ -223,7 +134,7 @@ def remove_image(request: Request, image: str) -> Response:
 @router.post("/images/{image}/edit")
 def edit(request: Request, image: str, asked: EditAsked) -> Answer:
     """Delete objects, change their class, keep them; undo and redo; accept the image."""
-    serving = _serving(request)
+    serving = serving_of(request)
 
     def change(work: Work) -> Work:
         match asked.action:
@@ -244,7 +155,7 @@ def edit(request: Request, image: str, asked: EditAsked) -> Answer:
                     raise Refused(422, f"label: {asked.label}; give 0 to {count - 1}")
                 return work.relabelled(asked.objects, asked.label)
 
-    return told(serving.sessions.change(_session(request), image, change, asked.revision))
+    return told(serving.sessions.change(session_of(request), image, change, asked.revision))
 
 
 @router.get("/images/{image}/export")
@@ -255,7 +166,7 @@ async def export(
     threshold: float = Query(0.0, ge=0, le=1),
 ) -> Response:
     """The objects as COCO, label map, YOLO or GeoJSON; of found ones those above a score."""
-    serving, session = _serving(request), _session(request)
+    serving, session = serving_of(request), session_of(request)
 
     def make() -> tuple[bytes, str, str]:
         about, work = serving.sessions.about(session, image), serving.sessions.work(session, image)
@@ -303,7 +214,7 @@ async def predict(request: Request, asked: PredictAsked) -> Answer:
 @router.post("/prompt")
 async def prompt(request: Request, asked: PromptAsked) -> Answer:
     """The object at each box and click; `answers` has its id, or null where nothing is."""
-    serving, session = _serving(request), _session(request)
+    serving, session = serving_of(request), session_of(request)
     pointed = asked.pointed(serving.engine.limits)
     serving.engine.model(asked.model)
     await run_in_threadpool(serving.sessions.about, session, asked.image)
@@ -316,27 +227,9 @@ async def prompt(request: Request, asked: PromptAsked) -> Answer:
 
 
 def _predict(request: Request, asked: PredictAsked) -> Job[Encoded | Step | Done]:
-    serving, session = _serving(request), _session(request)
+    serving, session = serving_of(request), session_of(request)
     engine = serving.engine
     options = asked.options(engine.limits)
     engine.model(asked.model)
     serving.sessions.about(session, asked.image)
     return engine.worker.submit(lambda: engine.predict(session, asked.image, asked.model, options))
-
-
-def _file(name: str) -> Response:
-    file = page_files().get(name)
-    if file is None:
-        raise Refused(404, "there is no such file")
-    return Response(file.content, media_type=file.media_type)
-
-
-def _serving(request: Request) -> Serving:
-    serving: Serving = request.app.state.serving
-    return serving
-
-
-def _session(request: Request) -> str | None:
-    """The session that the client has, if its id is of the form that was given out."""
-    given = request.cookies.get(SESSION_COOKIE, "")
-    return given if SESSION_ID.fullmatch(given) else None
