@@ -17,6 +17,7 @@ from diffinst.cli.predict import predict
 from diffinst.cli.prompt import prompt
 from diffinst.cli.rank import rank
 from diffinst.cli.scale import merge, verify
+from diffinst.cli.serve import serve
 from diffinst.cli.train import train
 from diffinst.kernels.memory import keep_freed_memory
 
@@ -29,6 +30,7 @@ app = App(
 app.command(predict)
 app.command(prompt)
 app.command(rank)
+app.command(serve)
 app.command(train)
 app.command(evaluate, name="eval")
 app.command(curve)

@@ -1,0 +1,69 @@
+"""Between a prediction and the objects that a session keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from diffinst.results.crops import CroppedMasks
+from diffinst.results.instances import Instances
+from diffinst.serve.work import Object
+
+SAME = 0.5  # IoU from which on two masks are one object
+
+
+def objects_of(found: Instances, decimals: int = 2) -> list[Object]:
+    """The instances in their order, with id 0: not numbered yet.
+
+    Args:
+        found: A result.
+        decimals: Of box coordinates.
+    """
+    boxes, scores = found.boxes.tolist(), found.scores.tolist()
+    labels, areas = found.labels.tolist(), found.mask_crops.area().tolist()
+    return [
+        Object(0, label, score, [round(v, decimals) for v in box], area, rle)
+        for box, score, label, area, rle in zip(
+            boxes, scores, labels, areas, found.mask_crops.to_rle(), strict=True
+        )
+    ]
+
+
+def instances_of(
+    objects: Sequence[Object], size: tuple[int, int], names: tuple[str, ...]
+) -> Instances:
+    """The same as a result.
+
+    Args:
+        objects: Of one image.
+        size: Its (height, width).
+        names: The classes.
+    """
+    if not objects:
+        return Instances.empty(size, names)
+    masks = []
+    for one in objects:
+        mask = torch.from_numpy(coco_mask.decode(one.rle)).bool()
+        masks.append(CroppedMasks.from_dense(mask[None]))
+    return Instances(
+        boxes=torch.tensor([one.box for one in objects], dtype=torch.float32),
+        scores=torch.tensor([one.score for one in objects], dtype=torch.float32),
+        labels=torch.tensor([one.label for one in objects]),
+        mask_crops=CroppedMasks.cat(masks),
+        image_size=size,
+        class_names=names,
+    )
+
+
+def overlaps(a: Sequence[Object], b: Sequence[Object]) -> NDArray[np.float64]:
+    """(n, m) mask IoU of two lists."""
+    if not a or not b:
+        return np.zeros((len(a), len(b)))
+    ious: NDArray[np.float64] = coco_mask.iou(
+        [one.rle for one in a], [one.rle for one in b], [0] * len(b)
+    )
+    return np.asarray(ious)

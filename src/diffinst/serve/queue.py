@@ -1,0 +1,151 @@
+"""One thread does the work, a bounded number of requests waits; each can be stopped between steps.
+
+A job is an iterator that the thread draws items from; the event loop receives them one by one.
+When its reader leaves, the job is given up before the next item.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from typing import Generic, TypeVar
+
+from diffinst.serve.metrics import Metrics
+from diffinst.serve.refusal import Refused
+
+T = TypeVar("T")
+LOOK = 0.2  # seconds between two looks whether a client is still there
+FIRST_GUESS = 2.0  # seconds that a job takes, before one is done
+
+
+class _End:
+    """After the last item."""
+
+
+class Job(Generic[T]):
+    """A request's work: iterate over it to get what it yields.
+
+    Args:
+        make: Gives the items, in the worker's thread.
+        loop: That of who reads.
+    """
+
+    def __init__(
+        self, make: Callable[[], Generator[T, None, None]], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._make, self._loop = make, loop
+        self._items: asyncio.Queue[T | _End | Exception] = asyncio.Queue()
+        self._left = threading.Event()
+
+    def cancel(self) -> None:
+        """Give it up: at once while it waits, else before its next item."""
+        self._left.set()
+
+    def run(self) -> bool:
+        """Do it; whether to its end."""
+        try:
+            with contextlib.closing(self._make()) as items:
+                while not self._left.is_set():
+                    try:
+                        item = next(items)
+                    except StopIteration:
+                        self._tell(_End())
+                        return True
+                    self._tell(item)
+        except Exception as error:  # it belongs to the reader, who raises it
+            self._tell(error)
+            return True
+        return False
+
+    def _tell(self, item: T | _End | Exception) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody listens
+            self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+
+    async def items(self, gone: Callable[[], Awaitable[bool]]) -> AsyncIterator[T]:
+        """What it yields, as it comes; leaving cancels the job.
+
+        Args:
+            gone: Whether its client has left; asked while nothing comes.
+
+        Raises:
+            Refused: The client has left; nobody reads this.
+        """
+        try:
+            while True:
+                try:
+                    item = await asyncio.wait_for(self._items.get(), LOOK)
+                except (TimeoutError, asyncio.TimeoutError):
+                    if await gone():
+                        raise Refused(499, "the client has left") from None
+                    continue
+                if isinstance(item, _End):
+                    return
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            self.cancel()
+
+    async def last(self, gone: Callable[[], Awaitable[bool]]) -> T:
+        """The last item; as `items`."""
+        found = [item async for item in self.items(gone)]
+        return found[-1]
+
+
+class Worker:
+    """The thread and its queue.
+
+    Args:
+        most: Jobs that are there at a time, the one at work included.
+        metrics: Counts them.
+    """
+
+    def __init__(self, most: int, metrics: Metrics) -> None:
+        self._most, self._metrics = most, metrics
+        self._jobs: queue.SimpleQueue[Job[object] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._there, self._usual = 0, FIRST_GUESS
+        self._thread = threading.Thread(target=self._work, name="diffinst-worker", daemon=True)
+        self._thread.start()
+
+    @property
+    def there(self) -> int:
+        """Jobs that wait or are at work."""
+        return self._there
+
+    def submit(self, make: Callable[[], Generator[T, None, None]]) -> Job[T]:
+        """Put work into the queue; call it where an event loop runs.
+
+        Raises:
+            Refused: 429, with the seconds after which to try again.
+        """
+        with self._lock:
+            if self._there >= self._most:
+                self._metrics.count("refused_busy")
+                wait = min(60, max(1, math.ceil(self._there * self._usual)))
+                raise Refused(429, f"{self._there} requests wait already; try again later", wait)
+            self._there += 1
+        job = Job(make, asyncio.get_running_loop())
+        self._jobs.put(job)  # type: ignore[arg-type]
+        return job
+
+    def close(self) -> None:
+        """End the thread after the job at work."""
+        self._jobs.put(None)
+        self._thread.join(timeout=10)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            since = time.monotonic()
+            done = job.run()
+            took = time.monotonic() - since
+            with self._lock:
+                self._there -= 1
+                self._usual = 0.8 * self._usual + 0.2 * took
+            self._metrics.count("jobs_done" if done else "jobs_cancelled")
+            self._metrics.add("work_seconds", took)

@@ -1,0 +1,38 @@
+"""What the addresses share, and whose session a request belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from diffinst.serve.engine import Engine
+from diffinst.serve.sessions import SESSION_ID, Sessions
+
+SESSION_COOKIE = "diffinst_session"
+MONTH = 30 * 24 * 3600  # seconds that a browser keeps its session
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What the addresses share."""
+
+    engine: Engine
+    token: str | None
+
+    @property
+    def sessions(self) -> Sessions:
+        """On disk."""
+        return self.engine.sessions
+
+
+def serving_of(request: Request) -> Serving:
+    """What the app of a request was made with."""
+    serving: Serving = request.app.state.serving
+    return serving
+
+
+def session_of(request: Request) -> str | None:
+    """The session that the client has, if its id is of the form that was given out."""
+    given = request.cookies.get(SESSION_COOKIE, "")
+    return given if SESSION_ID.fullmatch(given) else None

@@ -1,0 +1,204 @@
+"""A real browser opens the page, watches the steps, draws a box, exports what it got."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+pytest.importorskip("fastapi", reason="pip install 'diffinst[serve]'")
+pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+
+import uvicorn
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from diffinst import DiffusionInst
+from diffinst.serve.app import create_app
+from diffinst.serve.page_files import page_files
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+WAIT = 120_000  # ms; a busy machine is slow
+CONTENT = page_files()["samples/stained.png"].content
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    named = os.environ.get("DIFFINST_BROWSER")
+    found = named or next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no Chromium found: `apt-get install chromium`, or name one: DIFFINST_BROWSER")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(nano: DiffusionInst, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    app = create_app({"nano-nuclei": nano}, tmp_path_factory.mktemp("sessions"))
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """The page, opened by somebody new; nothing may be said on its console."""
+    context = browser.new_context(viewport={"width": 1200, "height": 760})
+    page = context.new_page()
+    page.set_default_timeout(WAIT)
+    said: list[str] = []
+    page.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(address)
+    yield page
+    context.close()
+    # A refused request is reported by the browser itself.
+    assert [line for line in said if not line.startswith("Failed to load resource")] == []
+
+
+def pick_image(page: Page) -> None:
+    picked = {"name": "stained.png", "mimeType": "image/png", "buffer": CONTENT}
+    page.locator("#file").set_input_files(picked)  # type: ignore[arg-type]
+
+
+def on_canvas(page: Page, x: float, y: float) -> tuple[float, float]:
+    """Where a pixel of the image lies on the screen when all of it is shown (`fit` of view.js)."""
+    box = page.locator("#canvas").bounding_box()
+    assert box is not None
+    width, height = box["width"] - 84, box["height"] - 32
+    scale = min(width / 320, height / 256)
+    left = box["x"] + 68 + (width - 320 * scale) / 2
+    return left + x * scale, box["y"] + 16 + (height - 256 * scale) / 2 + y * scale
+
+
+def export_of(page: Page, kind: str) -> bytes:
+    page.locator("#export-menu summary").click()
+    with page.expect_download() as download:
+        page.locator(f"[data-export={kind}]").click()
+    return Path(download.value.path()).read_bytes()
+
+
+def test_steps_arrive_and_a_box_gives_what_prompt_gives(
+    page: Page, nano: DiffusionInst, tmp_path: Path
+) -> None:
+    expect(page.locator("#empty")).to_be_visible()
+    page.locator("#steps-slider").fill("3")
+    pick_image(page)
+    bars = page.locator("#steps button:not(.waiting)")
+    for count in (1, 2, 3):  # each is there before the next one comes
+        expect(bars.nth(count - 1)).to_be_visible(timeout=WAIT)
+    expect(page.locator("#busy")).to_be_hidden(timeout=WAIT)
+    counts = [int(text) for text in bars.all_inner_texts()]
+    assert len(counts) == 3 and min(counts) > 20
+    page.screenshot(path=tmp_path / "found.png")
+    page.locator("#steps button").first.click()  # scrub back
+    expect(page.locator("#steps button").first).to_have_attribute("aria-current", "step")
+    page.keyboard.press(".")
+    page.keyboard.press(".")
+
+    page.keyboard.press("b")
+    start, end = on_canvas(page, 40, 200), on_canvas(page, 95, 254)
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(*end, steps=4)
+    with page.expect_response("**/prompt") as asked:
+        page.mouse.up()
+    sent = json.loads(asked.value.request.post_data or "")
+    (box,) = sent["boxes"]
+    assert np.allclose(box, [40, 200, 95, 254], atol=1)  # the canvas is where it seems to be
+    expect(page.locator("#selected")).to_be_visible()
+
+    coco = json.loads(export_of(page, "coco"))
+    pixels = np.array(Image.open(io.BytesIO(CONTENT)).convert("RGB"))
+    wanted = nano.encode(pixels).prompt(boxes=[box])
+    assert coco["annotations"][-1]["segmentation"] == wanted.mask_crops.to_rle()[0]
+    labels = np.array(Image.open(io.BytesIO(export_of(page, "labels"))))
+    mask = coco_mask.decode(coco["annotations"][-1]["segmentation"]).astype(bool)
+    assert labels.shape == (256, 320) and (labels[mask] > 0).all()
+
+    before = len(coco["annotations"])
+    page.locator("#delete").click()
+    expect(page.locator("#count")).to_have_text(str(before - 1))
+    page.keyboard.press("Control+z")
+    expect(page.locator("#count")).to_have_text(str(before))
+    page.reload()
+    expect(page.locator("#count")).to_have_text(str(before))
+
+
+def test_keyboard_alone_finds_and_excludes(page: Page) -> None:
+    page.locator("#samples button", has_text="Stained").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#steps button:not(.waiting)").first).to_be_visible(timeout=WAIT)
+    expect(page.locator("#busy")).to_be_hidden(timeout=WAIT)
+    page.locator("#canvas").focus()
+    page.keyboard.press("p")
+    for key in ("ArrowRight", "ArrowLeft", "ArrowDown"):
+        page.keyboard.press(key)
+    with page.expect_response("**/prompt") as asked:
+        page.keyboard.press("Enter")
+    (((x, y),),) = json.loads(asked.value.request.post_data or "")["points"]
+    assert x == 160 and 128 < y < 140  # from the middle, one step down
+    assert asked.value.status == 200
+    expect(page.locator("#selected")).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    with page.expect_response("**/prompt") as asked:
+        page.keyboard.press("Shift+Enter")
+    assert len(json.loads(asked.value.request.post_data or "")["exclude"]) == 1
+
+
+def test_errors_are_said_and_the_page_goes_on(page: Page) -> None:
+    broken = {"name": "x.png", "mimeType": "image/png", "buffer": b"\x89PNG no image"}
+    with page.expect_response("**/images?name=x.png") as answer:
+        page.locator("#file").set_input_files(broken)  # type: ignore[arg-type]
+    assert answer.value.status == 415
+    expect(page.locator(".toast.bad")).to_contain_text("x.png: is no image that is read here")
+    expect(page.locator("#empty")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width", "height"), [("light", 1200, 760), ("dark", 1200, 760), ("dark", 390, 844)]
+)
+def test_no_serious_fault_of_accessibility(
+    browser: Browser, address: str, tmp_path: Path, scheme: str, width: int, height: int
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme=scheme,  # type: ignore[arg-type]
+        bypass_csp=True,  # what examines the page is a script put into it
+    )
+    page = context.new_page()
+    page.set_default_timeout(WAIT)
+    page.goto(address)
+    faults = []
+    for state in ("empty", "found", "keys"):
+        if state == "found":
+            page.locator("#steps-slider").fill("1")
+            pick_image(page)
+            expect(page.locator("#steps button:not(.waiting)").first).to_be_visible()
+            expect(page.locator("#busy")).to_be_hidden()
+            page.locator("#objects button").first.click()
+        if state == "keys":
+            page.locator("#help").click()
+        page.screenshot(path=tmp_path / f"{state}.png")
+        for fault in axe.Axe().run(page).response["violations"]:
+            if fault["impact"] in ("serious", "critical"):
+                faults.append((state, fault["id"], [node["html"] for node in fault["nodes"]][:3]))
+    across = page.evaluate("document.documentElement.scrollWidth")
+    context.close()
+    assert faults == [] and across <= width
