@@ -71,10 +71,10 @@ def test_prompts_equal_prompt_and_are_exported(
     content = client.get("/static/samples/stained.png").content
     image = added(client, content, "stained.png")
     box = [40.0, 215.0, 95.0, 256.0]
-    done = client.post("/prompt", json={"image": image, "boxes": [box], "points": [[180, 96]]})
+    done = client.post("/prompt", json={"image": image, "boxes": [box], "points": [[200, 101]]})
     answers = done.json()["answers"]
     pixels = np.array(Image.open(io.BytesIO(content)).convert("RGB"))
-    wanted = nano.encode(pixels).prompt(boxes=[box], points=[[180, 96]])
+    wanted = nano.encode(pixels).prompt(boxes=[box], points=[[200, 101]])
     objects = {one["id"]: one for one in done.json()["objects"]}
     assert [objects[i]["rle"] for i in answers] == wanted.mask_crops.to_rle()
     coco = client.get(f"/images/{image}/export").json()
