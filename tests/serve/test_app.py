@@ -83,7 +83,8 @@ def test_prompts_equal_prompt_and_are_exported(
 
     excluded = {"image": image, "boxes": [box], "exclude": [[70, 240]], "replace": answers[0]}
     corrected = client.post("/prompt", json=excluded).json()
-    assert answers[0] not in [one["id"] for one in corrected["objects"]]
+    assert corrected["answers"] == [None]  # nothing else is there, so what was found stays
+    assert answers[0] in [one["id"] for one in corrected["objects"]]
     better = {"image": image, "boxes": [box], "points": [[[70, 240]]], "together": True}
     (answer,) = client.post("/prompt", json=better).json()["answers"]
     work = client.get(f"/images/{image}").json()["objects"]
