@@ -1,4 +1,4 @@
-"""How does a denoising look in motion? Draws the moving picture of the README.
+"""How does a denoising look in motion? Draws the animation of the README.
 
 `python examples/animate.py docs/images/denoising.webp`: coins (they come with scikit-image), by
 weights that were trained on cell nuclei. The paper's sampler, whose boxes move from step to step.
@@ -20,7 +20,7 @@ from diffinst.results.render.film import Frame, film_tiles
 from diffinst.results.render.sheet import contact_sheet
 
 STEPS, PROPOSALS, THRESHOLD = 2, 100, 0.7
-WIDTH = 480  # of the picture
+WIDTH = 480  # pixels of the animation
 HOLD, BLEND, END = (
     700,
     60,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from diffinst import DiffusionInst
 from diffinst.config import ConfigError
@@ -142,3 +143,12 @@ def test_a_time_limit_is_not_for_tiles(tmp_path: Path) -> None:
     model = DiffusionInst.from_preset("tiny")
     with pytest.raises(ConfigError, match=r"seconds is 0\.5, but a time limit is for one image"):
         model.predict_tiles(tmp_path / "missing.tif", seconds=0.5)
+
+
+def test_the_image_that_is_read_is_never_written_over(tiny: DiffusionInst, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    Image.new("RGB", (64, 64)).save(path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"a\.tif: is the image that is read; name another"):
+        tiny.predict_tiles(path, tile=64, overlap=16).write_labels(path)
+    assert path.read_bytes() == before

@@ -210,7 +210,7 @@ def _free(
 
 
 def candidates(given: Answers, most: int) -> list[Instances]:
-    """The answers to each prompt that differ from each other, best first, at most so many."""
+    """The answers to each prompt that differ from each other, best first, `most` at most."""
     results, overlaps = [], _Overlaps(given.found)
     for prompt in range(len(given.agreement)):
         kept: list[int] = []

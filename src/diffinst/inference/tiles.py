@@ -17,6 +17,7 @@ from diffinst.config import Config, ConfigError, OptionFields, Options, Reading
 from diffinst.inference.pieces import Piece, as_instances, pieces_of
 from diffinst.inference.runner import Runner
 from diffinst.inference.seams import SeamCounts, Seams
+from diffinst.inference.sources import path_of
 from diffinst.inference.tile_grid import Tile, has_tissue, is_flat
 from diffinst.inference.tile_plan import MOST_SIDE, TilePlan, TileRequest
 from diffinst.io.images import ImageSource
@@ -77,6 +78,7 @@ class TiledPrediction:
         keep: Gets the pieces of each new row.
         progress: Called with (tiles done, tiles in all).
         close: The image, at the end.
+        source: The file that is read, which is never written over; None: it is none.
 
     Attributes:
         counts: How far it is.
@@ -94,7 +96,9 @@ class TiledPrediction:
         keep: Callable[[Sequence[Tile], Found, int], None] = lambda tiles, found, skipped: None,
         progress: Callable[[int, int], None] = lambda done, total: None,
         close: bool = True,
+        source: Path | None = None,
     ) -> None:
+        self.source = source
         self.image, self.plan, self.counts = image, plan, TileCounts()
         self.notes = (*image.notes, *plan.notes)
         self.shape, self.class_names = image.shape, runner.network.config.names
@@ -128,11 +132,17 @@ class TiledPrediction:
 
         Returns how many objects were written; the iterator is at its end then.
         """
+        self._refuse_source(path)
         return write_geojson(Path(path), self, self.image.transform, self.image.crs)
 
     def write_labels(self, path: str | Path) -> int:
         """Write all that is to come as a label image, .zarr or .tif; see `results.labels`."""
+        self._refuse_source(path)
         return write_labels(path, self, self.shape, self.image.mpp)
+
+    def _refuse_source(self, path: str | Path) -> None:
+        if self.source is not None and Path(path).resolve() == self.source.resolve():
+            raise ValueError(f"{path}: is the image that is read; name another file to write")
 
     def close(self) -> None:
         """Stop, and let go of the image."""
@@ -258,7 +268,7 @@ def start_tiles(
     except BaseException:
         image.close()
         raise
-    found = TiledPrediction(runner, image, plan, batch=request.batch)
+    found = TiledPrediction(runner, image, plan, batch=request.batch, source=path_of(source))
     for text in found.notes:
         warnings.warn(text, stacklevel=3)
     return found

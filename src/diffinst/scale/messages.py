@@ -84,7 +84,7 @@ class Row(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
-    """The model is loaded; so many images go through it together."""
+    """The model is loaded; `at_once` images go through it together."""
 
     at_once: int
 

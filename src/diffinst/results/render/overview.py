@@ -1,4 +1,4 @@
-"""A small picture of a large image with the outlines of what was found."""
+"""A small copy of a large image with the outlines of what was found."""
 
 from __future__ import annotations
 
