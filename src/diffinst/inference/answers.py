@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from diffinst.config import Options
 from diffinst.diffusion.start import Start
-from diffinst.inference.masks import crop_masks
+from diffinst.inference.late_masks import LateInstances
 from diffinst.inference.pipeline import Pipeline
 from diffinst.inference.prompts import (
     CLICK_SIDES,
@@ -34,6 +35,8 @@ from diffinst.ops.boxes import area, clip
 from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import Instances
 from diffinst.structures import Encoded
+
+Found: TypeAlias = Instances | LateInstances
 
 COMPANY = 32
 """Boxes in a pass at least, the rest from noise: a box alone does worse (docs/diary.md)."""
@@ -55,7 +58,7 @@ class Answers:
         agreement: (n, m) of each prompt with each answer, 0 to 1.
     """
 
-    found: Instances
+    found: Found
     prompt: NDArray[np.int64]
     value: NDArray[np.float64]
     agreement: NDArray[np.float64]
@@ -89,7 +92,9 @@ def answers(
     parts = [
         _pass(runner, encoded, size, boxes, options) for boxes in torch.cat(starts).split(AT_ONCE)
     ]
-    found, value = Instances.cat([part for part, _ in parts]), torch.cat([v for _, v in parts])
+    value = torch.cat([v for _, v in parts])
+    kept = Detections.cat([part for part, _ in parts])
+    found = LateInstances(kept, encoded, size, runner.network, options.mask_threshold)
     agreement = _agreement(prompts, excluded, found)
     own = agreement[owner, np.arange(len(owner))]
     return Answers(found, owner, value.double().numpy() * own, agreement)
@@ -97,8 +102,8 @@ def answers(
 
 def _pass(
     runner: Runner, encoded: Encoded, size: tuple[int, int], boxes: Tensor, options: Options
-) -> tuple[Instances, Tensor]:
-    """What boxes become in one step, one instance each, and the quality of each."""
+) -> tuple[Detections, Tensor]:
+    """What boxes become in one step, one detection each, and the quality of each."""
     timesteps = runner.network.config.diffusion.timesteps
     count = len(boxes)
     one = options.model_copy(
@@ -129,27 +134,23 @@ def _pass(
         filters=filters,
         proposals=torch.arange(count, device=place.device),
     )
-    masks = crop_masks(kept, encoded, 0, size, head, threshold)
-    names = runner.network.config.names
-    scores, own = kept.scores.float().cpu(), kept.output_boxes.float().cpu()
-    found = Instances(own, scores, labels.cpu(), masks.to("cpu"), size, names)
-    return found, torch.where(real, with_quality(probs, quality, QUALITY), 0.0).cpu()
+    return kept, torch.where(real, with_quality(probs, quality, QUALITY), 0.0).cpu()
 
 
-def _agreement(
-    prompts: Sequence[Prompt], excluded: Excluded, found: Instances
-) -> NDArray[np.float64]:
+def _agreement(prompts: Sequence[Prompt], excluded: Excluded, found: Found) -> NDArray[np.float64]:
     """(n, m) how well each answer agrees with each prompt, without what is excluded."""
     boxes = found.boxes
+    clicked = len(excluded.points) or any(prompt.box is None for prompt in prompts)
+    masks = found[range(len(found) if clicked else 0)].mask_crops  # drawn boxes look at boxes alone
     rows = []
     for prompt in prompts:
         if prompt.box is not None:
             rows.append(box_agreement(prompt, boxes).double().numpy())
         else:
-            rows.append(np.maximum(covered(prompt.points, found.mask_crops), NOTHING))
+            rows.append(np.maximum(covered(prompt.points, masks), NOTHING))
     agreement = np.stack(rows)
     if len(excluded.points):
-        agreement *= 1 - (1 - NOTHING) * covered(excluded.points, found.mask_crops)
+        agreement *= 1 - (1 - NOTHING) * covered(excluded.points, masks)
     for box in excluded.boxes:
         agreement *= 1 - (1 - NOTHING) * _within(boxes, box).double().numpy()
     return agreement
@@ -183,29 +184,42 @@ def chosen(given: Answers) -> Instances:
     """
     count = len(given.agreement)
     ranked = [_ranked(given, prompt) for prompt in range(count)]
+    order = sorted(range(count), key=lambda i: -given.value[ranked[i][0]])
     overlaps = _Overlaps(given.found)
-    taken: dict[int, int] = {}
-    lost: list[int] = []
-    for prompt in sorted(range(count), key=lambda i: -given.value[ranked[i][0]]):
-        own = ranked[prompt]
-        answer = next((a for a in own if _free(given, overlaps, a, prompt, taken)), None)
-        if answer is None or given.agreement[prompt, answer] <= NOTHING:
-            lost.append(prompt)
-        else:
-            taken[prompt] = answer
+    overlaps.know([own[0] for own in ranked])
+    _, losers = _dealt(given, overlaps, order, [own[:1] for own in ranked])
+    overlaps.know([answer for prompt in losers for answer in ranked[prompt]])  # all masks at once
+    taken, lost = _dealt(given, overlaps, order, ranked)
     result = given.found[[taken.get(prompt, ranked[prompt][0]) for prompt in range(count)]]
     scores = result.scores.clone()
     scores[lost] = 0.0
     return replace(result, scores=scores)
 
 
+def _dealt(
+    given: Answers, overlaps: _Overlaps, order: Sequence[int], ranked: Sequence[Sequence[int]]
+) -> tuple[dict[int, int], list[int]]:
+    """Which answer each prompt takes, and those that find none free; the first in order first."""
+    taken: dict[int, int] = {}
+    lost: list[int] = []
+    for prompt in order:
+        own = ranked[prompt]
+        answer = next((a for a in own if _free(given, overlaps, a, prompt, taken)), None)
+        if answer is None or given.agreement[prompt, answer] <= NOTHING:
+            lost.append(prompt)
+        else:
+            taken[prompt] = answer
+    return taken, lost
+
+
 def _free(
     given: Answers, overlaps: _Overlaps, answer: int, prompt: int, taken: dict[int, int]
 ) -> bool:
     """Whether no other prompt has the object, but one that means it as this one does."""
+    ious = overlaps.ious(answer, list(taken.values()))
     return not any(
-        overlaps.iou(answer, theirs) >= SAME and not _both_meant(given, answer, prompt, other)
-        for other, theirs in taken.items()
+        iou >= SAME and not _both_meant(given, answer, prompt, other)
+        for other, iou in zip(taken, ious, strict=True)
     )
 
 
@@ -215,7 +229,7 @@ def candidates(given: Answers, most: int) -> list[Instances]:
     for prompt in range(len(given.agreement)):
         kept: list[int] = []
         for answer in _ranked(given, prompt):
-            if all(overlaps.iou(answer, other) < ALIKE for other in kept):
+            if all(iou < ALIKE for iou in overlaps.ious(answer, kept)):
                 kept.append(answer)
         results.append(given.found[kept[:most]])
     return results
@@ -234,21 +248,34 @@ def _both_meant(given: Answers, answer: int, i: int, j: int) -> bool:
 class _Overlaps:
     """Mask IoU of pairs of instances, computed where it is asked for."""
 
-    def __init__(self, found: Instances) -> None:
-        self.placed = list(found.mask_crops.placed())
-        self.areas = found.mask_crops.area().tolist()
+    def __init__(self, found: Found) -> None:
+        self.found = found
+        self.patches: dict[int, NDArray[np.bool_]] = {}
+        self.windows = np.zeros((len(found), 4), np.int64)  # y0, x0, y1, x1
+        self.areas = np.zeros(len(found), np.int64)
 
-    def iou(self, a: int, b: int) -> float:
-        """Of one pair; 0 where both are empty."""
-        ((y, x), mine), ((v, u), theirs) = self.placed[a], self.placed[b]
-        top, left = max(y, v), max(x, u)
-        end = (
-            min(y + mine.shape[0], v + theirs.shape[0]),
-            min(x + mine.shape[1], u + theirs.shape[1]),
-        )
-        if end[0] <= top or end[1] <= left:
-            return 0.0
-        here = mine[top - y : end[0] - y, left - x : end[1] - x]
-        there = theirs[top - v : end[0] - v, left - u : end[1] - u]
-        both = int(np.count_nonzero(here & there))
-        return float(both / max(1, self.areas[a] + self.areas[b] - both))
+    def know(self, which: Sequence[int]) -> None:
+        """Take the masks of some, together."""
+        new = sorted(set(which) - self.patches.keys())
+        if not new:
+            return
+        masks = self.found[new].mask_crops
+        for i, ((y, x), patch) in zip(new, masks.placed(), strict=True):
+            self.patches[i] = patch
+            self.windows[i] = y, x, y + patch.shape[0], x + patch.shape[1]
+            self.areas[i] = np.count_nonzero(patch)
+
+    def ious(self, one: int, others: Sequence[int]) -> NDArray[np.float64]:
+        """(k,) of one with some others; 0 where both are empty."""
+        self.know([one, *others])
+        values = np.zeros(len(others))
+        mine, theirs = self.windows[one], self.windows[list(others)].reshape(-1, 4)
+        low, high = np.maximum(mine[:2], theirs[:, :2]), np.minimum(mine[2:], theirs[:, 2:])
+        for k in np.flatnonzero((high > low).all(1)).tolist():
+            here, there = (
+                self.patches[i][tuple(map(slice, low[k] - start[:2], high[k] - start[:2]))]
+                for i, start in ((one, mine), (others[k], theirs[k]))
+            )
+            both = np.count_nonzero(here & there)
+            values[k] = both / max(1, self.areas[one] + self.areas[others[k]] - both)
+        return values

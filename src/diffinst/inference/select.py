@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import TypeAlias
 
 import torch
@@ -37,6 +37,19 @@ class Detections:
     labels: Tensor
     filters: Tensor
     proposals: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, which: Tensor) -> Detections:
+        """Those at some places, (m,) int64."""
+        return Detections(*(getattr(self, field.name)[which] for field in fields(self)))
+
+    @classmethod
+    def cat(cls, parts: Sequence[Detections]) -> Detections:
+        """All of one image, in the order given."""
+        names = [field.name for field in fields(cls)]
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def select(
