@@ -14,7 +14,7 @@ FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.p
 LINES = 300
 LONGER = {  # why one file says it better than two
     "datasets/coco_entries.py": "what each entry may be, checked quickly and, where wrong, named",
-    "inference/predictor.py": "the public class: more docstrings and overloads than code",
+    "inference/predictor.py": "what is asked of a model: more docstrings and overloads than code",
     "results/instances.py": "the public result: every way out of it stands in one place",
 }
 

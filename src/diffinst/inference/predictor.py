@@ -1,8 +1,7 @@
-"""The public model: `DiffusionInst` loads weights and turns images into instances."""
+"""The public model: `DiffusionInst` turns images into instances."""
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -10,19 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar, overload
 
-import torch
 from typing_extensions import Unpack
 
-from diffinst.acceleration.compile import compile_parts
-from diffinst.acceleration.optimize import Precision, optimized, resolved
-from diffinst.acceleration.record import GpuRecorder, Recorded
-from diffinst.config import Config, OptionFields, Options, Reading
+from diffinst.config import OptionFields, Options, Reading
 from diffinst.diffusion.start import Start
-from diffinst.inference.front import Front
 from diffinst.inference.image import EncodedImage
-from diffinst.inference.launch import Launch, direct
 from diffinst.inference.many import Read, SeedOf, predict_each
-from diffinst.inference.runner import Runner
+from diffinst.inference.pretrained import Pretrained
 from diffinst.inference.sources import files_of, is_one, path_of
 from diffinst.inference.tile_plan import Skip, TileRequest
 from diffinst.inference.tiles import TiledPrediction, start_tiles
@@ -31,15 +24,12 @@ from diffinst.inference.track import PATIENCE, Frame, Tracker, track
 from diffinst.io.images import ImageReadError, ImageSource, read
 from diffinst.io.video import frames_of
 from diffinst.io.windows import WindowedImage
-from diffinst.models.network import DiffusionInstNetwork
 from diffinst.results.instances import Instances
-from diffinst.weights import hub, store
-from diffinst.weights.card import Card
 
 Source = TypeVar("Source", bound=ImageSource)
 
 
-class DiffusionInst:
+class DiffusionInst(Pretrained):
     """Instance segmentation by denoising boxes and filters.
 
     Make one with `from_pretrained` or `from_preset`. Steps and proposals are free at inference: any
@@ -53,180 +43,6 @@ class DiffusionInst:
             `push_to_hub` write them down. Assign `diffinst.weights.card.Card(...)` to say more.
         front: What steps and proposals are worth, for predictions with `seconds`.
     """
-
-    def __init__(
-        self,
-        network: DiffusionInstNetwork,
-        config: Config,
-        precision: Precision | None = None,
-        *,
-        launch: Launch = direct,
-    ) -> None:
-        self.network = network
-        self.config = config
-        self.precision = precision
-        self.card, self.front = Card(), Front()
-        self._last = Runner(network, config, launch)
-
-    @classmethod
-    def from_pretrained(
-        cls, source: str | Path, device: str | torch.device = "cpu"
-    ) -> DiffusionInst:
-        """Load weights.
-
-        Args:
-            source: Name of shipped weights, a folder, its model.safetensors, or a hub id.
-            device: Where to run.
-
-        Raises:
-            CheckpointError: Nothing there or not usable; says why.
-
-        Example:
-            >>> model = DiffusionInst.from_pretrained("nano-nuclei")  # doctest: +SKIP
-        """
-        folder = store.locate(source)
-        network, config = store.load(folder)
-        model = cls(network.to(device), config)
-        model.card, model.front = Card.read(folder), Front.read(folder)
-        return model
-
-    @classmethod
-    def from_preset(
-        cls, name: str, *, seed: int = 0, device: str | torch.device = "cpu"
-    ) -> DiffusionInst:
-        """The architecture of a preset with fresh weights; downloads nothing.
-
-        Args:
-            name: See `diffinst.config.preset_names`.
-            seed: Of the random initialisation; the global generator is left as it was.
-            device: Where to run.
-
-        Raises:
-            ConfigError: No such preset.
-        """
-        config = Config.from_preset(name)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = DiffusionInstNetwork(config.model)
-        return cls(network.eval().to(device), config)
-
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
-        """Write config.json, model.safetensors and a README.md; returns the folder.
-
-        Each is written whole or not at all; a README.md that a person wrote stays as it is.
-
-        Raises:
-            ValueError: The model comes from `optimize`.
-        """
-        if self.precision is not None:
-            raise ValueError("an optimized model only predicts; save the one it was made from")
-        return store.save(self.network, self.config, folder, dtype=dtype, card=self.card)
-
-    def push_to_hub(
-        self,
-        hub_id: str,
-        *,
-        private: bool | None = None,
-        token: str | None = None,
-        message: str = "Upload a diffinst model",
-        dtype: torch.dtype = torch.float32,
-    ) -> str:
-        """Save the model into a repository of Hugging Face's hub; returns its address.
-
-        Args:
-            hub_id: `owner/name`; made if needed. `from_pretrained` takes the same id.
-            private: Of a new repository; None: as the owner's settings say.
-            token: Of the hub; None: the one of `hf auth login`, or HF_TOKEN.
-            message: Of the commit.
-            dtype: Of the stored weights.
-
-        Raises:
-            HubError: Not logged in, not allowed, or no network; says which.
-            ValueError: The model comes from `optimize`.
-        """
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place) / hub_id.rsplit("/", 1)[-1]
-            return hub.push(
-                self.save_pretrained(folder, dtype),
-                hub_id,
-                private=private,
-                token=token,
-                message=message,
-            )
-
-    def optimize(
-        self, precision: Precision = "auto", *, compile_network: bool = False
-    ) -> DiffusionInst:
-        """A copy that predicts faster; it cannot be trained or saved. This model stays as it is.
-
-        Args:
-            precision: `fp32` gives the same results to rounding; `bf16` nearly the
-                same; `auto` is bf16 where this machine is faster with it.
-            compile_network: Compile it at the first prediction of each size, which takes up to a
-                minute: for many images of a few sizes. On a GPU all steps are recorded, too, and
-                replayed at once. Where that is not possible a warning says why, and it runs as it
-                is.
-
-        Raises:
-            ValueError: No such precision.
-
-        Example:
-            >>> model = DiffusionInst.from_preset("tiny").optimize("fp32")
-            >>> model.precision
-            'fp32'
-        """
-        chosen = resolved(precision, self.device)
-        network = optimized(self.network, chosen)
-        launch: Launch = direct
-        if compile_network:
-            compile_parts(network)
-            launch = _recorded(self.device)
-        copy = DiffusionInst(network, self.config, chosen, launch=launch)
-        copy.front = self.front
-        return copy
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights lie."""
-        return self.network.image_mean.device
-
-    def to(self, device: str | torch.device) -> DiffusionInst:
-        """Move the weights; returns self. What was recorded of a compiled model stays behind."""
-        recording = self._last.launch is not direct
-        self.network.to(device)
-        launch = _recorded(self.device) if recording else direct
-        self._last = Runner(self.network, self.config, launch)
-        return self
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """One name per label."""
-        return self.config.model.names
-
-    def __repr__(self) -> str:
-        names, model = self.class_names, self.config.model
-        classes = ", ".join(names[:3]) + (f", ... ({len(names)})" if len(names) > 3 else "")
-        size = sum(p.numel() for p in self.network.parameters()) / 1e6
-        kind = f", {self.precision}" if self.precision else ""
-        return (
-            f"DiffusionInst({model.backbone.name}, classes: {classes}; {size:.1f} M parameters"
-            f"{kind}, on {self.device})"
-        )
-
-    def _runner(self) -> Runner:
-        """Of the present network and configuration: both attributes may be set."""
-        last = self._last
-        if last.network is not self.network:
-            self._last = Runner(self.network, self.config)
-        elif last.config is not self.config:
-            self._last = Runner(self.network, self.config, last.launch)
-        self._last.budget.front = self.front
-        return self._last
-
-    def _reading(self, asked: Reading | None = None) -> Reading:
-        """How images are read: as asked, and where nothing is asked as `config.preprocess` says."""
-        own = self.config.preprocess
-        return (Reading() if asked is None else asked).over(own)
 
     def encode(
         self, image: ImageSource | EncodedImage, *, reading: Reading | None = None
@@ -242,6 +58,7 @@ class DiffusionInst:
             ValueError: An image that another model has encoded.
 
         Example:
+            >>> import torch
             >>> model = DiffusionInst.from_preset("tiny")
             >>> image = model.encode(torch.zeros(3, 48, 64, dtype=torch.uint8))
             >>> image.predict(steps=2).image_size
@@ -490,6 +307,7 @@ class DiffusionInst:
             ConfigError: A value out of range; names it.
 
         Example:
+            >>> import torch
             >>> model = DiffusionInst.from_preset("tiny")
             >>> blank = torch.zeros(3, 48, 64, dtype=torch.uint8)
             >>> len(list(model.stream(blank, steps=3)))
@@ -526,10 +344,12 @@ class DiffusionInst:
             ConfigError: A value out of range; names it.
 
         Example:
+            >>> import torch
             >>> model = DiffusionInst.from_preset("tiny")
             >>> blank = torch.zeros(3, 48, 64, dtype=torch.uint8)
-            >>> [len(frame.result.ids) for frame in model.track([blank, blank])]
-            [0, 0]
+            >>> first, second = model.track([blank, blank], proposals=20)
+            >>> len(second.result.ids) == len(second.result)
+            True
         """
         tracker, tell = Tracker(self.config, patience=patience, **options), note or _warn
         reading = self._reading(reading)
@@ -561,7 +381,3 @@ class DiffusionInst:
 
 def _warn(text: str) -> None:
     warnings.warn(text, stacklevel=2)  # one place for all: a text is shown once
-
-
-def _recorded(device: torch.device) -> Launch:
-    return Recorded(GpuRecorder()) if device.type == "cuda" else direct
