@@ -61,6 +61,7 @@ def pad_batch(
     """(3, h, w) images in one batch, zero-padded at the bottom and right to a common multiple.
 
     Example:
+        >>> import torch
         >>> pad_batch([torch.zeros(3, 30, 40), torch.zeros(3, 33, 20)]).pixels.shape
         torch.Size([2, 3, 64, 64])
     """

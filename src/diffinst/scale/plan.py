@@ -50,7 +50,7 @@ def image_id(entry: Entry) -> str:
 
     Example:
         >>> image_id(Entry("a.png", 10, 5))
-        '8b2ad8d1ab0a41aa3fd1e2b16fd1f4c0'
+        '92cf291f7193895d4b5c1f80ca3ad455'
     """
     text = f"{entry.path}\0{entry.bytes}\0{entry.time}"
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()

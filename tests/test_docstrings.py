@@ -1,0 +1,18 @@
+"""Do the examples in docstrings give what they say?"""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1] / "src"
+FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if ">>>" in path.read_text())
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_examples_run(file: Path) -> None:
+    module = importlib.import_module(".".join(file.with_suffix("").parts).removesuffix(".__init__"))
+    assert not doctest.testmod(module).failed
