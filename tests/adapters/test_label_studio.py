@@ -130,6 +130,8 @@ def test_label_studio_asks_its_own_server(tiny: DiffusionInst, photo: Path) -> N
     config = CONFIG.replace(LABELS, names)
     client = api.init_app(backend(tiny, {"steps": 1, "threshold": 0.0})).test_client()
     assert client.get("/health").get_json()["status"] == "UP"
+    setup = client.post("/setup", json={"project": "1.1", "schema": config})
+    assert setup.status_code == 200, setup.get_data(as_text=True)
     asked = {"tasks": [{"id": 1, "data": {"photo": str(photo)}}], "label_config": config}
     asked["project"] = "1.1"  # type: ignore[assignment]
     answer = client.post("/predict", json=asked)
