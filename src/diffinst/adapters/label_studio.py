@@ -65,9 +65,7 @@ def app(
     return server
 
 
-def backend(
-    model: DiffusionInst, options: OptionFields | None = None
-) -> type[LabelStudioMLBase]:
+def backend(model: DiffusionInst, options: OptionFields | None = None) -> type[LabelStudioMLBase]:
     """A class as Label Studio's server makes one for each project."""
     from label_studio_ml.model import LabelStudioMLBase
 

@@ -83,7 +83,10 @@ def segment(
 
 
 def _found(
-    model: DiffusionInst, pixels: NDArray[np.generic], prompts: Prompts | None, options: OptionFields
+    model: DiffusionInst,
+    pixels: NDArray[np.generic],
+    prompts: Prompts | None,
+    options: OptionFields,
 ) -> Instances:
     if prompts is None:
         return model.predict(pixels, **options)
