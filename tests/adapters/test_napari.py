@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +27,7 @@ def model(tiny: DiffusionInst, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_napari_finds_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     npe2 = pytest.importorskip("npe2", reason="npe2 is not installed")
+    tomllib = pytest.importorskip("tomllib", reason="comes with Python 3.11")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     ((name, value),) = project["entry-points"]["napari.manifest"].items()
     info = tmp_path / "diffinst-0.dist-info"  # as an installation of this checkout would have it
@@ -85,7 +85,7 @@ def test_prompts_name_their_plane(layers: ModuleType, model: str) -> None:
     clicks = layers.Points([[1, 20, 20]])
     data, _, _ = segment(image, clicks=clicks, model=model)
     assert data[1].any() and not data[[0, 2]].any()
-    with pytest.raises(ValueError, match="has 2 axes, .* has 3"):
+    with pytest.raises(ValueError, match=r"has 2 axes, .* has 3"):
         segment(image, clicks=layers.Points([[20, 20]]), model=model)
     with pytest.raises(ValueError, match="are empty"):
         segment(image, clicks=layers.Points(ndim=3), model=model)
