@@ -7,6 +7,8 @@ folder that goes with the process. DIFFINST_MODEL names another model than nano-
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -36,6 +38,8 @@ def main() -> None:
     name = os.environ.get("DIFFINST_MODEL", "nano-nuclei")
     model = DiffusionInst.from_pretrained(name)
     host, port = os.environ.get("HOST", "0.0.0.0"), int(os.environ.get("PORT", "7860"))
+    # uvicorn hands the signal on when it has ended: the folder has to go first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory() as folder:
         app = create_app({Path(name).name: model}, Path(folder), hosts=None, limits=LIMITS)
         uvicorn.run(
