@@ -53,7 +53,7 @@ def test_cvat_encodes_and_decodes_masks_alike(mask: NDArray[np.bool_]) -> None:
 
 def test_all_objects_come_as_masks(tiny: DiffusionInst, image: Image.Image) -> None:
     function = Detector(tiny, {"steps": 1, "seed": 3})
-    shapes = function.detect(context(0.0), image)  # type: ignore[arg-type]
+    shapes = function.detect(context(0.0), image)
     found = tiny.predict(image, steps=1, threshold=0.0, seed=3)
     found = found[found.mask_crops.area() > 0]
     assert len(shapes) == len(found) > 0
@@ -62,12 +62,12 @@ def test_all_objects_come_as_masks(tiny: DiffusionInst, image: Image.Image) -> N
         assert (mask == one.masks[0].numpy()).all()
         assert shape.score == pytest.approx(float(one.scores[0]))
         assert function.spec.labels[shape.label_id].name == tiny.class_names[int(one.labels[0])]
-    assert not function.detect(context(1.0), image)  # type: ignore[arg-type]
+    assert not function.detect(context(1.0), image)
 
 
 def test_polygons_fill_the_masks(tiny: DiffusionInst, image: Image.Image) -> None:
     function = Detector(tiny, {"steps": 1, "max_detections": 3})
-    shapes = function.detect(context(0.0, polygons=True), image)  # type: ignore[arg-type]
+    shapes = function.detect(context(0.0, polygons=True), image)
     found = tiny.predict(image, steps=1, max_detections=3, threshold=0.0)
     assert shapes and {shape.type.value for shape in shapes} == {"polygon"}
     drawn = coco_mask.merge(coco_mask.frPyObjects([list(s.points) for s in shapes], 48, 64))
@@ -91,7 +91,7 @@ def test_cvats_driver_takes_the_answers(
         allow_unmatched_labels=False,
         conv_mask_to_poly=polygons,
     )
-    shapes = function.detect(context(0.0, polygons=polygons), image)  # type: ignore[arg-type]
+    shapes = function.detect(context(0.0, polygons=polygons), image)
     tags, mapped = mapper.validate_and_remap(shapes, 7)
     assert not tags and mapped and {shape.frame for shape in mapped} == {7}
     assert all(shape.label_id >= 100 for shape in mapped)

@@ -134,7 +134,7 @@ def test_label_studio_asks_its_own_server(tiny: DiffusionInst, photo: Path) -> N
     assert setup.status_code == 200, setup.get_data(as_text=True)
     local = f"/data/local-files/?d={photo.as_posix().lstrip('/')}"  # as its local storage names it
     asked = {"tasks": [{"id": 1, "data": {"photo": local}}], "label_config": config}
-    asked["project"] = "1.1"  # type: ignore[assignment]
+    asked["project"] = "1.1"
     answer = client.post("/predict", json=asked)
     assert answer.status_code == 200, answer.get_data(as_text=True)
     (prediction,) = answer.get_json()["results"]

@@ -162,7 +162,7 @@ def encoded(mask: NDArray[np.bool_], y: int = 0, x: int = 0) -> list[int]:
     return [*([0] if flat[0] else []), *runs, x + x0, y + y0, x + x1, y + y1]
 
 
-def _cvat() -> cvataa:  # type: ignore[valid-type]
+def _cvat() -> cvataa:
     try:
         import cvat_sdk.auto_annotation
     except ImportError as error:

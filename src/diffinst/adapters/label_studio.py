@@ -159,7 +159,7 @@ class Answers:
         self._model, self._options = model, options
         self._last: tuple[tuple[Path, int], EncodedImage] | None = None
 
-    def to(self, tags: Tags, file: Path, context: Json | None) -> Json:
+    def to(self, tags: Tags, file: Path, context: Mapping[str, object] | None) -> Json:
         """The prediction for an image.
 
         Args:
@@ -193,7 +193,9 @@ class Answers:
 def _pointed(image: EncodedImage, drawn: Sequence[object]) -> tuple[Instances, str | None]:
     """The object that boxes and clicks mean, and what the person calls it."""
     height, width = image.size
-    box, clicks, exclude, label = None, [], [], None
+    clicks: list[list[float]] = []
+    exclude: list[list[float]] = []
+    box, label = None, None
     for item in drawn:
         assert isinstance(item, dict)
         value, kind = item["value"], str(item["type"])

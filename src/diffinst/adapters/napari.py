@@ -89,9 +89,12 @@ def _found(
     options: OptionFields,
 ) -> Instances:
     if prompts is None:
-        return model.predict(pixels, **options)
+        all_found: Instances = model.predict(pixels, **options)
+        return all_found
     boxes, points = prompts
-    found = model.encode(pixels).prompt(boxes or None, points or None, seed=options["seed"])
+    found: Instances = model.encode(pixels).prompt(
+        boxes or None, points or None, seed=options["seed"]
+    )
     return found[found.scores > 0]
 
 
