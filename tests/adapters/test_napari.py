@@ -91,8 +91,10 @@ def test_boxes_and_clicks_are_prompts(layers: ModuleType, tiny: DiffusionInst, m
 
 def test_prompts_name_their_plane(layers: ModuleType, model: str) -> None:
     image = layers.Image(np.stack([ramp(48, 64)] * 3))
-    boxes = layers.Shapes(rectangles(1), shape_type="rectangle")
-    data, _, _ = segment(image, boxes, model=model)
+    boxes = layers.Shapes(
+        [box - [0, 0.5, 0.5] for box in rectangles(1)], shape_type="rectangle"
+    )  # in napari a pixel's middle is a whole number
+    data, _, _ = segment(image, boxes, layers.Points([[1, 30, 40]]), model)
     assert data[1].any() and not data[[0, 2]].any()
     with pytest.raises(ValueError, match=r"has 2 axes, .* has 3"):
         segment(image, clicks=layers.Points([[20, 20]]), model=model)
