@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / PACKAGE
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"serve", "scale"},
+    {"serve", "scale", "adapters"},
     {"training"},
     {"evaluation", "export", "measure"},
     {"inference"},

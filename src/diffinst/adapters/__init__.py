@@ -1,0 +1,1 @@
+"""diffinst inside other programs: a napari plugin, a CVAT function, a Label Studio backend."""
