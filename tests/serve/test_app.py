@@ -222,3 +222,30 @@ def test_bad_prompts_are_one_line(
     answer = client.post("/prompt", json={"image": image, **asked})
     assert answer.status_code == 422 and says in answer.json()["detail"]
     assert client.get(f"/images/{image}").json()["revision"] == 0
+
+
+def test_several_runs_give_each_object_a_stability(
+    client: TestClient, png: bytes, tiny: DiffusionInst
+) -> None:
+    image = added(client, png)
+    asked = {"image": image, "steps": 2, "proposals": 20, "threshold": 0, "noises": 2}
+    got = events(client, **asked)
+    assert [kind for kind, _ in got] == ["encoded", "step", "done"]  # runs have no steps to show
+    pixels = np.array(Image.open(io.BytesIO(png)))
+    wanted = tiny.predict(pixels, steps=2, proposals=20, threshold=0.0, noises=2)
+    assert wanted.stability is not None and len(wanted) > 1
+    objects = client.get(f"/images/{image}").json()["objects"]
+    assert [one["stability"] for one in objects] == wanted.stability.tolist()
+    assert (got[-1][1]["steps"], got[-1][1]["proposals"]) == (2, 20)
+
+    mine = objects[0]
+    client.post(f"/images/{image}/edit", json={"action": "keep", "objects": [mine["id"]]})
+    again = client.post("/predict", json=asked).json()["objects"]
+    assert again[0] == {**mine, "id": again[0]["id"], "kept": True}
+    assert len(again) > 1 and all(one["stability"] is not None for one in again)
+    once = client.post("/predict", json={**asked, "noises": 1}).json()["objects"]
+    assert once[0] == again[0] and all(one["stability"] is None for one in once[1:])
+    del asked["steps"], asked["proposals"]
+    for wrong in ({"noises": 9}, {"noises": 8, "steps": 9}, {"noises": 2, "seconds": 1}):
+        refused = client.post("/predict", json={**asked, **wrong})
+        assert refused.status_code == 422 and "noises" in refused.json()["detail"]

@@ -77,7 +77,9 @@ class ProgressCalls(Callback):
             return
         self._told = now
         values = trainer.progress_bar_metrics
-        shown = {name: float(values[name]) for name in ("loss", "AP") if name in values}
+        shown: dict[str, float] = {
+            str(name): float(values[name]) for name in ("loss", "AP") if name in values
+        }
         each = (now - self._begin) / self._done
         self._tell(Progress(iteration, self.iterations, shown, each))
 
