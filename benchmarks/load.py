@@ -76,8 +76,10 @@ def made(model: DiffusionInst, count: int) -> list[Client]:
     for pixels in views(page_files()["samples/stained.png"].content, count):
         png = io.BytesIO()
         Image.fromarray(pixels).save(png, format="PNG")
-        found = {s: model.predict(pixels, seed=s, **OPTIONS) for s in SEEDS}
-        wanted: dict[int, list[object]] = {s: [*f.mask_crops.to_rle()] for s, f in found.items()}
+        wanted: dict[int, list[object]] = {}
+        for seed in SEEDS:
+            options: OptionFields = {**OPTIONS, "seed": seed}
+            wanted[seed] = [*model.predict(pixels, **options).mask_crops.to_rle()]
         clients.append(Client(png.getvalue(), wanted))
     answers = [str(one.wanted[seed]) for one in clients for seed in SEEDS]
     assert len(set(answers)) == len(answers), "two have the same answer: a mix-up would not be seen"

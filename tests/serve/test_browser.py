@@ -28,6 +28,7 @@ from diffinst.serve.page_files import page_files
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WAIT = 120_000  # ms; a busy machine is slow
+expect.set_options(timeout=WAIT)
 CONTENT = page_files()["samples/stained.png"].content
 
 
@@ -101,8 +102,8 @@ def test_steps_arrive_and_a_box_gives_what_prompt_gives(
     pick_image(page)
     bars = page.locator("#steps button:not(.waiting)")
     for count in (1, 2, 3):  # each is there before the next one comes
-        expect(bars.nth(count - 1)).to_be_visible(timeout=WAIT)
-    expect(page.locator("#busy")).to_be_hidden(timeout=WAIT)
+        expect(bars.nth(count - 1)).to_be_visible()
+    expect(page.locator("#busy")).to_be_hidden()
     counts = [int(text) for text in bars.all_inner_texts()]
     assert len(counts) == 3 and min(counts) > 20
     page.screenshot(path=tmp_path / "found.png")
@@ -143,8 +144,8 @@ def test_steps_arrive_and_a_box_gives_what_prompt_gives(
 def test_keyboard_alone_finds_and_excludes(page: Page) -> None:
     page.locator("#samples button", has_text="Stained").focus()
     page.keyboard.press("Enter")
-    expect(page.locator("#steps button:not(.waiting)").first).to_be_visible(timeout=WAIT)
-    expect(page.locator("#busy")).to_be_hidden(timeout=WAIT)
+    expect(page.locator("#steps button:not(.waiting)").first).to_be_visible()
+    expect(page.locator("#busy")).to_be_hidden()
     page.locator("#canvas").focus()
     page.keyboard.press("p")
     for key in ("ArrowRight", "ArrowLeft", "ArrowDown"):
@@ -184,8 +185,8 @@ def test_hovering_says_what_an_object_is_and_how_stable(page: Page) -> None:
     expect(page.locator("#seconds")).to_be_disabled()  # a time budget is for one run
     pick_image(page)
     bars = page.locator("#steps button:not(.waiting)")
-    expect(bars.first).to_be_visible(timeout=WAIT)
-    expect(page.locator("#busy")).to_be_hidden(timeout=WAIT)
+    expect(bars.first).to_be_visible()
+    expect(page.locator("#busy")).to_be_hidden()
     assert bars.count() == 1
     page.locator("#objects button").first.click()
     expect(page.locator("#selected-facts")).to_contain_text("stability")
@@ -211,9 +212,9 @@ def test_a_training_is_started_watched_and_stopped(page: Page) -> None:
     for _ in range(5):
         before = page.locator("#image-place").text_content()
         pick_image(page)
-        expect(page.locator("#image-place")).not_to_have_text(before or "", timeout=WAIT)
-        expect(page.locator("#steps button:not(.waiting)").first).to_be_visible(timeout=WAIT)
-        expect(page.locator("#busy")).to_be_hidden(timeout=WAIT)
+        expect(page.locator("#image-place")).not_to_have_text(before or "")
+        expect(page.locator("#steps button:not(.waiting)").first).to_be_visible()
+        expect(page.locator("#busy")).to_be_hidden()
         with page.expect_response("**/edit") as edited:
             page.keyboard.press("a")
         assert edited.value.json()["accepted"]

@@ -26,7 +26,6 @@ from diffinst.serve.corrected import Corrected, cut, write_dataset
 from diffinst.serve.refusal import Refused
 from diffinst.serve.sessions import Sessions, room
 from diffinst.serve.train_run import ASKED, DATA, LOG, MODEL, ORIGIN, RUN, Asked, Standing
-from diffinst.weights import store
 
 CHILD = "diffinst.serve.train_run"
 PLACE = "training"  # in a session's folder
@@ -137,9 +136,7 @@ class Trainings:
             shutil.rmtree(folder, ignore_errors=True)
             try:
                 with room():
-                    # Named, else the class layers would be taken for those of other classes.
-                    named = model.config.updated(model={"class_names": list(model.class_names)})
-                    store.save(model.network, named, folder / ORIGIN, card=model.card)
+                    model.save_pretrained(folder / ORIGIN)
                     splits = {"train": train, "val": held}
                     write_dataset(folder / DATA, self._sessions, session, splits, model.class_names)
                     Standing().write(folder)

@@ -9,7 +9,7 @@ const view = new View($("canvas"));
 const state = {
   models: [], images: [], image: null, // the present image's work, as the server has it
   objects: [], steps: [], shown: null, // shown: position in steps, null: the result
-  tool: "select", running: null, asking: false, refining: null, excluding: false, corner: null,
+  tool: "select", running: null, asking: null, refining: null, excluding: false, corner: null,
 };
 
 // --- saying things ---------------------------------------------------------------------------
@@ -367,7 +367,7 @@ const onSelected = (action, more = {}) => view.selected && state.shown === null 
 /** Ask for the object that a person points at; with `refined` correct that one. */
 async function point(asked, refined = null) {
   if (state.asking || state.running) return;
-  state.asking = true;
+  const asking = state.asking = {left: false}; // left: Esc ended refining meanwhile
   const wait = setTimeout(() => busy("Looking there"), 150);
   const body = {image: state.image.id, model: $("model").value, boxes: asked.box ? [asked.box] : [],
     points: asked.points.length ? [asked.points] : [], exclude: asked.exclude,
@@ -378,12 +378,12 @@ async function point(asked, refined = null) {
     take(done);
     const [id] = done.answers;
     if (id === null) toast("Nothing was found there. Try a box around it.");
-    else { state.refining = id; select(state.objects.find(one => one.id === id)); }
+    else if (!asking.left) { state.refining = id; select(state.objects.find(one => one.id === id)); }
     timing(done.seconds, "for this object");
     timeline();
   } catch (error) { failed(error); } finally {
     clearTimeout(wait);
-    state.asking = false;
+    state.asking = null;
     busy(""); hint();
   }
 }
@@ -519,7 +519,7 @@ document.addEventListener("keydown", event => {
     ",": () => scrubTo((state.shown ?? state.steps.length - 1) - 1), ".": () => scrubTo((state.shown ?? state.steps.length - 1) + 1),
     "+": () => view.zoom(1.25), "=": () => view.zoom(1.25), "-": () => view.zoom(0.8), "0": () => view.fit(),
     Delete: () => onSelected("delete"), Backspace: () => onSelected("delete"), PageDown: () => go(1), PageUp: () => go(-1),
-    Escape: () => { if (state.running) stop(); else if (state.corner) { state.corner = view.drawing = null; hint(); view.draw(); } else select(null); menus.forEach(menu => { menu.open = false; }); },
+    Escape: () => { if (state.asking) state.asking.left = true; if (state.running) stop(); else if (state.corner) { state.corner = view.drawing = null; hint(); view.draw(); } else select(null); menus.forEach(menu => { menu.open = false; }); },
   };
   const free = ["?", "o", "v", "b", "p", "Escape"];
   const act = keys[event.key] || keys[event.key.toLowerCase()];
