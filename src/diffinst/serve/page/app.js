@@ -373,10 +373,10 @@ async function point(asked, refined = null) {
     points: asked.points.length ? [asked.points] : [], exclude: asked.exclude,
     together: Boolean(asked.box && asked.points.length), replace: refined ? refined.id : null};
   try {
-    const done = await patiently(() => api.post("/prompt", body));
-    state.steps = []; state.shown = null;
+    const done = await patiently(() => api.post("/prompt", body)), [id] = done.answers;
+    if (id !== null) state.steps = []; // what they show is no longer how it came about
+    state.shown = null;
     take(done);
-    const [id] = done.answers;
     if (id === null) toast("Nothing was found there. Try a box around it.");
     else if (!asking.left) { state.refining = id; select(state.objects.find(one => one.id === id)); }
     timing(done.seconds, "for this object");
