@@ -177,15 +177,17 @@ def test_when_the_server_is_killed_the_next_one_says_so_and_goes_on(
         stderr=subprocess.PIPE, text=True, env=os.environ,
     )  # fmt: skip
     assert server.stderr is not None
-    address = server.stderr.readline().split()[-1]
-    with httpx.Client(base_url=address, timeout=120) as first:
-        accepted(first, contents)
-        assert first.post("/training", json={"iterations": 60}).status_code == 202
-        folder = training_folder(sessions)
-        until_checkpoint(folder)
+    try:
+        address = server.stderr.readline().split()[-1]
+        with httpx.Client(base_url=address, timeout=120) as first:
+            accepted(first, contents)
+            assert first.post("/training", json={"iterations": 60}).status_code == 202
+            folder = training_folder(sessions)
+            until_checkpoint(folder)
+            cookies = dict(first.cookies)
+    finally:
         server.send_signal(signal.SIGKILL)
         server.communicate()
-        cookies = dict(first.cookies)
     until = time.monotonic() + 60
     while (folder / "run" / ".diffinst.lock").is_file() and time.monotonic() < until:
         with contextlib.suppress(BlockingIOError), alone_in(folder / "run"):
