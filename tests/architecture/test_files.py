@@ -70,12 +70,15 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "serve/front.py": "serve/test_app.py",
     "serve/guard.py": "serve/test_security.py",
     "serve/metrics.py": "serve/test_app.py",
+    "serve/models.py": "serve/test_training.py",
     "serve/objects.py": "serve/test_app.py",
     "serve/page_files.py": "serve/test_app.py",
     "serve/queue.py": "serve/test_security.py",  # with clients that really leave
     "serve/refusal.py": "serve/test_security.py",
     "serve/requests.py": "serve/test_app.py",
     "serve/serving.py": "serve/test_security.py",
+    "serve/train_run.py": "serve/test_training.py",  # as the process that it is
+    "serve/training_routes.py": "serve/test_training.py",
     "serve/uploads.py": "serve/test_security.py",
     "training/mask_loss.py": "training/test_criterion.py",
     "training/pairs.py": "training/test_criterion.py",

@@ -30,6 +30,12 @@ def test_a_short_token_is_refused(diffinst: Run, tmp_path: Path) -> None:
     assert code == 1 and "--token: give at least 8 characters" in said
 
 
+@pytest.mark.parametrize(("flag", "value"), [("--session-mb", "0"), ("--session-days", "-1")])
+def test_bounds_of_a_session_are_numbers_of_use(diffinst: Run, flag: str, value: str) -> None:
+    code, _, said = diffinst("serve", flag, value)
+    assert code != 0 and flag in said and value in said
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_it_prints_its_address_serves_and_ends(tmp_path: Path, host: str) -> None:
     command = [sys.executable, "-m", "diffinst", "serve", "--port", "0", "--host", host]

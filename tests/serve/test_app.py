@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from pycocotools import mask as coco_mask
 from diffinst import DiffusionInst
 from diffinst.datasets.load import load_split
 from diffinst.serve.app import create_app
+from diffinst.serve.limits import Limits
 
 NewClient = Callable[..., TestClient]
 
@@ -163,12 +166,31 @@ def test_exports_can_be_read(client: TestClient, png: bytes, tmp_path: Path) -> 
     assert len(some) == sum(one["score"] >= least for one in objects) < len(objects)
 
 
+def test_sessions_that_nobody_used_for_long_are_removed_at_the_start(
+    png: bytes, tiny: DiffusionInst, tmp_path: Path, new_client: NewClient
+) -> None:
+    first, second = (new_client(create_app({"tiny": tiny}, tmp_path)) for _ in range(2))
+    for client in (first, second):
+        added(client, png)
+    old, new = sorted(tmp_path.iterdir(), key=lambda folder: folder.stat().st_mtime)
+    os.utime(old, (0, 0))
+    new_client(create_app({"tiny": tiny}, tmp_path, limits=Limits(session_days=0)))
+    new_client(create_app({"tiny": tiny}, tmp_path, limits=Limits(session_days=1)))
+    until = time.monotonic() + 60
+    while old.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert list(tmp_path.iterdir()) == [new]
+    assert first.get("/images").json() == {"images": []}
+
+
 def test_models_page_and_openapi(client: TestClient) -> None:
     served = client.get("/models").json()
     assert served["models"][0]["name"] == "tiny" and "stained" in served["samples"]
     assert client.get("/health").json()["status"] == "ok"
     addresses = client.get("/openapi.json").json()["paths"]
-    assert {"/predict", "/prompt", "/stream", "/models", "/health", "/metrics"} <= set(addresses)
+    wanted = {"/predict", "/prompt", "/stream", "/models", "/health", "/metrics", "/training"}
+    assert wanted <= set(addresses) and {"get", "post"} == set(addresses["/training"])
+    assert {"/training/resume", "/training/stop"} <= set(addresses)
     page = client.get("/").text
     assert '<script src="/static/app.js" type="module">' in page and "https://" not in page
     assert client.get("/static/app.js").headers["content-type"].startswith("text/javascript")
@@ -222,3 +244,30 @@ def test_bad_prompts_are_one_line(
     answer = client.post("/prompt", json={"image": image, **asked})
     assert answer.status_code == 422 and says in answer.json()["detail"]
     assert client.get(f"/images/{image}").json()["revision"] == 0
+
+
+def test_several_runs_give_each_object_a_stability(
+    client: TestClient, png: bytes, tiny: DiffusionInst
+) -> None:
+    image = added(client, png)
+    asked = {"image": image, "steps": 2, "proposals": 20, "threshold": 0, "noises": 2}
+    got = events(client, **asked)
+    assert [kind for kind, _ in got] == ["encoded", "step", "done"]  # runs have no steps to show
+    pixels = np.array(Image.open(io.BytesIO(png)))
+    wanted = tiny.predict(pixels, steps=2, proposals=20, threshold=0.0, noises=2)
+    assert wanted.stability is not None and len(wanted) > 1
+    objects = client.get(f"/images/{image}").json()["objects"]
+    assert [one["stability"] for one in objects] == wanted.stability.tolist()
+    assert (got[-1][1]["steps"], got[-1][1]["proposals"]) == (2, 20)
+
+    mine = objects[0]
+    client.post(f"/images/{image}/edit", json={"action": "keep", "objects": [mine["id"]]})
+    again = client.post("/predict", json=asked).json()["objects"]
+    assert again[0] == {**mine, "id": again[0]["id"], "kept": True}
+    assert len(again) > 1 and all(one["stability"] is not None for one in again)
+    once = client.post("/predict", json={**asked, "noises": 1}).json()["objects"]
+    assert once[0] == again[0] and all(one["stability"] is None for one in once[1:])
+    del asked["steps"], asked["proposals"]
+    for wrong in ({"noises": 9}, {"noises": 8, "steps": 9}, {"noises": 2, "seconds": 1}):
+        refused = client.post("/predict", json={**asked, **wrong})
+        assert refused.status_code == 422 and "noises" in refused.json()["detail"]

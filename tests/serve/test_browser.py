@@ -28,6 +28,7 @@ from diffinst.serve.page_files import page_files
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WAIT = 120_000  # ms; a busy machine is slow
+expect.set_options(timeout=WAIT)
 CONTENT = page_files()["samples/stained.png"].content
 
 
@@ -101,8 +102,8 @@ def test_steps_arrive_and_a_box_gives_what_prompt_gives(
     pick_image(page)
     bars = page.locator("#steps button:not(.waiting)")
     for count in (1, 2, 3):  # each is there before the next one comes
-        expect(bars.nth(count - 1)).to_be_visible(timeout=WAIT)
-    expect(page.locator("#busy")).to_be_hidden(timeout=WAIT)
+        expect(bars.nth(count - 1)).to_be_visible()
+    expect(page.locator("#busy")).to_be_hidden()
     counts = [int(text) for text in bars.all_inner_texts()]
     assert len(counts) == 3 and min(counts) > 20
     page.screenshot(path=tmp_path / "found.png")
@@ -143,8 +144,8 @@ def test_steps_arrive_and_a_box_gives_what_prompt_gives(
 def test_keyboard_alone_finds_and_excludes(page: Page) -> None:
     page.locator("#samples button", has_text="Stained").focus()
     page.keyboard.press("Enter")
-    expect(page.locator("#steps button:not(.waiting)").first).to_be_visible(timeout=WAIT)
-    expect(page.locator("#busy")).to_be_hidden(timeout=WAIT)
+    expect(page.locator("#steps button:not(.waiting)").first).to_be_visible()
+    expect(page.locator("#busy")).to_be_hidden()
     page.locator("#canvas").focus()
     page.keyboard.press("p")
     for key in ("ArrowRight", "ArrowLeft", "ArrowDown"):
@@ -159,6 +160,14 @@ def test_keyboard_alone_finds_and_excludes(page: Page) -> None:
     with page.expect_response("**/prompt") as asked:
         page.keyboard.press("Shift+Enter")
     assert len(json.loads(asked.value.request.post_data or "")["exclude"]) == 1
+    page.locator("#exclude").click()  # the same without a Shift key
+    page.locator("#canvas").focus()
+    page.keyboard.press("ArrowDown")
+    with page.expect_response("**/prompt") as asked:
+        page.keyboard.press("Enter")
+    assert len(json.loads(asked.value.request.post_data or "")["exclude"]) == 2
+    page.keyboard.press("Escape")
+    expect(page.locator("#exclude")).to_be_hidden()
 
 
 def test_errors_are_said_and_the_page_goes_on(page: Page) -> None:
@@ -168,6 +177,59 @@ def test_errors_are_said_and_the_page_goes_on(page: Page) -> None:
     assert answer.value.status == 415
     expect(page.locator(".toast.bad")).to_contain_text("x.png: is no image that is read here")
     expect(page.locator("#empty")).to_be_visible()
+
+
+def test_hovering_says_what_an_object_is_and_how_stable(page: Page) -> None:
+    page.locator("#steps-slider").fill("1")
+    page.locator("#noises").fill("2")
+    expect(page.locator("#seconds")).to_be_disabled()  # a time budget is for one run
+    pick_image(page)
+    bars = page.locator("#steps button:not(.waiting)")
+    expect(bars.first).to_be_visible()
+    expect(page.locator("#busy")).to_be_hidden()
+    assert bars.count() == 1
+    page.locator("#objects button").first.click()
+    expect(page.locator("#selected-facts")).to_contain_text("stability")
+    image = page.evaluate("localStorage.getItem('image')")
+    objects = page.request.get(f"{page.url}images/{image}").json()["objects"]
+    one = max(objects, key=lambda found: int(found["area"]) * (found["stability"] == 1))
+    mask = coco_mask.decode(one["rle"]).astype(bool)
+    middle = np.argwhere(mask)[mask.sum() // 2]
+    page.mouse.move(*on_canvas(page, middle[1] + 0.5, middle[0] + 0.5))
+    expect(page.locator("#tip")).to_contain_text("stability 100 %")
+    expect(page.locator("#tip")).to_contain_text("px")
+
+
+@pytest.mark.slow
+def test_a_training_is_started_watched_and_stopped(page: Page) -> None:
+    menu = page.locator("#train-menu summary")
+    menu.click()
+    expect(page.locator("#train-text")).to_contain_text("0 of at least 5 images accepted")
+    expect(page.locator("#train")).to_be_disabled()
+    page.keyboard.press("Escape")
+    page.locator("#steps-slider").fill("1")
+    page.locator("#proposals").fill("50")
+    for _ in range(5):
+        before = page.locator("#image-place").text_content()
+        pick_image(page)
+        expect(page.locator("#image-place")).not_to_have_text(before or "")
+        expect(page.locator("#steps button:not(.waiting)").first).to_be_visible()
+        expect(page.locator("#busy")).to_be_hidden()
+        with page.expect_response("**/edit") as edited:
+            page.keyboard.press("a")
+        assert edited.value.json()["accepted"]
+    menu.click()
+    expect(page.locator("#train-text")).to_contain_text("5 images accepted")
+    page.locator("#iterations").select_option("1000")
+    page.locator("#train").click()
+    expect(page.locator("#train-said")).to_contain_text("of 1000, loss", timeout=400_000)
+    expect(page.locator("#train-mark")).to_be_visible()
+    page.locator("#train-stop").click()
+    expect(page.locator("#train-said")).to_contain_text("Stopped at iteration")
+    expect(page.locator("#train-resume")).to_be_visible()
+    page.reload()  # it is the server that knows
+    menu.click()
+    expect(page.locator("#train-said")).to_contain_text("Stopped at iteration")
 
 
 @pytest.mark.parametrize(
@@ -186,14 +248,18 @@ def test_no_serious_fault_of_accessibility(
     page.set_default_timeout(WAIT)
     page.goto(address)
     faults = []
-    for state in ("empty", "found", "keys"):
+    for state in ("empty", "found", "train", "keys"):
         if state == "found":
             page.locator("#steps-slider").fill("1")
             pick_image(page)
             expect(page.locator("#steps button:not(.waiting)").first).to_be_visible()
             expect(page.locator("#busy")).to_be_hidden()
             page.locator("#objects button").first.click()
+        if state == "train":
+            page.locator("#train-menu summary").click()
+            expect(page.locator("#train-text")).to_contain_text("accepted")
         if state == "keys":
+            page.keyboard.press("Escape")
             page.locator("#help").click()
         page.screenshot(path=tmp_path / f"{state}.png")
         for fault in axe.Axe().run(page).response["violations"]:

@@ -10,6 +10,7 @@ import pytest
 from diffinst.config import Config
 from diffinst.training import progress
 from diffinst.training.fit import fit
+from diffinst.training.progress import Progress
 
 Settings = Callable[..., Config]
 
@@ -32,3 +33,13 @@ def test_a_line_now_and_then_and_at_the_end(
     assert all(line.endswith(" left") for line in lines[:-1]) and "left" not in lines[-1]
     assert "\r" not in out + err and "GPU available" not in out + err
     assert "weights_only" not in out + err and "LeafSpec" not in out + err
+
+
+def test_who_asks_is_told_values(shapes: Path, quick: Settings, tmp_path: Path) -> None:
+    told: list[Progress] = []
+    chosen = quick(iterations=3, loggers=[])
+    fit(shapes, chosen, tmp_path / "run", pretrained=False, progress=told.append)
+    last = told[-1]
+    assert (last.iteration, last.iterations, last.seconds_left) == (3, 3, 0)
+    assert last.shown["loss"] > 0 and last.seconds_each > 0
+    assert Progress(2, 10, {}, 0.5).seconds_left == 4

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
+from diffinst import DiffusionInst
 from diffinst.config import Config
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.weights import store
@@ -74,6 +75,15 @@ def test_the_same_classes_take_all_weights(old: DiffusionInstNetwork, folder: Pa
     said = Origin.read(folder).fill(network, OLD)
     assert said == f"all weights from {folder}, whose classes are the same or more"
     torch.testing.assert_close(dict(network.state_dict()), dict(old.state_dict()), rtol=0, atol=0)
+
+
+def test_classes_without_names_are_called_as_results_call_them(
+    tiny: DiffusionInst, tmp_path: Path
+) -> None:
+    origin = Origin.read(tiny.save_pretrained(tmp_path / "model"))
+    names = list(tiny.class_names)
+    assert origin.config.model.class_names == () and names[0] == "class 0"
+    assert "all weights from" in origin.fill(fresh(names), names)
 
 
 def test_fewer_classes_leave_rows_away(old: DiffusionInstNetwork, folder: Path) -> None:

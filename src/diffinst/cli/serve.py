@@ -24,6 +24,8 @@ def serve(
     port: Port = 8765,
     token: str | None = None,
     folder: Path = Path("runs/serve"),
+    session_mb: Annotated[float, Parameter(validator=Number(gt=0))] = 4000.0,
+    session_days: Annotated[float, Parameter(validator=Number(gte=0))] = 90.0,
     device: str | None = None,
 ) -> None:
     """A page in the browser, and the same as an HTTP API.
@@ -47,6 +49,10 @@ def serve(
         What clients have to bring; default: none at 127.0.0.1, elsewhere one made for this run.
     folder
         Where the sessions are kept.
+    session_mb
+        Megabytes that a session may hold there: images, work, models that it trained.
+    session_days
+        A session that nobody used for so many days is removed; 0: none ever is.
     device
         cpu, cuda or cuda:1, ...; default: a GPU if there is one.
     """
@@ -60,6 +66,7 @@ def serve(
     from diffinst.inference.predictor import DiffusionInst
     from diffinst.io.lock import alone_in
     from diffinst.serve.app import create_app
+    from diffinst.serve.limits import Limits
 
     names = model or ["nano-nuclei"]
     local = _is_loopback(host)
@@ -73,7 +80,8 @@ def serve(
         if len(loaded) < len(names):
             raise ValueError(f"--model {' '.join(names)}: two have one name; rename a folder")
         hosts = frozenset({"127.0.0.1", "localhost", "::1", host}) if local else None
-        app = create_app(loaded, folder, token=token, hosts=hosts)
+        limits = Limits(session_bytes=int(session_mb * 1e6), session_days=session_days)
+        app = create_app(loaded, folder, token=token, hosts=hosts, limits=limits)
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listening.getsockname()[1]}/"
         say(f"page       {address}{f'#token={token}' if token else ''}")

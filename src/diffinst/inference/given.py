@@ -46,9 +46,13 @@ def around(given: Instances, found: Instances) -> Instances:
     bare = {"ids": None, "stability": None, "score_spread": None, "mask_agreement": None}
     kept = replace(given.to("cpu"), **bare)  # type: ignore[arg-type]
     found = replace(found.to("cpu"), **bare)  # type: ignore[arg-type]
-    shared = inside_of(kept, found)
-    both = Instances.cat([kept, found[torch.from_numpy(~(shared >= KNOWN).any(0))]])
+    both = Instances.cat([kept, elsewhere(kept, found)])
     return replace(both, meta=found.meta)
+
+
+def elsewhere(given: Instances, found: Instances) -> Instances:
+    """What was found and is not known, as in `around`, with all its fields."""
+    return found[torch.from_numpy(~(inside_of(given, found) >= KNOWN).any(0))]
 
 
 def inside_of(given: Instances, found: Instances) -> NDArray[np.float64]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from diffinst.inference.predictor import DiffusionInst
-from diffinst.serve import front
+from diffinst.serve import front, training_routes
 from diffinst.serve.answers import Answer, done, event, failure, told
 from diffinst.serve.engine import Done, Encoded, Engine, Step
 from diffinst.serve.exports import Format, exported
@@ -23,15 +24,18 @@ from diffinst.serve.failures import say_failures
 from diffinst.serve.guard import Guard
 from diffinst.serve.limits import Limits
 from diffinst.serve.metrics import Metrics
+from diffinst.serve.models import Models
 from diffinst.serve.queue import Job
 from diffinst.serve.refusal import Refused
 from diffinst.serve.requests import EditAsked, PredictAsked, PromptAsked
 from diffinst.serve.serving import MONTH, SESSION_COOKIE, Serving, serving_of, session_of
 from diffinst.serve.sessions import About, Sessions
+from diffinst.serve.training import Trainings
 from diffinst.serve.uploads import decode
 from diffinst.serve.work import Work
 
 API_VERSION = "1"
+HOUR = 3600.0  # seconds between two looks for unused sessions
 router = APIRouter()
 
 
@@ -53,11 +57,21 @@ def create_app(
         limits: What is allowed.
     """
     limits, metrics = limits or Limits(), Metrics()
-    engine = Engine(models, Sessions(folder, limits.images), limits, metrics)
+    sessions = Sessions(folder, limits.images, limits.session_bytes)
+    trainings = Trainings(sessions)
+    engine = Engine(Models(models, trainings), sessions, limits, metrics)
+
+    async def remove_unused() -> None:
+        while True:
+            await run_in_threadpool(sessions.remove_unused, limits.session_days, trainings.in_use)
+            await asyncio.sleep(HOUR)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        removing = asyncio.create_task(remove_unused())
         yield
+        removing.cancel()
+        await run_in_threadpool(trainings.close)
         await run_in_threadpool(engine.worker.close)
 
     app = FastAPI(
@@ -71,6 +85,7 @@ def create_app(
     app.state.serving = Serving(engine, token)
     app.include_router(front.router)
     app.include_router(router)
+    app.include_router(training_routes.router)
     say_failures(app)
     return Guard(app, limits, metrics, token, hosts)
 
@@ -134,7 +149,7 @@ def remove_image(request: Request, image: str) -> Response:
 @router.post("/images/{image}/edit")
 def edit(request: Request, image: str, asked: EditAsked) -> Answer:
     """Delete objects, change their class, keep them; undo and redo; accept the image."""
-    serving = serving_of(request)
+    serving, session = serving_of(request), session_of(request)
 
     def change(work: Work) -> Work:
         match asked.action:
@@ -147,15 +162,14 @@ def edit(request: Request, image: str, asked: EditAsked) -> Answer:
             case "redo":
                 return work.redone()
             case "accept":
-                return replace(work, accepted=True, revision=work.revision + 1)
+                return work.approved(asked.threshold)
             case "label":
-                model = serving.engine.models.get(work.model)
-                count = 0 if model is None else len(model.class_names)
+                count = len(serving.engine.models.classes(session, work.model) or ())
                 if asked.label is None or asked.label >= count:
                     raise Refused(422, f"label: {asked.label}; give 0 to {count - 1}")
                 return work.relabelled(asked.objects, asked.label)
 
-    return told(serving.sessions.change(session_of(request), image, change, asked.revision))
+    return told(serving.sessions.change(session, image, change, asked.revision))
 
 
 @router.get("/images/{image}/export")
@@ -170,8 +184,13 @@ async def export(
 
     def make() -> tuple[bytes, str, str]:
         about, work = serving.sessions.about(session, image), serving.sessions.work(session, image)
-        names = serving.engine.model(work.model if work.model else None)[1].class_names
-        objects = [one for one in work.current if one.kept or one.score >= threshold]
+        models = serving.engine.models
+        names = models.classes(session, work.model or models.name(session, None))
+        if names is None:
+            raise Refused(
+                410, f"model {work.model} is not served any more, nor are its classes known"
+            )
+        objects = work.shown(threshold)
         png = serving.sessions.file(session, image).read_bytes() if format == "yolo" else b""
         return exported(format, about, objects, names, png)
 
@@ -216,7 +235,7 @@ async def prompt(request: Request, asked: PromptAsked) -> Answer:
     """The object at each box and click; `answers` has its id, or null where nothing is."""
     serving, session = serving_of(request), session_of(request)
     pointed = asked.pointed(serving.engine.limits)
-    serving.engine.model(asked.model)
+    serving.engine.models.name(session, asked.model)
     await run_in_threadpool(serving.sessions.about, session, asked.image)
     job = serving.engine.worker.submit(
         lambda: serving.engine.prompt(session, asked.image, asked.model, pointed)
@@ -230,6 +249,6 @@ def _predict(request: Request, asked: PredictAsked) -> Job[Encoded | Step | Done
     serving, session = serving_of(request), session_of(request)
     engine = serving.engine
     options = asked.options(engine.limits)
-    engine.model(asked.model)
+    engine.models.name(session, asked.model)
     serving.sessions.about(session, asked.image)
     return engine.worker.submit(lambda: engine.predict(session, asked.image, asked.model, options))

@@ -6,20 +6,20 @@ All of it runs in the worker's thread; each `yield` is a place where a request c
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from diffinst.config import ConfigError, OptionFields
-from diffinst.inference.given import around
+from diffinst.inference.given import elsewhere
 from diffinst.inference.image import EncodedImage
-from diffinst.inference.predictor import DiffusionInst
 from diffinst.ops.boxes import iou
 from diffinst.results.instances import Instances
 from diffinst.serve.cache import Cache
 from diffinst.serve.limits import Limits
 from diffinst.serve.metrics import Metrics
+from diffinst.serve.models import Models
 from diffinst.serve.objects import SAME, instances_of, objects_of, overlaps
 from diffinst.serve.queue import Worker
 from diffinst.serve.refusal import Refused
@@ -78,7 +78,7 @@ class Engine:
     """Models, the images they have encoded, and the thread that works.
 
     Args:
-        models: By name; no other is ever loaded.
+        models: That sessions choose from; no other is ever loaded.
         sessions: Where images and work lie.
         limits: What is allowed.
         metrics: Counts.
@@ -86,7 +86,7 @@ class Engine:
 
     def __init__(
         self,
-        models: Mapping[str, DiffusionInst],
+        models: Models,
         sessions: Sessions,
         limits: Limits,
         metrics: Metrics,
@@ -94,18 +94,6 @@ class Engine:
         self.models, self.sessions, self.limits, self.metrics = models, sessions, limits, metrics
         self.cache = Cache(limits.cache_bytes)
         self.worker = Worker(limits.waiting, metrics)
-
-    def model(self, name: str | None) -> tuple[str, DiffusionInst]:
-        """A model of the list given at the start; None: the first.
-
-        Raises:
-            Refused: No such model; lists them.
-        """
-        if name is None:
-            name = next(iter(self.models))
-        if name not in self.models:
-            raise Refused(422, f"model {name}: not served here; there is {', '.join(self.models)}")
-        return name, self.models[name]
 
     def predict(
         self, session: str | None, image: str, model: str | None, options: OptionFields
@@ -116,17 +104,19 @@ class Engine:
             Refused: Bad options, no such image, or kept objects of other classes.
         """
         since = time.perf_counter()
-        name, _ = self.model(model)
+        name = self.models.name(session, model)
         encoded = self._encoded(session, image, name)
         yield Encoded(time.perf_counter() - since)
-        before = self._of_model(self.sessions.work(session, image), name)
-        names = self.models[name].class_names
+        before = self._of_model(session, self.sessions.work(session, image), name)
+        names = self.models.get(session, name).class_names
         kept = [one for one in before.current if one.kept]
         given = instances_of(kept, encoded.size, names)
+        many = (options.get("noises") or 1) > 1  # runs, which have no steps to show
         found, step, note = Instances.empty(encoded.size, names), 0, ""
         try:
-            for step, found in enumerate(encoded.stream(**options), start=1):
-                new = objects_of(around(given, found) if kept else found)[len(kept) :]
+            items = iter([encoded.predict(**options)]) if many else encoded.stream(**options)
+            for step, found in enumerate(items, start=1):
+                new = objects_of(elsewhere(given, found) if kept else found)
                 self.metrics.count("steps")
                 took = time.perf_counter() - since
                 yield Step(step, took, [*kept, *new])
@@ -138,11 +128,8 @@ class Engine:
 
         def after(work: Work) -> Work:
             still = [one for one in work.current if one.kept]
-            new_here = objects_of(found)
-            if still:
-                whole = around(instances_of(still, encoded.size, names), found)
-                new_here = objects_of(whole)[len(still) :]
-            numbered = work.numbered(new_here)
+            around = instances_of(still, encoded.size, names)
+            numbered = work.numbered(objects_of(elsewhere(around, found) if still else found))
             ids = [*(one.id for one in still), *(one.id for one in numbered)]
             return replace(work.become(ids, numbered), model=name)
 
@@ -150,7 +137,7 @@ class Engine:
         meta = found.meta
         yield Done(
             time.perf_counter() - since,
-            step,
+            meta.steps if many and meta is not None else step,
             meta.proposals if meta is not None else 0,
             work,
             [],
@@ -166,7 +153,7 @@ class Engine:
             Refused: Prompts that are none, no such image, or kept objects of other classes.
         """
         since = time.perf_counter()
-        name, _ = self.model(model)
+        name = self.models.name(session, model)
         encoded = self._encoded(session, image, name)
         yield Encoded(time.perf_counter() - since)
         try:
@@ -180,7 +167,7 @@ class Engine:
         ids: list[int | None] = []
 
         def after(work: Work) -> Work:
-            work = self._of_model(work, name)
+            work = self._of_model(session, work, name)
             if asked.replace is not None and asked.replace not in work.now:
                 raise KeyError(f"there is no object {asked.replace} on this image")
             new = work.numbered([one for one in answers if one is not None])
@@ -203,17 +190,17 @@ class Engine:
 
     def _encoded(self, session: str | None, image: str, name: str) -> EncodedImage:
         def make() -> EncodedImage:
-            return self.models[name].encode(self.sessions.pixels(session, image))
+            return self.models.get(session, name).encode(self.sessions.pixels(session, image))
 
         self.sessions.about(session, image)  # it may have been removed since
         return self.cache.get((session, image, name), make)
 
-    def _of_model(self, work: Work, name: str) -> Work:
+    def _of_model(self, session: str | None, work: Work, name: str) -> Work:
         """The work, if its labels are those of this model."""
         if not work.now or work.model == name:
             return work
-        before = self.models.get(work.model)
-        same = before is not None and before.class_names == self.models[name].class_names
+        before = self.models.classes(session, work.model)  # None: it was served once
+        same = before == self.models.classes(session, name)
         if not same and any(one.kept for one in work.current):
             raise Refused(
                 409, f"the objects that you kept here are of the classes of {work.model}, not of "

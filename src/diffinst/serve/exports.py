@@ -41,7 +41,8 @@ def exported(
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", about.name.rsplit(".", 1)[0]).strip("_") or "image"
     match kind:
         case "coco":
-            return _json(_coco(about, objects, names)), f"{stem}_coco.json", "application/json"
+            content = _json(coco([(about, objects)], names))
+            return content, f"{stem}_coco.json", "application/json"
         case "geojson":
             text = _json(_geojson(about, objects, names))
             return text, f"{stem}.geojson", "application/geo+json"
@@ -55,26 +56,34 @@ def _json(values: object) -> bytes:
     return json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
 
 
-def _coco(about: About, objects: Sequence[Object], names: tuple[str, ...]) -> dict[str, object]:
-    """A dataset of one image, as `diffinst train` and other tools read it, with scores."""
-    boxes = [coco_mask.toBbox(one.rle).tolist() for one in objects]
+def coco(
+    images: Sequence[tuple[About, Sequence[Object]]], names: tuple[str, ...]
+) -> dict[str, object]:
+    """A dataset as `diffinst train` and other tools read it, with scores.
+
+    Args:
+        images: Each with its objects; their names are the file names.
+        names: The classes.
+    """
+    objects = [(i, one) for i, (_, found) in enumerate(images, start=1) for one in found]
     return {
         "images": [
-            {"id": 1, "file_name": about.name, "width": about.width, "height": about.height}
+            {"id": i, "file_name": about.name, "width": about.width, "height": about.height}
+            for i, (about, _) in enumerate(images, start=1)
         ],
         "categories": [{"id": i, "name": name} for i, name in enumerate(names, start=1)],
         "annotations": [
             {
                 "id": i,
-                "image_id": 1,
+                "image_id": image,
                 "category_id": one.label + 1,
-                "bbox": box,
+                "bbox": coco_mask.toBbox(one.rle).tolist(),
                 "area": one.area,
                 "segmentation": one.rle,
                 "iscrowd": 0,
                 "score": one.score,
             }
-            for i, (one, box) in enumerate(zip(objects, boxes, strict=True), start=1)
+            for i, (image, one) in enumerate(objects, start=1)
         ],
     }
 

@@ -9,7 +9,7 @@ from diffinst.serve.answers import Answer
 from diffinst.serve.guard import TOKEN_COOKIE, same
 from diffinst.serve.page_files import page_files, samples
 from diffinst.serve.refusal import Refused
-from diffinst.serve.serving import MONTH, serving_of
+from diffinst.serve.serving import MONTH, serving_of, session_of
 
 router = APIRouter()
 
@@ -62,18 +62,19 @@ def metrics(request: Request) -> str:
 
 @router.get("/models")
 def models(request: Request) -> Answer:
-    """The models served, with their classes and what they do by default; samples and limits."""
-    engine = serving_of(request).engine
+    """The models that this session may use, with their classes and defaults; samples, limits."""
+    engine, session = serving_of(request).engine, session_of(request)
     listed = []
-    for name, model in engine.models.items():
-        sampler, after = model.config.sampler, model.config.postprocess
+    for name, config in engine.models.configs(session).items():
+        sampler, after = config.sampler, config.postprocess
         listed.append(
             {
                 "name": name,
-                "classes": list(model.class_names),
+                "classes": list(config.model.names),
                 "steps": sampler.steps,
                 "proposals": sampler.proposals,
                 "threshold": after.threshold,
+                "trained": name not in engine.models.given,
             }
         )
     limits = engine.limits
@@ -86,6 +87,7 @@ def models(request: Request) -> Answer:
             "seconds": limits.seconds,
             "upload_bytes": limits.upload_bytes,
             "pixels": limits.pixels,
+            "iterations": limits.iterations,
         },
     }
 

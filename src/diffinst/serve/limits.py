@@ -21,9 +21,13 @@ class Limits:
         body_seconds: For a body to arrive.
         pixels: Of an image.
         images: Of a session.
+        session_bytes: Of a session on disk, models that it trained included.
+        session_days: Unused, after which a session is removed; 0: never.
+        iterations: Of one training; 0: nobody trains.
         seconds: Of work on one request; it ends at the step after it.
         steps: Denoising steps of one request.
         proposals: Boxes of a step.
+        noises: Runs of one request.
         prompts: Boxes and clicked objects of one request; also clicks of an object.
         waiting: Requests for work that are there at a time, the one at work included.
         rate: Requests a second of one address, over a while.
@@ -36,9 +40,13 @@ class Limits:
     body_seconds: float = 60.0
     pixels: int = 25_000_000
     images: int = 200
+    session_bytes: int = 4_000_000_000
+    session_days: float = 90.0
+    iterations: int = 20_000
     seconds: float = 120.0
     steps: int = 64
     proposals: int = 2000
+    noises: int = 8
     prompts: int = 64
     waiting: int = 8
     rate: float = 10.0

@@ -25,10 +25,11 @@ def objects_of(found: Instances, decimals: int = 2) -> list[Object]:
     """
     boxes, scores = found.boxes.tolist(), found.scores.tolist()
     labels, areas = found.labels.tolist(), found.mask_crops.area().tolist()
+    rated = [None] * len(boxes) if found.stability is None else found.stability.tolist()
     return [
-        Object(0, label, score, [round(v, decimals) for v in box], area, rle)
-        for box, score, label, area, rle in zip(
-            boxes, scores, labels, areas, found.mask_crops.to_rle(), strict=True
+        Object(0, label, score, [round(v, decimals) for v in box], area, rle, stability=stability)
+        for box, score, label, area, rle, stability in zip(
+            boxes, scores, labels, areas, found.mask_crops.to_rle(), rated, strict=True
         )
     ]
 

@@ -32,6 +32,9 @@ class PredictAsked(Asked):
     proposals: int | None = Field(None, ge=1, description="Boxes of each step")
     seed: int | None = Field(None, ge=0, lt=2**53, description="Of the noise")
     threshold: float | None = Field(None, ge=0, le=1, description="Scores from which on")
+    noises: int | None = Field(
+        None, ge=1, description="Runs, each from other noise: objects get a stability, no steps"
+    )
     seconds: float | None = Field(None, gt=0, description="Time budget in place of steps")
 
     def options(self, limits: Limits) -> OptionFields:
@@ -43,14 +46,22 @@ class PredictAsked(Asked):
         for name, given, most in (
             ("steps", self.steps, limits.steps),
             ("proposals", self.proposals, limits.proposals),
+            ("noises", self.noises, limits.noises),
             ("seconds", self.seconds, limits.seconds),
         ):
             if given is not None and given != "auto" and float(given) > most:
                 raise Refused(422, f"{name}: {given} is more than this server allows, {most:g}")
+        steps = (self.noises or 1) * (self.steps if isinstance(self.steps, int) else 1)
+        if steps > limits.steps:
+            raise Refused(
+                422, f"noises: {self.noises} runs of {self.steps} steps are {steps} steps; this "
+                f"server allows {limits.steps}"
+            )  # fmt: skip
         return {
             "steps": self.steps,
             "proposals": self.proposals,
             "seed": self.seed,
+            "noises": self.noises,
             "threshold": self.threshold,
             "seconds": self.seconds,
         }
@@ -111,4 +122,15 @@ class EditAsked(BaseModel):
     action: Literal["delete", "label", "keep", "undo", "redo", "accept"]
     objects: list[int] = Field(default=[], max_length=100_000)
     label: int | None = Field(None, ge=0, description="Of `label`: position in the classes")
+    threshold: float = Field(
+        0.0, ge=0, le=1, description="Of `accept`: score from which on found objects are shown"
+    )
     revision: int | None = Field(None, description="Of the work that is corrected; none: any")
+
+
+class TrainAsked(BaseModel):
+    """A training on the accepted images."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: str | None = Field(None, description="To start from, one of GET /models")
+    iterations: int = Field(300, ge=1, description="More for more images; each takes a batch")

@@ -7,9 +7,11 @@ be of the form that was given out.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -31,6 +33,9 @@ from diffinst.serve.work import Work
 SESSION_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 IMAGE_ID = re.compile(r"[0-9a-f]{16}")
 MOST_NAME = 120  # characters of a file's name that are kept
+FOLDER = re.compile(r"[0-9a-f]{32}")  # of a session
+DAY = 24 * 3600.0  # seconds
+NOTED = 600.0  # seconds after which a further use of a session is noted
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,11 @@ class Sessions:
     Args:
         folder: Made when the first image comes.
         most_images: Of a session.
+        most_bytes: That a session may hold on disk, models that it trained included.
     """
 
-    def __init__(self, folder: Path, most_images: int) -> None:
-        self.folder, self._most = folder, most_images
+    def __init__(self, folder: Path, most_images: int, most_bytes: int) -> None:
+        self.folder, self._most, self._most_bytes = folder, most_images, most_bytes
         self._lock = threading.RLock()
 
     @staticmethod
@@ -66,6 +72,7 @@ class Sessions:
         if session is None or not SESSION_ID.fullmatch(session):
             return []
         found = []
+        self._note_use(session)
         for path in self._folder(session).glob("*/about.json"):
             if IMAGE_ID.fullmatch(path.parent.name):
                 found.append(About(**json.loads(path.read_text("utf-8"))))
@@ -80,7 +87,7 @@ class Sessions:
             name: What the client calls it.
 
         Raises:
-            Refused: The session holds as many as it may, or the disk is full.
+            Refused: The session holds as much as it may, or the disk is full.
         """
         height, width = pixels.shape[:2]
         with self._lock:
@@ -90,9 +97,10 @@ class Sessions:
             about = About(secrets.token_hex(8), shown, width, height, time.time())
             place = self._folder(session) / about.id
             try:
-                with _room():
+                with room():
                     with atomic_path(place / "image.png") as temporary:
                         Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1)
+                    self.check_room(session)
                     write_json(place / "work.json", Work().to_json())
                     write_json(place / "about.json", asdict(about))  # last: now it is there
             except BaseException:
@@ -151,7 +159,7 @@ class Sessions:
             revision: Of the work that the client has seen; None: any.
 
         Raises:
-            Refused: As in `about`; 409 where somebody changed it since; 507 on a full disk.
+            Refused: As in `about`; 409 where somebody changed it since; 413 and 507 as in `add`.
         """
         with self._lock:
             before = self.work(session, image)
@@ -165,7 +173,9 @@ class Sessions:
             except KeyError as error:
                 raise Refused(409, str(error.args[0])) from error
             if after is not before:
-                with _room():
+                if len(after.objects) > len(before.objects):  # nobody is kept from deleting
+                    self.check_room(session or "")
+                with room():
                     write_json(self._place(session, image) / "work.json", after.to_json())
         return after
 
@@ -180,6 +190,55 @@ class Sessions:
             (place / "about.json").unlink(missing_ok=True)  # first: now it is gone
             shutil.rmtree(place, ignore_errors=True)
 
+    def check_room(self, session: str) -> None:
+        """Refuse what is too much for one session.
+
+        Raises:
+            Refused: 413: it holds more than it may.
+        """
+        held = bytes_in(self._folder(session))
+        if held > self._most_bytes:
+            raise Refused(
+                413, f"this session would hold {held / 1e6:,.1f} MB on the server's disk; allowed "
+                f"are {self._most_bytes / 1e6:,.1f} MB: remove images that are done"
+            )  # fmt: skip
+
+    def remove_unused(self, days: float, in_use: Callable[[Path], bool]) -> int:
+        """Remove the sessions that nobody used for so many days; how many.
+
+        Args:
+            days: 0: none is removed.
+            in_use: Whether the session in a folder is at work all the same.
+        """
+        if days <= 0 or not self.folder.is_dir():
+            return 0
+        removed = 0
+        for folder in self.folder.iterdir():
+            if not FOLDER.fullmatch(folder.name) or not folder.is_dir():
+                continue
+            with self._lock:
+                if time.time() - folder.stat().st_mtime > days * DAY and not in_use(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    removed += 1
+        return removed
+
+    def folder_of(self, session: str) -> Path:
+        """A session's folder; images lie in it by their ids.
+
+        Raises:
+            Refused: 404: no id that was given out.
+        """
+        if not SESSION_ID.fullmatch(session):
+            raise Refused(404, "there is no such session; add an image first: POST /images")
+        return self._folder(session)
+
+    def _note_use(self, session: str) -> None:
+        """The time of the folder is the time of the last use, about."""
+        folder = self._folder(session)
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - folder.stat().st_mtime > NOTED:
+                os.utime(folder)
+
     def _folder(self, session: str) -> Path:
         return self.folder / hashlib.sha256(session.encode()).hexdigest()[:32]
 
@@ -187,13 +246,24 @@ class Sessions:
         known = session is not None and SESSION_ID.fullmatch(session)
         if known and IMAGE_ID.fullmatch(image):
             place = self._folder(session or "") / image
+            self._note_use(session or "")
             if (place / "about.json").is_file():
                 return place
         raise Refused(404, "there is no such image in this session; add it first: POST /images")
 
 
-class _room:
-    """`with _room():` a full disk is a status of its own."""
+def bytes_in(folder: Path) -> int:
+    """Of all files below a folder; 0 where there is none."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # a temporary file, renamed since
+                total += os.stat(os.path.join(place, name)).st_size
+    return total
+
+
+class room:
+    """`with room():` a full disk is a status of its own."""
 
     def __enter__(self) -> None:
         return None

@@ -36,6 +36,7 @@ class Object:
         rle: The mask.
         kept: A person pointed at it or corrected it; predictions leave it as it is.
         prompts: What it answers; None: it was found.
+        stability: Fraction of several runs that found it; None: of one run.
     """
 
     id: int
@@ -46,6 +47,7 @@ class Object:
     rle: CompressedRLE
     kept: bool = False
     prompts: Prompts | None = None
+    stability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Work:
         future: States that were undone, the next one last.
         revision: Grows with each change.
         accepted: A person has said that it is done.
+        least: Score from which on found objects were shown when it was accepted.
         model: Whose classes the labels are.
     """
 
@@ -68,6 +71,7 @@ class Work:
     future: tuple[tuple[int, ...], ...] = ()
     revision: int = 0
     accepted: bool = False
+    least: float = 0.0
     model: str = ""
     next_id: int = 1
 
@@ -75,6 +79,10 @@ class Work:
     def current(self) -> list[Object]:
         """The objects of the present state."""
         return [self.objects[i] for i in self.now]
+
+    def shown(self, least: float) -> list[Object]:
+        """Of the present ones those that a person kept, and those that score at least so much."""
+        return [one for one in self.current if one.kept or one.score >= least]
 
     def become(self, state: Sequence[int], new: Sequence[Object] = ()) -> Work:
         """The next state; what was undone before is gone.
@@ -144,6 +152,10 @@ class Work:
             revision=self.revision + 1,
         )  # fmt: skip
 
+    def approved(self, least: float) -> Work:
+        """Accepted, with the score from which on found objects were shown."""
+        return replace(self, accepted=True, least=least, revision=self.revision + 1)
+
     def _check(self, ids: Sequence[int]) -> None:
         for i in ids:
             if i not in self.now:
@@ -176,6 +188,7 @@ class Work:
             future=tuple(tuple(ids) for ids in values["future"]),
             revision=int(values["revision"]),
             accepted=bool(values["accepted"]),
+            least=float(values.get("least", 0.0)),  # not there before 0.2
             model=str(values["model"]),
             next_id=int(values["next_id"]),
         )

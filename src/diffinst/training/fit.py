@@ -24,6 +24,7 @@ from diffinst.training import plan, run_folder
 from diffinst.training.advice import advice
 from diffinst.training.loader import images_each
 from diffinst.training.module import DiffusionInstModule
+from diffinst.training.progress import Tell
 from diffinst.training.quiet import quiet
 from diffinst.training.run_folder import (
     BEST,
@@ -91,7 +92,7 @@ def fit(
     overfit: int = 0,
     fast_dev_run: bool = False,
     num_classes: int | None = None,
-    progress: bool = True,
+    progress: bool | Tell = True,
     announce: Callable[[Mapping[str, str]], None] | None = None,
 ) -> Trained:
     """Train with a configuration that is decided; the rest as in `training.train.train`.
@@ -108,7 +109,7 @@ def fit(
         overfit: Number of images.
         fast_dev_run: A trial run.
         num_classes: Refuse data with another number; None: whatever the data have.
-        progress: Show a bar.
+        progress: Show a bar; or who is told.
         announce: Gets the plan.
 
     Raises:

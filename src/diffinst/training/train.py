@@ -10,10 +10,11 @@ from typing_extensions import Unpack
 
 from diffinst.config import Config, ConfigParts
 from diffinst.training.fit import Trained, fit
+from diffinst.training.progress import Progress, Tell
 from diffinst.training.run_folder import RUN_FILE
 from diffinst.weights.transfer import Origin
 
-__all__ = ["Trained", "train"]
+__all__ = ["Progress", "Trained", "train"]
 DEFAULT_PRESET = "nano"
 
 
@@ -31,7 +32,7 @@ def train(
     nodes: int = 1,
     overfit: int = 0,
     fast_dev_run: bool = False,
-    progress: bool = True,
+    progress: bool | Tell = True,
     announce: Callable[[Mapping[str, str]], None] | None = None,
     **parts: Unpack[ConfigParts],
 ) -> Trained:
@@ -57,7 +58,8 @@ def train(
         overfit: Train and evaluate on the first N images, without augmentation: a working
             set-up reaches a high AP soon.
         fast_dev_run: Two iterations of everything, nothing kept: does it run at all?
-        progress: Show a bar with losses and remaining time.
+        progress: Show a bar with losses and remaining time; or who is told where training stands,
+            about once a second and at the end.
         announce: Gets the plan before training starts; the plan tries one pass to tell the cost.
         **parts: Fields of parts of the configuration in place of what it says, as plain values.
 

@@ -16,10 +16,11 @@ from pytorch_lightning.callbacks import (
 from pytorch_lightning.strategies import DDPStrategy
 
 from diffinst.config import Config
+from diffinst.training import progress as standing
 from diffinst.training.average import WarmAverage
 from diffinst.training.checkpoints import AtomicCheckpoints, RegularCheckpoints
 from diffinst.training.loggers import make_loggers
-from diffinst.training.progress import ProgressLines
+from diffinst.training.progress import ProgressCalls, Tell
 from diffinst.training.run_folder import CHECKPOINT
 
 MOST = 4096  # devices of a machine, and machines
@@ -44,7 +45,7 @@ def make_trainer(
     *,
     devices: int = 1,
     nodes: int = 1,
-    progress: bool = True,
+    progress: bool | Tell = True,
     validate: bool = True,
 ) -> pl.Trainer:
     """The trainer of a run; everything it writes lies below `out`.
@@ -54,7 +55,7 @@ def make_trainer(
         out: Run folder.
         devices: GPUs a machine, or processes where there is no GPU.
         nodes: Machines.
-        progress: Show a bar; where stdout is no terminal, a line now and then.
+        progress: Show a bar; where stdout is no terminal, a line now and then. Or who is told.
         validate: There is a val split.
 
     Raises:
@@ -81,11 +82,13 @@ def make_trainer(
             SCORE, patience=train.patience, mode="max", verbose=True, check_finite=False
         )  # a val split without objects has no AP: that is no better one
         callbacks.append(stopping)
-    bar = progress and sys.stdout.isatty()
+    bar = progress is True and sys.stdout.isatty()
     if bar:
         callbacks.append(TQDMProgressBar(refresh_rate=1))
+    elif progress is True:
+        callbacks.append(ProgressCalls(train.iterations, standing.say, standing.EVERY))
     elif progress:
-        callbacks.append(ProgressLines(train.iterations))
+        callbacks.append(ProgressCalls(train.iterations, progress, standing.OFTEN))
     return pl.Trainer(
         accelerator="gpu" if gpus else "cpu",
         devices=devices,

@@ -97,7 +97,7 @@ class Origin:
         """
         if not self.whole:
             return self._fill_parts(network)
-        old = list(self.config.model.class_names)
+        old = list(self.config.model.names)  # those that have none are `class 0`, ...
         shared = [name for name in names if name in old]
         rows = [(names.index(name), old.index(name)) for name in shared]
         tensors = dict(self.tensors)

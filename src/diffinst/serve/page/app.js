@@ -1,6 +1,7 @@
 // The page: what a person does, what is asked of the server for it, what is shown then.
 
 import * as api from "./api.js";
+import {Training} from "./train.js";
 import {View, colour, prepared} from "./view.js";
 
 const $ = id => document.getElementById(id);
@@ -8,7 +9,7 @@ const view = new View($("canvas"));
 const state = {
   models: [], images: [], image: null, // the present image's work, as the server has it
   objects: [], steps: [], shown: null, // shown: position in steps, null: the result
-  tool: "select", running: null, asking: false, refining: null, corner: null,
+  tool: "select", running: null, asking: null, refining: null, excluding: false, corner: null,
 };
 
 // --- saying things ---------------------------------------------------------------------------
@@ -53,10 +54,13 @@ function busy(text, stoppable = false) {
 function hint() {
   let text = "";
   if (state.image && !state.running) {
-    if (state.refining !== null) text = "Refining: click adds, Shift-click excludes, Esc ends";
+    if (state.refining !== null) text = state.excluding ? "Click on what it is not" : "Refining: click adds, Shift-click excludes, Esc ends";
     else if (state.tool === "box") text = state.corner ? "Enter sets the opposite corner" : "Draw a box around an object";
     else if (state.tool === "point") text = "Click on an object";
   }
+  $("exclude").hidden = state.refining === null; // where there is no Shift key
+  state.excluding = state.excluding && state.refining !== null;
+  $("exclude").setAttribute("aria-pressed", String(state.excluding));
   $("hint").textContent = text;
   $("hint").hidden = !text;
 }
@@ -119,7 +123,9 @@ async function openImage(id) {
 function naming() {
   const at = state.images.findIndex(one => one.id === state.image.id);
   $("image-name").textContent = $("image-name").title = state.image.name;
-  $("image-place").textContent = `${at + 1} of ${state.images.length}`;
+  if (at >= 0) state.images[at].accepted = Boolean(state.image.accepted);
+  const done = state.images.filter(one => one.accepted).length;
+  $("image-place").textContent = `${at + 1} of ${state.images.length}${done && state.images.length > 1 ? `, ${done} accepted` : ""}`;
   $("previous").disabled = at <= 0;
   $("next").disabled = at < 0 || at >= state.images.length - 1;
   $("accept").setAttribute("aria-pressed", String(Boolean(state.image.accepted)));
@@ -133,7 +139,7 @@ async function go(by) {
 }
 
 async function accept() {
-  await edit("accept");
+  await edit("accept", {threshold: Number($("threshold").value)});
   if (await go(1)) { if (!state.objects.length) run(); } else toast("Accepted. This was the last image.");
 }
 
@@ -159,6 +165,7 @@ async function removeImage() {
 function options() {
   const asked = new URLSearchParams({image: state.image.id, model: $("model").value, seed: $("seed").value});
   asked.set("threshold", Math.min(Number($("threshold").value), model().threshold));
+  if (Number($("noises").value) > 1) asked.set("noises", $("noises").value);
   if (Number($("seconds").value) > 0) asked.set("seconds", $("seconds").value);
   else { asked.set("steps", $("steps-slider").value); asked.set("proposals", $("proposals").value); }
   return asked;
@@ -167,7 +174,8 @@ function options() {
 async function run() {
   if (!state.image || state.running) return;
   const leave = new AbortController(), asked = options(), id = state.image.id;
-  const of = asked.has("steps") ? Number(asked.get("steps")) : 0;
+  const runs = Number(asked.get("noises") || 1); // more than one: no steps to show
+  const of = runs > 1 ? 1 : asked.has("steps") ? Number(asked.get("steps")) : 0;
   state.running = leave;
   state.steps = []; state.shown = null; state.refining = null;
   running(true);
@@ -176,21 +184,21 @@ async function run() {
   try {
     await patiently(() => api.events(`/stream?${asked}`, leave.signal, (kind, data) => {
       if (state.running !== leave) return;
-      if (kind === "encoded") busy(of ? `Step 1 of ${of}` : "Step 1", true);
+      if (kind === "encoded") busy(runs > 1 ? `${runs} runs` : of ? `Step 1 of ${of}` : "Step 1", true);
       if (kind === "step") {
         const before = state.steps.length ? state.steps[state.steps.length - 1].objects : null;
         state.steps.push({seconds: data.seconds, objects: data.objects.map(one => prepared(one, before))});
         state.shown = state.steps.length - 1;
         busy(of ? `Step ${Math.min(of, data.step + 1)} of ${of}` : `Step ${data.step + 1}`, true);
-        timing(data.seconds, `step ${data.step}`);
+        timing(data.seconds, runs > 1 ? `${runs} runs` : `step ${data.step}`);
         timeline(of);
         show();
       }
       if (kind === "done") {
         state.shown = null;
         take(data, state.steps.length ? state.steps[state.steps.length - 1].objects : null);
-        timing(data.seconds, `${data.steps} ${data.steps === 1 ? "step" : "steps"}`);
-        $("last-run").textContent = `${data.steps} steps of ${data.proposals} proposals in ${data.seconds.toFixed(2)} s${data.note ? `. ${data.note}` : ""}`;
+        timing(data.seconds, runs > 1 ? `${runs} runs` : `${data.steps} ${data.steps === 1 ? "step" : "steps"}`);
+        $("last-run").textContent = `${runs > 1 ? `${runs} runs of ` : ""}${data.steps} steps of ${data.proposals} proposals in ${data.seconds.toFixed(2)} s${data.note ? `. ${data.note}` : ""}`;
         if (data.note) toast(data.note);
         if (!visible().length) toast("Nothing found above this score. Lower it, or draw a box around an object.");
       }
@@ -296,6 +304,7 @@ function show() {
   if (view.hovered && !shown.includes(view.hovered)) over(null);
   $("count").textContent = state.image ? `${shown.length}` : "";
   $("none").hidden = shown.length > 0;
+  $("none").textContent = state.image ? "Nothing yet. Find objects, or draw a box around one." : "Open an image: its objects are listed here.";
   const past = state.shown !== null;
   $("objects").replaceChildren(...shown.slice(0, 500).map(one => {
     const item = document.createElement("li"), button = document.createElement("button");
@@ -319,7 +328,7 @@ function show() {
   if (one) {
     const cls = $("class");
     $("selected-title").textContent = className(one);
-    $("selected-facts").textContent = `score ${one.score.toFixed(2)}, ${one.area} px`;
+    $("selected-facts").textContent = facts(one).slice(0, 3).join(", ");
     cls.replaceChildren(...model().classes.map((name, i) => new Option(name, i, false, i === one.label)));
     cls.disabled = model().classes.length < 2;
     $("keep").disabled = one.kept;
@@ -328,6 +337,8 @@ function show() {
   view.draw();
 }
 
+const stable = value => `stability ${(100 * value).toFixed(0)} %`;
+const facts = one => [`score ${one.score.toFixed(2)}`, `${one.area} px`, ...(one.stability === null ? [] : [stable(one.stability)]), ...(one.kept ? ["kept"] : [])];
 const className = one => model().classes[one.label] || `class ${one.label}`;
 
 function select(one, scroll = true) {
@@ -356,23 +367,23 @@ const onSelected = (action, more = {}) => view.selected && state.shown === null 
 /** Ask for the object that a person points at; with `refined` correct that one. */
 async function point(asked, refined = null) {
   if (state.asking || state.running) return;
-  state.asking = true;
+  const asking = state.asking = {left: false}; // left: Esc ended refining meanwhile
   const wait = setTimeout(() => busy("Looking there"), 150);
   const body = {image: state.image.id, model: $("model").value, boxes: asked.box ? [asked.box] : [],
     points: asked.points.length ? [asked.points] : [], exclude: asked.exclude,
     together: Boolean(asked.box && asked.points.length), replace: refined ? refined.id : null};
   try {
-    const done = await patiently(() => api.post("/prompt", body));
-    state.steps = []; state.shown = null;
+    const done = await patiently(() => api.post("/prompt", body)), [id] = done.answers;
+    if (id !== null) state.steps = []; // what they show is no longer how it came about
+    state.shown = null;
     take(done);
-    const [id] = done.answers;
     if (id === null) toast("Nothing was found there. Try a box around it.");
-    else { state.refining = id; select(state.objects.find(one => one.id === id)); }
+    else if (!asking.left) { state.refining = id; select(state.objects.find(one => one.id === id)); }
     timing(done.seconds, "for this object");
     timeline();
   } catch (error) { failed(error); } finally {
     clearTimeout(wait);
-    state.asking = false;
+    state.asking = null;
     busy(""); hint();
   }
 }
@@ -380,6 +391,7 @@ async function point(asked, refined = null) {
 function click(at, exclude) {
   if (state.running || state.asking) return;
   const refined = state.refining !== null && view.selected ? view.selected : null;
+  exclude = exclude || Boolean(refined && state.excluding);
   if (state.tool === "select" && !refined) { select(view.at(at)); return; }
   if (state.tool === "select" && !exclude && view.at(at) && view.at(at) !== refined) { select(view.at(at)); return; }
   if (refined) {
@@ -462,7 +474,7 @@ function hover(at) {
   if (!one) return;
   const tip = $("tip"), name = document.createElement("b");
   name.textContent = className(one);
-  tip.replaceChildren(name, `score ${one.score.toFixed(2)} · ${one.area} px${one.kept ? " · kept" : ""}`);
+  tip.replaceChildren(name, facts(one).join(" · "));
   const right = at[0] + 240 > view.width;
   tip.style.transform = `translate(${at[0] + (right ? -14 : 14)}px, ${at[1] + 16}px) translateX(${right ? "-100%" : "0"})`;
 }
@@ -507,7 +519,7 @@ document.addEventListener("keydown", event => {
     ",": () => scrubTo((state.shown ?? state.steps.length - 1) - 1), ".": () => scrubTo((state.shown ?? state.steps.length - 1) + 1),
     "+": () => view.zoom(1.25), "=": () => view.zoom(1.25), "-": () => view.zoom(0.8), "0": () => view.fit(),
     Delete: () => onSelected("delete"), Backspace: () => onSelected("delete"), PageDown: () => go(1), PageUp: () => go(-1),
-    Escape: () => { if (state.running) stop(); else if (state.corner) { state.corner = view.drawing = null; hint(); view.draw(); } else select(null); $("export-menu").open = false; },
+    Escape: () => { if (state.asking) state.asking.left = true; if (state.running) stop(); else if (state.corner) { state.corner = view.drawing = null; hint(); view.draw(); } else select(null); menus.forEach(menu => { menu.open = false; }); },
   };
   const free = ["?", "o", "v", "b", "p", "Escape"];
   const act = keys[event.key] || keys[event.key.toLowerCase()];
@@ -531,24 +543,28 @@ async function exportAs(format) {
 }
 
 const sliders = {
-  "steps-slider": value => value, proposals: value => value, seed: value => value,
+  "steps-slider": value => value, proposals: value => value, seed: value => value, noises: value => value,
   seconds: value => Number(value) ? `${value} s` : "off", threshold: value => Number(value).toFixed(2),
 };
 function said(id) {
   $(`${id.replace("-slider", "")}-out`).textContent = sliders[id]($(id).value);
   $(id).setAttribute("aria-valuetext", sliders[id]($(id).value));
   const timed = Number($("seconds").value) > 0;
+  const many = Number($("noises").value) > 1; // a time budget is for one run
+  $("seconds").disabled = many; $("seconds").parentElement.classList.toggle("off", many);
+  $("noises").disabled = timed; $("noises").parentElement.classList.toggle("off", timed);
   for (const other of ["steps-slider", "proposals"]) { $(other).disabled = timed; $(other).parentElement.classList.toggle("off", timed); }
 }
 for (const id of Object.keys(sliders)) $(id).addEventListener("input", () => { said(id); if (id === "threshold") show(); });
 
 document.querySelectorAll("[data-tool]").forEach(one => { one.onclick = () => setTool(one.dataset.tool); });
 document.querySelectorAll("[data-export]").forEach(one => { one.onclick = () => exportAs(one.dataset.export); });
-document.addEventListener("click", event => { if (!$("export-menu").contains(event.target)) $("export-menu").open = false; });
+const menus = [...document.querySelectorAll(".menu")];
+document.addEventListener("click", event => menus.forEach(menu => { if (!menu.contains(event.target)) menu.open = false; }));
 const on = {
   open: () => $("file").click(), pick: () => $("file").click(), run, stop, play, undo: () => edit("undo"), redo: () => edit("redo"),
   "zoom-in": () => view.zoom(1.25), "zoom-out": () => view.zoom(0.8), fit: () => view.fit(), previous: () => go(-1), next: () => go(1),
-  accept, remove: removeImage, keep: () => onSelected("keep"), delete: () => onSelected("delete"), help: () => $("keys").showModal(),
+  exclude: () => { state.excluding = !state.excluding; hint(); }, accept, remove: removeImage, keep: () => onSelected("keep"), delete: () => onSelected("delete"), help: () => $("keys").showModal(),
 };
 for (const [id, act] of Object.entries(on)) $(id).addEventListener("click", () => act());
 $("scrub").oninput = event => scrubTo(Number(event.target.value) - 1);
@@ -575,15 +591,28 @@ function defaults() {
   Object.keys(sliders).forEach(said);
 }
 
+/** The models that this session may use; the one that is chosen stays. */
+async function loadModels() {
+  const served = await api.get("/models"), chosen = $("model").value;
+  state.models = served.models;
+  state.limits = served.limits;
+  $("model").replaceChildren(...served.models.map(one => new Option(one.name, one.name)));
+  if (served.models.some(one => one.name === chosen)) $("model").value = chosen;
+  return served;
+}
+
+const training = new Training({
+  model: () => model().name, reload: loadModels, toast, failed,
+  use: name => { $("model").value = name; defaults(); show(); toast(`${name} is chosen: R finds objects with it.`); },
+});
+
 async function begin() {
   try {
     const brought = new URLSearchParams(location.hash.slice(1)).get("token");
     if (brought) { history.replaceState(null, "", "/"); await api.bringToken(brought); }
-    const served = await api.get("/models");
-    state.models = served.models;
-    state.limits = served.limits;
+    const served = await loadModels();
+    $("train-menu").hidden = !served.limits.iterations;
     $("proposals").max = Math.min(1000, served.limits.proposals);
-    $("model").replaceChildren(...served.models.map(one => new Option(one.name, one.name)));
     defaults();
     $("samples").replaceChildren(...served.samples.map(name => {
       const button = document.createElement("button"), image = document.createElement("img");
@@ -593,8 +622,10 @@ async function begin() {
       return button;
     }));
     await listImages();
+    show();
     const last = state.images.find(one => one.id === localStorage.getItem("image")) || state.images[0];
     if (last) await openImage(last.id);
+    if (served.limits.iterations) training.look();
   } catch (error) { failed(error, begin); }
 }
 

@@ -1,0 +1,84 @@
+"""Which models a session may use: those of the server's start, and those that it trained itself."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+from diffinst.config import Config
+from diffinst.inference.predictor import DiffusionInst
+from diffinst.serve.refusal import Refused
+from diffinst.serve.training import Trainings
+from diffinst.weights.store import CONFIG_FILE, CheckpointError
+
+MOST_TRAINED = 2  # models of sessions that are kept in memory
+
+
+class Models:
+    """Models by the names that clients use.
+
+    Args:
+        given: At the start; the first is the default one.
+        trainings: Of the sessions.
+    """
+
+    def __init__(self, given: Mapping[str, DiffusionInst], trainings: Trainings) -> None:
+        self.given, self.trainings = given, trainings
+        self._trained: OrderedDict[Path, DiffusionInst] = OrderedDict()  # those used last
+        self._lock = threading.Lock()
+
+    def name(self, session: str | None, name: str | None) -> str:
+        """The name itself, if there is such a model; None: the first.
+
+        Raises:
+            Refused: No such model; lists them.
+        """
+        if name is None:
+            return next(iter(self.given))
+        if name not in self.given and name not in self.trainings.models(session):
+            there = ", ".join([*self.given, *self.trainings.models(session)])
+            raise Refused(422, f"model {name}: not served here; there is {there}")
+        return name
+
+    def get(self, session: str | None, name: str | None) -> DiffusionInst:
+        """The model of this name; one that the session trained is loaded where it is not there.
+
+        Raises:
+            Refused: As in `name`; 410: it cannot be loaded any more.
+        """
+        name = self.name(session, name)
+        if name in self.given:
+            return self.given[name]
+        folder = self.trainings.models(session)[name]
+        with self._lock:
+            if folder not in self._trained:
+                device = next(iter(self.given.values())).device
+                try:
+                    self._trained[folder] = DiffusionInst.from_pretrained(folder, device)
+                except CheckpointError as error:
+                    raise Refused(410, f"model {name} cannot be read any more; take another") from (
+                        error
+                    )
+            self._trained.move_to_end(folder)
+            while len(self._trained) > MOST_TRAINED:
+                self._trained.popitem(last=False)
+            return self._trained[folder]
+
+    def configs(self, session: str | None) -> dict[str, Config]:
+        """All that a session may choose from; nothing is loaded for it."""
+        own = self.trainings.models(session)
+        given = {name: model.config for name, model in self.given.items()}
+        return given | {
+            name: Config.from_file(folder / CONFIG_FILE)
+            for name, folder in own.items()
+            if name not in given
+        }
+
+    def classes(self, session: str | None, name: str) -> tuple[str, ...] | None:
+        """The classes of a model; None: it is not served (any more)."""
+        if name in self.given:
+            return self.given[name].class_names
+        own = {one.asked.name: one.asked.classes for one in self.trainings.of(session)}
+        return own.get(name)

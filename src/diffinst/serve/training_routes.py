@@ -1,0 +1,95 @@
+"""The addresses of training on what a session corrected: what there is, start, go on, stop."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+
+from diffinst.serve.answers import Answer
+from diffinst.serve.corrected import LEAST, Corrected, corrected
+from diffinst.serve.refusal import Refused
+from diffinst.serve.requests import TrainAsked
+from diffinst.serve.serving import Serving, serving_of, session_of
+from diffinst.serve.training import Training
+
+router = APIRouter()
+
+
+@router.get("/training")
+def training(request: Request, model: str | None = None) -> Answer:
+    """How many images there are to train a model on, and how the last training stands."""
+    serving, session = serving_of(request), session_of(request)
+    last = next(reversed(serving.engine.models.trainings.of(session)), None)
+    return {
+        "images": len(_images(serving, session, model)),
+        "least": LEAST,
+        "busy": serving.engine.models.trainings.running,
+        "training": None if last is None else _told(last),
+    }
+
+
+@router.post("/training", status_code=202)
+async def train(request: Request, asked: TrainAsked) -> Answer:
+    """Train a model on the accepted images; some are held out, and both models scored on them."""
+    serving, session = serving_of(request), session_of(request)
+    models, most = serving.engine.models, serving.engine.limits.iterations
+    if asked.iterations > most:
+        raise Refused(422, f"iterations: {asked.iterations}; this server allows {most} at most")
+
+    def start() -> Training:
+        model, images = models.get(session, asked.model), _images(serving, session, asked.model)
+        name = models.name(session, asked.model)
+        return models.trainings.start(_known(session), name, model, images, asked.iterations)
+
+    return _told(await run_in_threadpool(start))
+
+
+@router.post("/training/resume", status_code=202)
+def resume(request: Request) -> Answer:
+    """Go on with the last training, where it was stopped or the server ended, from a checkpoint."""
+    return _told(serving_of(request).engine.models.trainings.resume(_known(session_of(request))))
+
+
+@router.post("/training/stop")
+def stop(request: Request) -> Answer:
+    """Stop it; what it learned up to its last checkpoint is kept."""
+    return _told(serving_of(request).engine.models.trainings.stop(_known(session_of(request))))
+
+
+def _known(session: str | None) -> str:
+    if session is None:
+        raise Refused(404, "there is no such session; add an image first: POST /images")
+    return session
+
+
+def _images(serving: Serving, session: str | None, model: str | None) -> list[Corrected]:
+    """Those with objects of the model's classes."""
+    models = serving.engine.models
+    wanted = models.classes(session, models.name(session, model))
+    own = [*models.given, *models.trainings.models(session)]
+    same = {name for name in own if models.classes(session, name) == wanted}
+    return corrected(serving.sessions, session, same)
+
+
+def _told(one: Training) -> Answer:
+    """A training for a client; no path in it."""
+    asked, standing = one.asked, one.standing
+    return {
+        "state": one.state,
+        "phase": standing.phase,
+        "name": asked.name,
+        "origin": asked.origin,
+        "iterations": asked.iterations,
+        "iteration": standing.iteration,
+        "loss": standing.loss,
+        "seconds_left": standing.seconds_left,
+        "scored": standing.scored,
+        "to_score": standing.to_score,
+        "trained_on": len(asked.trained_on),
+        "held_out": len(asked.held_out),
+        "old": standing.old,
+        "new": standing.new,
+        "better": standing.better,
+        "detail": standing.detail,
+        "can_resume": one.can_resume,
+    }

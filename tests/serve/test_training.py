@@ -1,0 +1,239 @@
+"""Is a model trained on what was corrected, and offered where it is better, to that session?"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import httpx
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from diffinst import DiffusionInst
+from diffinst.io.atomic import write_json
+from diffinst.io.lock import alone_in
+from diffinst.serve.app import create_app
+from diffinst.serve.corrected import LEAST
+from diffinst.serve.limits import Limits
+from diffinst.serve.train_run import Asked, Standing
+
+NewClient = Callable[..., TestClient]
+Client: TypeAlias = httpx.Client | TestClient
+COUNT = 6
+
+
+@pytest.fixture(scope="module")
+def contents() -> list[bytes]:
+    """Noise: fresh weights find something there."""
+    files = [io.BytesIO() for _ in range(COUNT)]
+    for i, file in enumerate(files):
+        pixels = np.random.default_rng(i).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(file, format="PNG")
+    return [file.getvalue() for file in files]
+
+
+def accepted(client: Client, contents: list[bytes]) -> list[str]:
+    """Images, each with the objects that a prediction found, accepted."""
+    ids = []
+    for i, content in enumerate(contents):
+        added = client.post("/images", params={"name": f"{i}.png"}, content=content)
+        ids.append(added.json()["id"])
+        asked = {"image": ids[-1], "proposals": 20, "threshold": 0}
+        found = client.post("/predict", json=asked).json()["objects"]
+        keep = [one["id"] for one in found if one["area"] > 0][:2]
+        assert keep
+        edit = f"/images/{ids[-1]}/edit"
+        client.post(edit, json={"action": "keep", "objects": keep})
+        done = client.post(edit, json={"action": "accept", "threshold": 1})
+        assert done.status_code == 200, done.text
+    return ids
+
+
+def wait_for(client: Client, *states: str) -> dict[str, Any]:
+    until = time.monotonic() + 900
+    while time.monotonic() < until:
+        training: dict[str, Any] = client.get("/training").json()["training"]
+        if training["state"] in states:
+            return training
+        time.sleep(0.2)
+    raise AssertionError(f"still {training}")
+
+
+def training_folder(root: Path) -> Path:
+    (folder,) = root.glob("*/training/1")
+    return folder
+
+
+def test_too_few_images_are_refused_in_one_line(client: TestClient, contents: list[bytes]) -> None:
+    assert client.post("/training", json={}).status_code == 404  # no session
+    accepted(client, contents[: LEAST - 1])
+    assert client.get("/training").json() == {
+        "images": LEAST - 1, "least": LEAST, "busy": False, "training": None,
+    }  # fmt: skip
+    refused = client.post("/training", json={})
+    assert refused.status_code == 409
+    assert "needs at least 5 accepted images" in refused.json()["detail"]
+    for path in ("/training/resume", "/training/stop"):
+        assert client.post(path).status_code == 409
+
+
+def test_more_than_allowed_is_refused(
+    tiny: DiffusionInst, tmp_path: Path, new_client: NewClient, contents: list[bytes]
+) -> None:
+    limits = Limits(iterations=10)
+    client = new_client(create_app({"tiny": tiny}, tmp_path, limits=limits))
+    accepted(client, contents[:1])
+    refused = client.post("/training", json={"iterations": 11})
+    assert refused.status_code == 422 and "allows 10 at most" in refused.json()["detail"]
+    unknown = client.post("/training", json={"model": "../tiny", "iterations": 5})
+    assert unknown.status_code == 422 and "there is tiny" in unknown.json()["detail"]
+
+
+@pytest.mark.slow
+def test_a_training_runs_to_its_verdict_and_another_waits(
+    tiny: DiffusionInst, tmp_path: Path, new_client: NewClient, contents: list[bytes]
+) -> None:
+    app = create_app({"tiny": tiny}, tmp_path / "s", limits=Limits(rate=1000))
+    client, other = new_client(app), TestClient(app, base_url="http://127.0.0.1:8765")
+    ids = accepted(client, contents)
+    started = client.post("/training", json={"iterations": 4})
+    assert started.status_code == 202, started.text
+    told = started.json()
+    assert (told["state"], told["name"], told["origin"]) == ("running", "tiny-trained-1", "tiny")
+    assert (told["trained_on"], told["held_out"]) == (4, 2)
+    assert str(tmp_path) not in started.text
+    accepted(other, contents[:LEAST])
+    busy = other.post("/training", json={"iterations": 4})
+    assert busy.status_code == 409 and "one at a time" in busy.json()["detail"]
+    assert other.post("/training/stop").status_code == 409  # it is not theirs
+
+    done = wait_for(client, "done", "failed")
+    assert done["state"] == "done", done["detail"]
+    assert done["old"] is not None and done["new"] is not None
+    assert done["better"] == (done["new"] > done["old"])
+    names = [one["name"] for one in client.get("/models").json()["models"]]
+    assert names == (["tiny", "tiny-trained-1"] if done["better"] else ["tiny"])
+    folder = training_folder(tmp_path / "s")
+    asked = Asked.read(folder)
+    assert sorted([*asked.trained_on, *asked.held_out]) == sorted(ids)
+    left = {path.name for path in folder.iterdir()}
+    assert left - {"model"} == {"asked.json", "standing.json", "log.txt"}
+
+
+def until_checkpoint(folder: Path) -> None:
+    checkpoint = folder / "run" / "checkpoints" / "last.ckpt"
+    until = time.monotonic() + 900
+    while not checkpoint.is_file():
+        said = (folder / "log.txt").read_text()
+        assert time.monotonic() < until and Standing.read(folder).phase != "failed", said
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_stopped_one_can_go_on(
+    tiny: DiffusionInst, tmp_path: Path, new_client: NewClient, contents: list[bytes]
+) -> None:
+    app = create_app({"tiny": tiny}, tmp_path / "s", limits=Limits(rate=1000))
+    client = new_client(app)
+    accepted(client, contents)
+    client.post("/training", json={"iterations": 1000})
+    folder = training_folder(tmp_path / "s")
+    until = time.monotonic() + 900
+    while Standing.read(folder).iteration == 0 and time.monotonic() < until:
+        time.sleep(0.05)
+    stopped = client.post("/training/stop").json()
+    assert (stopped["state"], stopped["can_resume"]) == ("stopped", True)
+    assert 0 < stopped["iteration"] < 1000 and stopped["loss"] > 0
+    assert "tiny-trained-1" not in client.get("/models").text
+    with alone_in(folder / "run"):  # nothing is at work there
+        pass
+    assert "all weights from" in log_of(folder)  # class layers, too, though the model has no names
+    resumed = client.post("/training/resume").json()
+    assert resumed["state"] == "running"  # from its start: there was no checkpoint yet
+    assert client.post("/training/stop").json()["state"] == "stopped"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_when_the_server_is_killed_the_next_one_says_so_and_goes_on(
+    tiny: DiffusionInst, tmp_path: Path, new_client: NewClient, contents: list[bytes]
+) -> None:
+    tiny.save_pretrained(tmp_path / "tiny")
+    sessions = tmp_path / "s"
+    command = [sys.executable, "-m", "diffinst", "serve", "--port", "0", "--device", "cpu"]
+    server = subprocess.Popen(
+        [*command, "--model", str(tmp_path / "tiny"), "--folder", str(sessions)],
+        stderr=subprocess.PIPE, text=True, env=os.environ,
+    )  # fmt: skip
+    assert server.stderr is not None
+    try:
+        address = server.stderr.readline().split()[-1]
+        with httpx.Client(base_url=address, timeout=120) as first:
+            accepted(first, contents)
+            assert first.post("/training", json={"iterations": 60}).status_code == 202
+            folder = training_folder(sessions)
+            until_checkpoint(folder)
+            cookies = dict(first.cookies)
+    finally:
+        server.send_signal(signal.SIGKILL)
+        server.communicate()
+    until = time.monotonic() + 60
+    while (folder / "run" / ".diffinst.lock").is_file() and time.monotonic() < until:
+        with contextlib.suppress(BlockingIOError), alone_in(folder / "run"):
+            pass  # the training ends with its server, and its lock with it
+        time.sleep(0.05)
+
+    client = new_client(create_app({"tiny": tiny}, sessions, limits=Limits(rate=1000)))
+    client.cookies.update(cookies)
+    state = client.get("/training").json()
+    assert state["busy"] is False and state["training"]["state"] == "interrupted"
+    assert state["training"]["can_resume"] and state["images"] == COUNT
+    assert client.post("/training/resume").json()["state"] == "running"
+    done = wait_for(client, "done", "failed")
+    assert done["state"] == "done", done["detail"]
+    assert done["iteration"] == 60 and "goes on from its last checkpoint" in log_of(folder)
+
+
+def log_of(folder: Path) -> str:
+    return (folder / "log.txt").read_text()
+
+
+def test_models_that_a_session_trained_are_its_own(
+    tiny: DiffusionInst, tmp_path: Path, new_client: NewClient, png: bytes
+) -> None:
+    """What a training leaves behind, as `train_run` writes it."""
+    app = create_app({"tiny": tiny}, tmp_path)
+    client, other = new_client(app), TestClient(app, base_url="http://127.0.0.1:8765")
+    image = client.post("/images", content=png).json()["id"]
+    theirs = other.post("/images", content=png).json()["id"]
+    place = next(path.parent for path in tmp_path.glob(f"*/{image}"))
+    for number, new in ((1, 0.4), (2, 0.2)):
+        folder = place / "training" / str(number)
+        DiffusionInst.from_preset("tiny", seed=7).save_pretrained(folder / "model")
+        asked = Asked(f"tiny-trained-{number}", "tiny", 5, ("a",), ("b",), tiny.class_names, 0.0)
+        write_json(folder / "asked.json", asdict(asked))
+        Standing(phase="done", old=0.3, new=new).write(folder)
+    names = [one["name"] for one in client.get("/models").json()["models"]]
+    assert names == ["tiny", "tiny-trained-1"]  # the second one is worse than what it came from
+    assert [one["name"] for one in other.get("/models").json()["models"]] == ["tiny"]
+
+    body = {"image": image, "model": "tiny-trained-1", "proposals": 20, "threshold": 0}
+    mine = client.post("/predict", json=body)
+    given = client.post("/predict", json={**body, "model": "tiny"})
+    assert mine.status_code == 200 and mine.json()["model"] == "tiny-trained-1"
+    assert mine.json()["objects"] != given.json()["objects"]
+    refused = other.post("/predict", json={**body, "image": theirs})
+    assert refused.status_code == 422 and "not served here" in refused.json()["detail"]
+    last = client.get("/training").json()["training"]
+    assert (last["state"], last["old"], last["new"], last["better"]) == ("done", 0.3, 0.2, False)
