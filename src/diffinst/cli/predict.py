@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from diffinst.cli.options import usable_device
-from diffinst.cli.scale import Many, predict_many
+from diffinst.cli.scale import Many, predict_many, split
 from diffinst.cli.slide import Tiling, predict_slide
 from diffinst.cli.terminal import progress_bar, say
 from diffinst.config import OptionFields, Reading
@@ -79,8 +79,8 @@ def predict(
         Write scores into the overlays, where they fit.
     formats
         Files for other programs that OUT gets, too, several after a comma or by several flags:
-        coco, coco-masks (without boxes), yolo, labelme, cvat, imagej, labels (TIFF), or tables of
-        measurements: csv, parquet. docs/other-tools.md says what each holds.
+        coco, coco-masks (without boxes), yolo, labelme, cvat, imagej, geojson, labels (TIFF), or
+        tables of measurements: csv, parquet. docs/other-tools.md says what each holds.
     device
         cpu, cuda or cuda:1, ...; default: a GPU if there is one.
     precision
@@ -107,7 +107,7 @@ def predict(
         raise ValueError(
             f"--{ways[0]} and --{ways[1]}: one of them only, they read their input apart"
         )
-    if formats and ways:
+    if formats and (tiles or track):
         raise ValueError(f"--as: files of other programs are not written with --{ways[0]}; omit it")
     if layout and not track:
         raise ValueError(f"--layout {layout[0]}: is for videos; add --track")
@@ -124,6 +124,7 @@ def predict(
             images,
             out,
             many,
+            split(formats),
             model=model,
             options=options,
             reading=reading,
@@ -155,7 +156,7 @@ def predict(
             progress=advance,
             labels=labels,
             scores=scores,
-            formats=[name for value in formats for name in value.split(",")],
+            formats=split(formats),
             **options,
         )
     say(
