@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from diffinst.cli.options import usable_device
+from diffinst.cli.options import Device, usable_device
 from diffinst.cli.terminal import say
 
 Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65_535))]
@@ -24,7 +24,7 @@ def serve(
     port: Port = 8765,
     token: str | None = None,
     folder: Path = Path("runs/serve"),
-    device: str | None = None,
+    device: Device = None,
 ) -> None:
     """A page in the browser, and the same as an HTTP API.
 
@@ -47,8 +47,6 @@ def serve(
         What clients have to bring; default: none at 127.0.0.1, elsewhere one made for this run.
     folder
         Where the sessions are kept.
-    device
-        cpu, cuda or cuda:1, ...; default: a GPU if there is one.
     """
     try:
         import fastapi  # noqa: F401
