@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from cyclopts import App
 from PIL import Image
 
 from diffinst.io.atomic import write_json
-from diffinst.measure.benchmark import machine
+from diffinst.kernels.machine import machine
 
 app = App()
 RESULTS = Path(__file__).parent / "results"
@@ -140,7 +139,7 @@ def keep(part: str, found: dict[str, Any], results: Path) -> None:
     """Put a part into the results' file."""
     file = results / "scale.json"
     content = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    content["machine"] = machine(torch.device("cpu")) | {"load": os.getloadavg()[0]}
+    content["machine"] = machine("cpu") | {"load": os.getloadavg()[0]}
     content[part] = found
     write_json(file, content)
     print(json.dumps(found, indent=2))

@@ -74,6 +74,7 @@ def benchmark(
 
     from diffinst.acceleration.optimize import resolved
     from diffinst.io.atomic import write_json
+    from diffinst.kernels.machine import machine
     from diffinst.measure import benchmark as bench
     from diffinst.measure.limits import measure_limits
 
@@ -99,7 +100,7 @@ def benchmark(
     if out is not None:
         content = {
             "model": model,
-            "machine": bench.machine(loaded.device),
+            "machine": machine(loaded.device),
             "limits": {kind: vars(values) for kind, values in limits.items()},
             "measurements": [m.as_dict() for m in found],
         }

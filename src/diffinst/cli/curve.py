@@ -100,7 +100,7 @@ def curve(
             progress=advance,
         )
         title = f"{source.name} on {annotated.image_dir.parent.name} {split}"
-        notes = write_curve(cells, annotated, out, title=title)
+        notes = write_curve(cells, annotated, out, title=title, device=place)
     print_curve(curve_rows(cells))
     for note in notes:
         say(note)
