@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,11 +62,10 @@ def test_predict_verify_and_merge(diffinst: Run, model: Path, shapes: Path, tmp_
     assert (out / "coco.json").stat().st_size > 0 < (out / "cvat.xml").stat().st_size
     code, _, err = diffinst("merge", out, "--to", "coco")
     assert code == 1 and f"{out}/coco.json: exists; remove it, or" in one_line(err)
-    flags = (*flags, "--as", "geojson", "--as", "coco")  # the second is there
-    code, _, err = diffinst("predict", shapes / "val", *flags)
+    more = ("--as", "geojson", "--as", "coco")  # the second is there
+    code, _, err = diffinst("predict", shapes / "val", *flags, *more)
     assert code == 0 and "coco.json, from an earlier run of this command" in one_line(err)
     assert len(list((out / "geojson").iterdir())) == 3
-    shutil.rmtree(out / "geojson")
 
 
 @pytest.mark.parametrize(
