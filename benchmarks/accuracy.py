@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import signal
 import statistics
 import sys
@@ -27,12 +26,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from cyclopts import App
 from turns import Server, Worker, peak_gib, seconds_between
 
 from diffinst.config import Config
 from diffinst.io.atomic import atomic_path, write_json
+from diffinst.kernels.machine import machine
 
 app = App()
 HERE = Path(__file__).parent
@@ -129,7 +128,7 @@ def race(
                 "side": side,
                 "seed": seed,
                 "minutes": minutes,
-                "machine": machine(),
+                "machine": machine("cpu") | {"load": os.getloadavg()},
                 "settings": contest.ours if side == "nano" else contest.peer,
                 "calibrated_seconds_per_iteration": pace[side],
                 "iterations": iterations[side],
@@ -332,16 +331,6 @@ def serve(*, kind: str, model: Path, detections: int) -> None:
         begin = time.perf_counter()
         predict(Path(line.strip()))
         print(time.perf_counter() - begin, flush=True)
-
-
-def machine() -> Json:
-    """What it was measured on."""
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "load": os.getloadavg(),
-    }
 
 
 @app.command

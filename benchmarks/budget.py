@@ -26,7 +26,7 @@ from diffinst.evaluation.report import score
 from diffinst.inference.costs import clock_of
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import write_json
-from diffinst.measure.benchmark import machine
+from diffinst.kernels.machine import machine
 
 app = App()
 WITHIN = 0.15  # of the time asked for

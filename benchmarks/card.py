@@ -18,12 +18,13 @@ from typing import Any
 from cyclopts import App
 
 from diffinst.datasets.load import load_split
-from diffinst.evaluation.curve import machine, on_front
+from diffinst.evaluation.curve import on_front
 from diffinst.evaluation.curves import draw_curve
 from diffinst.evaluation.evaluate import evaluate
 from diffinst.evaluation.sweep import Row
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import write_json
+from diffinst.kernels.machine import machine
 
 app = App()
 COLUMNS = (
@@ -95,7 +96,7 @@ def card(
         found = [row[column] for column in COLUMNS]
         values = " ".join(f"{'-':>10}" if v is None else f"{v:>10.4f}" for v in found)
         print(f"{kind:>7} {pair:>9} {seed:>4} {values}", flush=True)
-        write_json(out, {"machine": machine(), **settings, "rows": rows})
+        write_json(out, {"machine": machine("cpu"), **settings, "rows": rows})
     if plot is not None:
         draw(rows, plot)
 

@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 from diffinst.config import Options
 from diffinst.datasets.load import load_split
 from diffinst.datasets.split import ImageRecord, Split
-from diffinst.evaluation.curve import machine
 from diffinst.evaluation.matching import IOU_50, match
 from diffinst.evaluation.prediction import Prediction
 from diffinst.evaluation.report import score
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.spread import groups, joined
 from diffinst.io.atomic import write_json
+from diffinst.kernels.machine import machine
 from diffinst.results.instances import Instances
 
 matplotlib.use("Agg")
@@ -81,7 +81,7 @@ def doubt(
     threshold = own.postprocess.threshold
     options = Options.of(own, threshold=LOWEST, max_detections=KEPT)
     content: dict[str, Any] = {
-        "machine": machine(),
+        "machine": machine("cpu"),
         "model": model,
         "data": data.name,
         "split": split,

@@ -28,11 +28,11 @@ from cyclopts import App
 
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import write_json
+from diffinst.kernels.machine import machine
 from diffinst.kernels.memory import keep_freed_memory
 from diffinst.measure.benchmark import (
     Measurement,
     Workload,
-    machine,
     noise_image,
     peak_gib,
     ready,
@@ -85,7 +85,7 @@ def growth(*, rounds: int = 5, memory: bool = True, results: Path = RESULTS) -> 
     runs["decoder pass", 0] = decoder_pass(ready(model, BASE))
     seconds = race(runs, rounds)
     content: dict[str, Any] = {
-        "machine": machine(torch.device("cpu")),
+        "machine": machine("cpu"),
         "seconds": {axis: {n: seconds[axis, n] for n in points[axis]} for axis in points},
         "decoder_pass": seconds["decoder pass", 0],
     }

@@ -19,11 +19,11 @@ from cyclopts import App
 
 from diffinst.datasets.load import load_split
 from diffinst.datasets.split import Split
-from diffinst.evaluation.curve import machine
 from diffinst.evaluation.evaluate import evaluate
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.rank import rank
 from diffinst.io.atomic import write_json
+from diffinst.kernels.machine import machine
 from diffinst.training.train import train
 
 app = App()
@@ -85,7 +85,7 @@ def labelling(
         print(json.dumps(row), flush=True)
         settings = {"iterations": iterations, "images": count, "noises": noises, "pool": pool}
         settings["limit"] = limit
-        write_json(out, {"machine": machine(), "data": data.name, **settings, "rows": rows})
+        write_json(out, {"machine": machine("cpu"), "data": data.name, **settings, "rows": rows})
 
 
 def trained(

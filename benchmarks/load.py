@@ -34,7 +34,7 @@ from diffinst import DiffusionInst
 from diffinst.config import OptionFields
 from diffinst.io.atomic import write_json
 from diffinst.io.images import Pixels
-from diffinst.measure.benchmark import machine
+from diffinst.kernels.machine import machine
 from diffinst.serve.page_files import page_files
 
 OPTIONS: OptionFields = {"steps": 1, "proposals": 100, "threshold": 0.3}

@@ -15,14 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from cyclopts import App, Parameter
 
 from diffinst.config import Config
 from diffinst.datasets.load import load_split
 from diffinst.datasets.split import Split
 from diffinst.io.atomic import atomic_path, write_json
-from diffinst.measure.benchmark import machine
+from diffinst.kernels.machine import machine
 from diffinst.training.loader import train_loader
 
 app = App()
@@ -59,7 +58,7 @@ def loading(
                 row = {"data": folder.name, "preset": preset, "workers": count, "rates": rates}
                 print(row, flush=True)
                 rows.append(row)
-    content = {"machine": machine(torch.device("cpu")), "rows": rows}
+    content = {"machine": machine("cpu"), "rows": rows}
     write_json(results / "loading.json", content)
     text = table(rows, needed(results))
     with atomic_path(results / "loading.md") as temporary:

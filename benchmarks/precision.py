@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from cyclopts import App
 
 from diffinst.acceleration.optimize import Precision
@@ -26,7 +25,7 @@ from diffinst.evaluation.report import score
 from diffinst.export.parity import CONFIDENT, NEAR, SAME_IOU
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import atomic_path, write_json
-from diffinst.measure.benchmark import machine
+from diffinst.kernels.machine import machine
 from diffinst.ops.boxes import iou
 
 app = App()
@@ -64,7 +63,7 @@ def precision(
             row = compare(exact, rounded, split, records, count, seed)
             rows.append({"steps": count, "seed": seed, **row})
             print(rows[-1], flush=True)
-    content = {"machine": machine(torch.device("cpu")), "model": model, "images": len(records)}
+    content = {"machine": machine("cpu"), "model": model, "images": len(records)}
     write_json(results / "precision.json", {**content, "rows": rows})
     text = table(rows)
     with atomic_path(results / "precision.md") as temporary:

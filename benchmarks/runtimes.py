@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from cyclopts import App
 
 from diffinst.datasets.load import load_split
@@ -37,7 +36,7 @@ from diffinst.export.unrolled import exported_inputs, fitted
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.images import read_image
-from diffinst.measure.benchmark import machine
+from diffinst.kernels.machine import machine
 from diffinst.ops.images import fit_size
 from diffinst.results.instances import Instances
 
@@ -82,7 +81,7 @@ def runtimes(
     seen = of_size(load_split(data, "train"), size)[:CALIBRATION]
     if not seen:
         raise ValueError(f"{data}: train has no image of {size} to calibrate int8 on")
-    content: dict[str, Any] = {"machine": machine(torch.device("cpu")), "model": model}
+    content: dict[str, Any] = {"machine": machine("cpu"), "model": model}
     content |= {"size": size, "images": len(records), "proposals": proposals, "rows": {}}
     with tempfile.TemporaryDirectory(prefix="diffinst-runtimes-") as folder:
         ways = contestants(loaded, Path(folder), size, [r.path for r in seen])

@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py plan --paths 10000000
     python benchmarks/scale.py pool --images 96 --rounds 3   # one and two processes, in turns
-    python benchmarks/scale.py pool --images 1000 --ray      # Ray against the local pool, too
+    python benchmarks/scale.py ray --images 1000 --rounds 3  # Ray against the local pool, in turns
 
 Each part is written into `benchmarks/results/scale.json`; the others stay as they are. On a busy
 machine compare the ratios of a round, and the processor time of the planner.
@@ -19,20 +19,21 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch
 from cyclopts import App
 from PIL import Image
 
 from diffinst.io.atomic import write_json
-from diffinst.measure.benchmark import machine
+from diffinst.kernels.machine import machine
 
 app = App()
 RESULTS = Path(__file__).parent / "results"
 SIDE = 256  # pixels
 PROPOSALS = 50
+Way: TypeAlias = tuple[Literal["local", "ray"], int]
+"""Who shares the images out, and among how many processes."""
 CHILD = "import sys; sys.path.insert(0, sys.argv[1]); import scale; scale.plan_once(sys.argv[2])"
 
 
@@ -87,42 +88,72 @@ def peak() -> float:
 
 
 @app.command
-def pool(*, images: int = 96, rounds: int = 3, ray: bool = False, results: Path = RESULTS) -> None:
-    """The same images by one process, by two and, where asked, by two actors of Ray, in turns."""
+def pool(*, images: int = 96, rounds: int = 3, results: Path = RESULTS) -> None:
+    """The same images by one process and by two, in turns."""
+    ways: dict[str, Way] = {"one": ("local", 1), "two": ("local", 2)}
+    found = in_turns(ways, images, rounds, SIDE, PROPOSALS)
+    found["two_against_one"] = ratio(found["seconds"]["one"], found["seconds"]["two"])
+    keep("pool", found, results)
+
+
+@app.command
+def ray(
+    *,
+    images: int = 1000,
+    rounds: int = 3,
+    side: int = 64,
+    proposals: int = 20,
+    results: Path = RESULTS,
+) -> None:
+    """The same images by two actors of Ray and by two processes, in turns.
+
+    Small images and few proposals: what Ray costs stands out, and larger work hides it.
+    """
+    ways: dict[str, Way] = {"local": ("local", 2), "ray": ("ray", 2)}
+    found = in_turns(ways, images, rounds, side, proposals)
+    found["ray_against_local"] = ratio(found["seconds"]["ray"], found["seconds"]["local"])
+    found["with_its_start"] = ratio(found["whole"]["ray"], found["whole"]["local"])
+    del found["processor_seconds"]  # what Ray starts is not ours to wait for
+    keep("ray", found, results)
+
+
+def in_turns(
+    ways: dict[str, Way], images: int, rounds: int, side: int, proposals: int
+) -> dict[str, Any]:
+    """Predict the same images each way, again and again; what each round took.
+
+    `seconds` are those of predicting, `whole` with the start of all that is needed.
+    """
     from diffinst.scale import predict_dataset
 
-    seconds: dict[str, list[float]] = {}
-    processor: dict[str, list[float]] = {}
-    ways = [("one", "local", 1), ("two", "local", 2), *([("ray", "ray", 2)] if ray else [])]
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    whole: dict[str, list[float]] = {name: [] for name in ways}
+    processor: dict[str, list[float]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "in"
         source.mkdir()
         random = np.random.default_rng(0)
         for i in range(images):
-            small = random.integers(0, 256, (SIDE // 8, SIDE // 8, 3), dtype=np.uint8)
-            Image.fromarray(small).resize((SIDE, SIDE)).save(source / f"{i:06d}.jpg")
+            small = random.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
+            Image.fromarray(small).resize((side, side)).save(source / f"{i:06d}.jpg")
         for turn in range(rounds):
-            for name, engine, workers in ways:
+            for name, (engine, workers) in ways.items():
                 begin, cpu = time.perf_counter(), processor_time()
                 done = predict_dataset(
                     source,
                     Path(folder) / f"{name}-{turn}",
-                    engine=engine,  # type: ignore[arg-type]
+                    engine=engine,
                     workers=workers,
                     device="cpu",
-                    proposals=PROPOSALS,
+                    proposals=proposals,
                 )
-                whole = time.perf_counter() - begin
-                seconds.setdefault(name, []).append(done.seconds)
-                processor.setdefault(name, []).append(processor_time() - cpu)
-                print(turn, name, f"{done.seconds:.1f} s, {whole:.1f} s in all", flush=True)
-    found: dict[str, Any] = {"images": images, "side": SIDE, "proposals": PROPOSALS}
-    found |= {"seconds": seconds, "two_against_one": ratio(seconds["one"], seconds["two"])}
-    # Of this process and the local pool's; what Ray starts is not ours to wait for.
-    found["processor_seconds"] = {name: processor[name] for name in ("one", "two")}
-    if ray:
-        found["ray_against_two"] = ratio(seconds["ray"], seconds["two"])
-    keep("ray" if ray else "pool", found, results)
+                seconds[name].append(done.seconds)
+                whole[name].append(time.perf_counter() - begin)
+                processor[name].append(processor_time() - cpu)
+                took = f"{seconds[name][-1]:.1f} s, {whole[name][-1]:.1f} s in all"
+                print(turn, name, took, flush=True)
+    about = {"images": images, "side": side, "proposals": proposals}
+    return {**about, "seconds": seconds, "whole": whole, "processor_seconds": processor}
 
 
 def processor_time() -> float:
@@ -140,7 +171,7 @@ def keep(part: str, found: dict[str, Any], results: Path) -> None:
     """Put a part into the results' file."""
     file = results / "scale.json"
     content = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    content["machine"] = machine(torch.device("cpu")) | {"load": os.getloadavg()[0]}
+    content["machine"] = machine("cpu") | {"load": os.getloadavg()[0]}
     content[part] = found
     write_json(file, content)
     print(json.dumps(found, indent=2))

@@ -38,10 +38,10 @@ from diffinst.acceleration.optimize import Precision
 from diffinst.config import Config
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import atomic_path, write_json
+from diffinst.kernels.machine import machine
 from diffinst.kernels.memory import keep_freed_memory
 from diffinst.measure.benchmark import (
     Workload,
-    machine,
     noise_image,
     peak_gib,
     predict,

@@ -18,15 +18,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from diffinst import DiffusionInst
 from diffinst.inference.folder import predict_folder
 from diffinst.io.atomic import write_json, write_text
 from diffinst.io.images import read_image
+from diffinst.kernels.machine import machine
 from diffinst.kernels.memory import keep_freed_memory
-from diffinst.measure.benchmark import machine, noise_image
+from diffinst.measure.benchmark import noise_image
 
 PROPOSALS = 100
 
@@ -104,7 +104,7 @@ def main() -> None:
         apart = parts(model, files[:50], root / "parts")
     ratios = [one["ratio"] for one in rounds]
     content = {
-        "machine": machine(torch.device(arguments.device)),
+        "machine": machine(arguments.device),
         "images": len(files),
         "size": arguments.size,
         "proposals": PROPOSALS,

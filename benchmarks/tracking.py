@@ -37,7 +37,7 @@ from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.track import Tracker
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.images import read_image
-from diffinst.measure.benchmark import machine
+from diffinst.kernels.machine import machine
 from diffinst.results.crops import CompressedRLE, CroppedMasks
 from diffinst.results.instances import Instances
 from diffinst.results.render.sheet import contact_sheet
@@ -260,7 +260,7 @@ def tracking(
     rows: dict[str, object] = {}
     content: dict[str, object] = {
         "model": model,
-        "machine": machine(torch.device("cpu")),
+        "machine": machine("cpu"),
         "low": LOW,
         "frames": frames,
         "sequences": rows,

@@ -40,7 +40,7 @@ def measure(*, theirs: Path, out: Path | None = None, rounds: int = 30, threads:
     import torch
 
     from diffinst.io.atomic import write_json
-    from diffinst.measure.benchmark import machine
+    from diffinst.kernels.machine import machine
 
     servers = {}
     for precision in OURS:

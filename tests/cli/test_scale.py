@@ -57,9 +57,15 @@ def test_predict_verify_and_merge(diffinst: Run, model: Path, shapes: Path, tmp_
     assert code == 0 and "on 1 images, 2 were there already" in one_line(err)
     code, _, err = diffinst("verify", out)
     assert code == 0 and "3 images, 0 of them errors, " in err and "whole: every" in err
-    for kind, name in (("coco", "coco.json"), ("csv", "instances.csv")):
-        code, _, err = diffinst("merge", out, "--to", kind)
-        assert code == 0 and (out / name).stat().st_size > 0
+    code, _, err = diffinst("merge", out, "--to", "coco,cvat")
+    assert code == 0 and f"coco {out}/coco.json cvat {out}/cvat.xml" in one_line(err)
+    assert (out / "coco.json").stat().st_size > 0 < (out / "cvat.xml").stat().st_size
+    code, _, err = diffinst("merge", out, "--to", "coco")
+    assert code == 1 and f"{out}/coco.json: exists; remove it, or" in one_line(err)
+    more = ("--as", "geojson", "--as", "coco")  # the second is there
+    code, _, err = diffinst("predict", shapes / "val", *flags, *more)
+    assert code == 0 and "coco.json, from an earlier run of this command" in one_line(err)
+    assert len(list((out / "geojson").iterdir())) == 3
 
 
 @pytest.mark.parametrize(
@@ -68,6 +74,14 @@ def test_predict_verify_and_merge(diffinst: Run, model: Path, shapes: Path, tmp_
         (("--shard", "65/64"), "--shard 65/64: give one slice of how many, from 1/64 to 64/64"),
         (("--on", "dask"), "--on dask: there is no such engine; allowed are local and ray"),
         (("--shards", "--compile"), "--compile: not with --shards"),
+        (
+            ("--shards", "--as", "csv,yoyo"),
+            "--as yoyo: unknown; allowed are coco, coco-masks, yolo",
+        ),
+        (
+            ("--shard", "1/2", "--as", "yolo"),
+            "--as: --shard 1/2 is not the whole run; omit it, and",
+        ),
         (("--shards", "--timeout", "nan"), "--timeout nan: give seconds, more than 0"),
     ],
 )
@@ -78,6 +92,17 @@ def test_wrong_flags_are_one_line(
     code, _, err = diffinst("predict", shapes / "val", "--model", model, "--out", out, *flags)
     assert code == 1 and said in one_line(err) and "Traceback" not in err
     assert not out.exists()
+
+
+def test_what_lies_in_a_new_folder_is_not_taken_for_this_runs(
+    diffinst: Run, model: Path, shapes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "coco.json").write_text("mine")
+    flags = ("--model", model, "--shards", "--as", "coco", "--out")
+    code, _, err = diffinst("predict", shapes / "val", *flags, tmp_path)
+    assert code == 1 and "coco.json: exists; remove it, or name another folder" in one_line(err)
+    code, _, err = diffinst("predict", shapes / "val", *flags, "memory://run")
+    assert code == 1 and "--to coco` --out FOLDER" in one_line(err)
 
 
 def test_empty_and_unreadable_inputs(diffinst: Run, model: Path, tmp_path: Path) -> None:

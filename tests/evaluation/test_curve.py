@@ -44,7 +44,7 @@ def test_files_of_measured_settings(source: Source, shapes: Split, tmp_path: Pat
     named = [(c.steps, c.kind) for c in cells]
     auto = [("auto", "search"), ("auto", "ddim")]
     assert named == [(1, "search"), (2, "search"), (2, "ddim"), *auto]  # one step is one step
-    assert write_curve(cells, shapes, tmp_path, title="t") == []
+    assert write_curve(cells, shapes, tmp_path, title="t", device="cpu") == []
     held = json.loads((tmp_path / "curve.json").read_text())
     assert held["title"] == "t" and len(held["rows"]) == 5
     lines = list(csv.DictReader((tmp_path / "curve.csv").read_text().splitlines()))

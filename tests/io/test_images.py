@@ -24,6 +24,7 @@ from diffinst.io.images import (
     read,
     read_image,
 )
+from diffinst.io.listing import images_below
 
 FULL = Reading(stretch="full")
 RED, GREEN, WHITE = [255, 0, 0], [0, 255, 0], [255, 255, 255]
@@ -494,6 +495,16 @@ def test_folders_are_searched_in_sorted_order(folder: Path) -> None:
         "b.PNG",
         "sub/c.tiff",
     ]
+
+
+def test_a_folder_of_any_length_is_walked_without_holding_it(folder: Path) -> None:
+    (folder / "a.png").mkdir()
+    (folder / "a.png" / "z.png").touch()
+    names = (os.path.relpath(path, folder) for path in images_below(folder))
+    assert next(names) == "a.jpg"
+    (folder / "sub" / "0.png").touch()  # is seen: nobody has looked there yet
+    assert list(names) == ["b.PNG", "a.png/z.png", "sub/0.png", "sub/c.tiff"]
+    assert sorted(map(Path, images_below(folder))) == list_images([folder])
 
 
 def test_files_stay_as_given_and_in_place(folder: Path) -> None:

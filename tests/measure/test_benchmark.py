@@ -66,8 +66,3 @@ def test_memory_is_that_of_another_process(tiny: DiffusionInst) -> None:
     assert 0.05 < found.idle_gib <= found.peak_gib
     assert found.peak_gib < benchmark.peak_gib(torch.device("cpu"))
     del ballast
-
-
-def test_the_machine_is_named() -> None:
-    named = benchmark.machine(torch.device("cpu"))
-    assert named["device"] and named["threads"] == torch.get_num_threads()

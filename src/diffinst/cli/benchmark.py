@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from diffinst.cli.options import Count, height_and_width, usable_device
+from diffinst.cli.options import Count, Device, height_and_width, usable_device
 from diffinst.cli.tables import print_benchmark
 from diffinst.cli.terminal import say
 
@@ -35,7 +35,7 @@ def benchmark(
     compiled: Annotated[bool, Parameter(name="compile", negative=())] = False,
     rounds: int = 5,
     memory: bool = True,
-    device: str | None = None,
+    device: Device = None,
     out: Path | None = None,
 ) -> None:
     """Time a model: in all, by part, and how far from what this machine can do.
@@ -67,8 +67,6 @@ def benchmark(
         Repetitions; the median is shown, and the range.
     memory
         Measure the peak memory too, in a process of its own.
-    device
-        cpu, cuda or cuda:1, ...; default: a GPU if there is one.
     out
         JSON file for everything measured.
     """
@@ -76,6 +74,7 @@ def benchmark(
 
     from diffinst.acceleration.optimize import resolved
     from diffinst.io.atomic import write_json
+    from diffinst.kernels.machine import machine
     from diffinst.measure import benchmark as bench
     from diffinst.measure.limits import measure_limits
 
@@ -101,7 +100,7 @@ def benchmark(
     if out is not None:
         content = {
             "model": model,
-            "machine": bench.machine(loaded.device),
+            "machine": machine(loaded.device),
             "limits": {kind: vars(values) for kind, values in limits.items()},
             "measurements": [m.as_dict() for m in found],
         }

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from diffinst.cli.ending import writing_into
-from diffinst.cli.options import Count, Processes, Seed, usable_device
+from diffinst.cli.options import Count, Device, Precise, Processes, Seed, usable_device
 from diffinst.cli.tables import print_curve
 from diffinst.cli.terminal import progress_bar, say
 
@@ -33,8 +33,8 @@ def curve(
     limit: Count | None = None,
     single_class: Annotated[bool, Parameter(negative=())] = False,
     processes: Processes = 1,
-    device: str | None = None,
-    precision: Literal["fp32", "bf16", "auto"] = "fp32",
+    device: Device = None,
+    precision: Precise = "fp32",
 ) -> None:
     """AP over seconds: every setting of steps, proposals and sampler, and the best for each time.
 
@@ -70,11 +70,6 @@ def curve(
         Take all classes as one.
     processes
         How many share the images; each loads the model. For AP: times are then of all at once.
-    device
-        cpu, cuda or cuda:1, ...; default: a GPU if there is one.
-    precision
-        fp32, bf16 (faster where the processor has it, nearly the same results), or auto: bf16 where
-        this machine is faster with it.
     """
     from diffinst.datasets.load import load_split
     from diffinst.evaluation.curve import curve_rows, write_curve
@@ -105,7 +100,7 @@ def curve(
             progress=advance,
         )
         title = f"{source.name} on {annotated.image_dir.parent.name} {split}"
-        notes = write_curve(cells, annotated, out, title=title)
+        notes = write_curve(cells, annotated, out, title=title, device=place)
     print_curve(curve_rows(cells))
     for note in notes:
         say(note)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from diffinst.cli.ending import writing_into
-from diffinst.cli.options import Amount, Count, Processes, Seed, usable_device
+from diffinst.cli.options import Amount, Compiled, Count, Precise, Processes, Seed, usable_device
 from diffinst.cli.tables import print_classes, print_metrics, print_sweep
 from diffinst.cli.terminal import progress_bar, say
 
@@ -35,8 +35,8 @@ def evaluate(
     kind: Literal["ddim", "search"] | None = None,
     noises: Count = 1,
     device: str | None = None,
-    precision: Literal["fp32", "bf16", "auto"] = "fp32",
-    compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
+    precision: Precise = "fp32",
+    compile_network: Compiled = False,
     out: Path | None = None,
     limit: Count | None = None,
     processes: Processes = 1,
@@ -78,12 +78,6 @@ def evaluate(
         Runs of each image, each from noise of its own; every object comes once, with its stability.
     device
         cpu, cuda or cuda:1, ...; default: a GPU if there is one, all of them for several processes.
-    precision
-        fp32, bf16 (faster where the processor has it, nearly the same results), or auto: bf16 where
-        this machine is faster with it.
-    compile_network
-        Compile the network at the first image of each size, which takes up to a minute: for
-        thousands of images of a few sizes.
     out
         Folder for predictions/, metrics.json, results.json, per_class.csv, precision_recall.png
         and the worst images.

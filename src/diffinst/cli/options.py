@@ -1,12 +1,13 @@
-"""Options of several commands: whole numbers, sizes, the device."""
+"""Options of several commands: whole numbers, sizes, how images are read, where a model runs."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import App, ArgumentCollection, CoercionError, Parameter
 from cyclopts.validators import Number
+from typing_extensions import TypedDict
 
 LARGEST = 1_000_000_000
 MAX_SIDE = 65_535  # pixels
@@ -14,6 +15,42 @@ Count = Annotated[int, Parameter(validator=Number(gte=1, lte=LARGEST))]
 Amount = Annotated[int, Parameter(validator=Number(gte=0, lte=LARGEST))]
 Processes = Annotated[int, Parameter(validator=Number(gte=1, lte=4096))]
 Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**63))]
+Device = Annotated[
+    str | None, Parameter(help="cpu, cuda or cuda:1, ...; default: a GPU if there is one.")
+]
+Precise = Annotated[
+    Literal["fp32", "bf16", "auto"],
+    Parameter(
+        help="fp32, bf16 (faster where the processor has it, nearly the same results), or auto: "
+        "bf16 where this machine is faster with it."
+    ),
+]
+Compiled = Annotated[
+    bool,
+    Parameter(
+        name="compile",
+        negative=(),
+        help="Compile the network at the first image of each size, which takes up to a minute: for "
+        "thousands of images of a few sizes.",
+    ),
+]
+
+
+class Reads(TypedDict, total=False):
+    """How images are read; not given: as the model has it."""
+
+    page: int
+    """The page, slice or time of a file to read, counted from 0; default: the first."""
+    channel: int
+    """The one channel to read, counted from 0; default: all, where these are grey or RGB."""
+    project: Literal["max", "mean"]
+    """All pages of a file as one image: the brightest value at each pixel (max), or the mean."""
+    stretch: Literal["percentile", "full"]
+    """Values of more than 8 bits: percentile stretches the range of each image, full keeps that of
+    the type. Default of this and the three above: as the model has it."""
+
+
+Read = Annotated[Reads, Parameter(name="*")]
 
 
 def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

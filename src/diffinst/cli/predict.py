@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from diffinst.cli.options import usable_device
-from diffinst.cli.scale import Many, predict_many
+from diffinst.cli.options import Compiled, Device, Precise, Read, usable_device
+from diffinst.cli.scale import Many, predict_many, split
 from diffinst.cli.slide import Tiling, predict_slide
 from diffinst.cli.terminal import progress_bar, say
 from diffinst.config import OptionFields, Reading
@@ -26,16 +26,13 @@ def predict(
     model: str = "nano-nuclei",
     out: Path = Path("runs/predict"),
     options: Asked = {},  # noqa: B006 (never written to)
-    page: int | None = None,
-    channel: int | None = None,
-    project: Literal["max", "mean"] | None = None,
-    stretch: Literal["percentile", "full"] | None = None,
+    read: Read = {},  # noqa: B006 (never written to)
     labels: bool = True,
     scores: bool = True,
     formats: Annotated[list[str], Parameter(name="--as", negative=())] = [],  # noqa: B006
-    device: str | None = None,
-    precision: Literal["fp32", "bf16", "auto"] = "fp32",
-    compile_network: Annotated[bool, Parameter(name="compile", negative=())] = False,
+    device: Device = None,
+    precision: Precise = "fp32",
+    compile_network: Compiled = False,
     tiles: Annotated[bool, Parameter(negative=())] = False,
     tiling: Annotated[Tiling, Parameter(name="*")] = {},  # noqa: B006 (never written to)
     track: Annotated[bool, Parameter(negative=())] = False,
@@ -64,31 +61,14 @@ def predict(
         Name of shipped weights, a model folder, a file, or a hub id.
     out
         Where to write.
-    page
-        The page, slice or time of a file to read, counted from 0; default: the first.
-    channel
-        The one channel to read, counted from 0; default: all, where these are grey or RGB.
-    project
-        All pages of a file as one image: the brightest value at each pixel (max), or the mean.
-    stretch
-        Values of more than 8 bits: percentile stretches the range of each image, full keeps that of
-        the type. Default of this and the three above: as the model has it.
     labels
         Write classes into the overlays, where they fit.
     scores
         Write scores into the overlays, where they fit.
     formats
         Files for other programs that OUT gets, too, several after a comma or by several flags:
-        coco, coco-masks (without boxes), yolo, labelme, cvat, imagej, labels (TIFF), or tables of
-        measurements: csv, parquet. docs/other-tools.md says what each holds.
-    device
-        cpu, cuda or cuda:1, ...; default: a GPU if there is one.
-    precision
-        fp32, bf16 (faster where the processor has it, nearly the same results), or auto: bf16 where
-        this machine is faster with it.
-    compile_network
-        Compile the network at the first image of each size, which takes up to a minute: for
-        thousands of images of a few sizes.
+        coco, coco-masks (without boxes), yolo, labelme, cvat, imagej, geojson, labels (TIFF), or
+        tables of measurements: csv, parquet. docs/other-tools.md says what each holds.
     tiles
         One image of any size, tile by tile; writes other files, see docs/slides.md, and goes on
         where it was stopped.
@@ -107,11 +87,11 @@ def predict(
         raise ValueError(
             f"--{ways[0]} and --{ways[1]}: one of them only, they read their input apart"
         )
-    if formats and ways:
+    if formats and (tiles or track):
         raise ValueError(f"--as: files of other programs are not written with --{ways[0]}; omit it")
     if layout and not track:
         raise ValueError(f"--layout {layout[0]}: is for videos; add --track")
-    reading = Reading.of(page=page, channel=channel, project=project, stretch=stretch)
+    reading = Reading.of(**read)
     if tiling and not tiles:
         flag = next(iter(tiling)).replace("_", "-")
         raise ValueError(f"--{flag} is for images that are predicted in tiles; add --tiles")
@@ -124,6 +104,7 @@ def predict(
             images,
             out,
             many,
+            split(formats),
             model=model,
             options=options,
             reading=reading,
@@ -155,7 +136,7 @@ def predict(
             progress=advance,
             labels=labels,
             scores=scores,
-            formats=[name for value in formats for name in value.split(",")],
+            formats=split(formats),
             **options,
         )
     say(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from diffinst.cli.options import usable_device
+from diffinst.cli.options import Device, usable_device
 from diffinst.cli.terminal import say
 
 
@@ -18,7 +18,7 @@ def prompt(
     exclude: str | None = None,
     model: str = "nano-nuclei",
     out: Path = Path("runs/prompt"),
-    device: str | None = None,
+    device: Device = None,
 ) -> None:
     """The objects that boxes or clicks point at, one for each, in their order.
 
@@ -43,8 +43,6 @@ def prompt(
         Name of shipped weights, a model folder, a file, or a hub id.
     out
         Where to write.
-    device
-        cpu, cuda or cuda:1, ...; default: a GPU if there is one.
     """
     given = {
         "boxes": _numbers("--boxes", boxes),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from diffinst.cli.options import Amount, usable_device
+from diffinst.cli.options import Amount, Device, Precise, Read, usable_device
 from diffinst.cli.predict import SHOWN, Asked
 from diffinst.cli.terminal import progress_bar, say
 from diffinst.config import Reading
@@ -22,12 +22,9 @@ def rank(
     out: Path = Path("rank.csv"),
     sheet: Amount = 12,
     options: Asked = {},  # noqa: B006 (never written to)
-    page: int | None = None,
-    channel: int | None = None,
-    project: Literal["max", "mean"] | None = None,
-    stretch: Literal["percentile", "full"] | None = None,
-    device: str | None = None,
-    precision: Literal["fp32", "bf16", "auto"] = "fp32",
+    read: Read = {},  # noqa: B006 (never written to)
+    device: Device = None,
+    precision: Precise = "fp32",
 ) -> None:
     """Say which images to label next: every image is predicted from several noises.
 
@@ -48,24 +45,10 @@ def rank(
         The table, a .csv file.
     sheet
         Images on the sheet; 0: no sheet, and an earlier one is removed.
-    page
-        The page, slice or time of a file to read, counted from 0; default: the first.
-    channel
-        The one channel to read, counted from 0; default: all, where these are grey or RGB.
-    project
-        All pages of a file as one image: the brightest value at each pixel (max), or the mean.
-    stretch
-        Values of more than 8 bits: percentile stretches the range of each image, full keeps that of
-        the type. Default of this and the three above: as the model has it.
-    device
-        cpu, cuda or cuda:1, ...; default: a GPU if there is one.
-    precision
-        fp32, bf16 (faster where the processor has it, nearly the same results), or auto: bf16 where
-        this machine is faster with it.
     """
     if out.suffix.lower() != ".csv" or out.is_dir():
         raise ValueError(f"--out {out}: the ranking is a table; name a .csv file")
-    reading = Reading.of(page=page, channel=channel, project=project, stretch=stretch)
+    reading = Reading.of(**read)
     from diffinst.inference import rank as ranking
     from diffinst.inference.predictor import DiffusionInst
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 from rich.progress import BarColumn, TextColumn
@@ -21,6 +21,8 @@ from diffinst.config import OptionFields, Reading
 
 if TYPE_CHECKING:
     from diffinst.acceleration.optimize import Precision
+    from diffinst.results.formats.choose import FormatName
+    from diffinst.scale.merge import Merged
     from diffinst.scale.progress import Progress
 
 SHOWN = 10  # problems
@@ -86,6 +88,7 @@ def predict_many(
     images: Sequence[str],
     out: Path,
     many: Many,
+    formats: Sequence[str],
     *,
     model: str,
     options: OptionFields,
@@ -93,10 +96,12 @@ def predict_many(
     device: str | None,
     precision: Precision,
 ) -> None:
-    """Predict into parts, and say how it went."""
+    """Predict into parts, then merge them into what is not there yet; say how it went."""
     from diffinst.scale.dataset import TIMEOUT, predict_dataset
+    from diffinst.scale.merge import merge_run
 
     place = address(out)
+    files = _targets(formats, place, many)
     with _shown() as advance:
         done = predict_dataset(
             images,
@@ -125,6 +130,31 @@ def predict_many(
         say(f"{done.repeated} images were listed more than once; each was done once")
     for text in done.notes[:SHOWN]:
         say(f"note: {text}")
+    todo = [name for name, file in files.items() if not file.exists()]
+    for name in files.keys() - todo:
+        say(f"{name:<10} {files[name]}, from an earlier run of this command")
+    if todo:
+        with progress_bar("merging") as advance:
+            _say_merged(merge_run(place, todo, progress=advance))
+
+
+def _targets(formats: Sequence[str], place: str, many: Many) -> dict[FormatName, Path]:
+    """Where a run's files of other programs go; refuses before the run what would be after it."""
+    from diffinst.scale import fingerprint
+    from diffinst.scale.merge import refuse_written, targets
+    from diffinst.scale.remote import is_uri
+
+    if not formats:
+        return {}
+    files = targets(formats, Path(place), "--as")
+    then = f"omit it, and then run `diffinst merge {place} --to {','.join(files)}`"
+    if many.shard is not None:
+        raise ValueError(f"--as: --shard {many.shard} is not the whole run; {then}")
+    if is_uri(place):
+        raise ValueError(f"--as: {place} is an address; {then} --out FOLDER")
+    if not (Path(place) / fingerprint.FILE).exists():
+        refuse_written(files)  # later they are this run's
+    return files
 
 
 def address(out: Path) -> str:
@@ -198,23 +228,51 @@ def verify(run: str, /) -> None:
     say("whole: every image once, every part as it was written")
 
 
-def merge(run: str, /, *, to: Literal["coco", "csv"], file: Path | None = None) -> None:
-    """Put the parts of a finished run into one file.
+def merge(
+    run: str,
+    /,
+    *,
+    to: Annotated[list[str], Parameter(negative=())],
+    out: Path | None = None,
+) -> None:
+    """Put the parts of a finished run into files of other programs.
 
-    Example: diffinst merge runs/many --to coco
+    Example: diffinst merge runs/many --to coco,yolo
 
     Parameters
     ----------
     run
         Its folder or address.
     to
-        coco: an annotation file with run lengths and scores; csv: a line per instance.
-    file
-        Where to; default: RUN/coco.json or RUN/instances.csv.
+        As predict's --as: coco, coco-masks, yolo, labelme, cvat, imagej, geojson, labels, csv,
+        parquet; several after a comma or by several flags.
+    out
+        A folder that gets them; default: RUN.
     """
     from diffinst.scale.merge import merge_run
 
-    target, failed = merge_run(run, to, file)
-    say(f"written    {target}")
-    if failed:
-        say(f"{failed} images have no result, their rows say why, and are not in it")
+    with progress_bar("merging") as advance:
+        merged = merge_run(run, split(to), out, advance)
+    _say_merged(merged)
+
+
+def split(values: Sequence[str]) -> list[str]:
+    """Names of several flags, several of them after a comma.
+
+    Example:
+        >>> split(["coco,yolo", "csv"])
+        ['coco', 'yolo', 'csv']
+    """
+    return [name for value in values for name in value.split(",")]
+
+
+def _say_merged(merged: Merged) -> None:
+    for name, file in merged.files.items():
+        say(f"{name:<10} {file}")
+    if merged.failed:
+        say(f"{merged.failed} images have no result, their rows say why, and are not in it")
+    if merged.blind:
+        say(
+            f"{merged.blind} images are gone, or others by now: their results are there without "
+            "copy, brightness and size of a pixel"
+        )

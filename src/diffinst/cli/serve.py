@@ -11,7 +11,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from diffinst.cli.options import usable_device
+from diffinst.cli.options import Device, usable_device
 from diffinst.cli.terminal import say
 
 Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65_535))]
@@ -26,7 +26,7 @@ def serve(
     folder: Path = Path("runs/serve"),
     session_mb: Annotated[float, Parameter(validator=Number(gt=0))] = 4000.0,
     session_days: Annotated[float, Parameter(validator=Number(gte=0))] = 90.0,
-    device: str | None = None,
+    device: Device = None,
 ) -> None:
     """A page in the browser, and the same as an HTTP API.
 
@@ -53,8 +53,6 @@ def serve(
         Megabytes that a session may hold there: images, work, models that it trained.
     session_days
         A session that nobody used for so many days is removed; 0: none ever is.
-    device
-        cpu, cuda or cuda:1, ...; default: a GPU if there is one.
     """
     try:
         import fastapi  # noqa: F401

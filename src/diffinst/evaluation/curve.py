@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-
-import torch
 
 from diffinst.datasets.split import Split
 from diffinst.evaluation.curves import draw_curve
 from diffinst.evaluation.sweep import Cell, Row, write_rows
 from diffinst.inference.front import FRONT_FILE
 from diffinst.io.atomic import write_json
+from diffinst.kernels.machine import machine
 
 
 def on_front(rows: Sequence[Row]) -> list[bool]:
@@ -39,7 +37,9 @@ def curve_rows(cells: Sequence[Cell]) -> list[Row]:
     return [{**row, "front": float(f)} for row, f in zip(rows, on_front(rows), strict=True)]
 
 
-def write_curve(cells: Sequence[Cell], split: Split, out: Path, *, title: str) -> list[str]:
+def write_curve(
+    cells: Sequence[Cell], split: Split, out: Path, *, title: str, device: str
+) -> list[str]:
     """Write OUT/curve.json, curve.csv and curve.png; says why if that cannot be drawn.
 
     Beside weights, curve.json tells predictions with `seconds` what to choose.
@@ -49,9 +49,10 @@ def write_curve(cells: Sequence[Cell], split: Split, out: Path, *, title: str) -
         split: What they were measured on.
         out: The folder.
         title: Of the drawing.
+        device: What the times were measured on.
     """
     rows = curve_rows(cells)
-    about = {"title": title, "split": split.name, "machine": machine()}
+    about = {"title": title, "split": split.name, "machine": machine(device)}
     write_json(out / FRONT_FILE, {**about, "rows": rows})
     write_rows(out / "curve.csv", rows)
     try:
@@ -59,13 +60,3 @@ def write_curve(cells: Sequence[Cell], split: Split, out: Path, *, title: str) -
     except ImportError as error:
         return [f"curve.png is missing: {error}"]
     return []
-
-
-def machine() -> dict[str, object]:
-    """What the times were measured on."""
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }

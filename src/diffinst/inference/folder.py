@@ -20,6 +20,7 @@ from diffinst.io.lock import alone_in
 from diffinst.io.microns import microns_per_pixel
 from diffinst.results.convert import CocoResult
 from diffinst.results.formats.choose import FOLDERS, checked, folder_format
+from diffinst.results.formats.names import Names
 from diffinst.results.formats.scene import Format, Scene
 
 SAVERS = 2  # threads, beside a GPU; on a CPU the network leaves no core free, and they slow it
@@ -87,7 +88,9 @@ def predict_folder(
     chosen = dict.fromkeys(checked(name, "--as") for name in formats)
     refuse_file(out)
     files = [path for path in list_images(images) if not _is_own(path, out)]
-    names, seen_as = _unique_names(files), _names_below(files)
+    whole = [os.path.abspath(file) for file in files]
+    names = Names(whole)
+    called = [names.take(path) for path in whole]
     notes: dict[str, None] = {}
     found = model.predict_each(  # refuses wrong options
         files, keep_images=True, reading=reading, note=notes.setdefault, **options
@@ -107,7 +110,7 @@ def predict_folder(
                     if instances.meta is not None and instances.meta.note:
                         notes.setdefault(instances.meta.note)
                     mpp = microns_per_pixel(path) if others else None
-                    scene = Scene(instances, names[i - 1], seen_as[i - 1], i, mpp)
+                    scene = Scene(instances, *called[i - 1], i, mpp)
                     run.take(path, scene, threads if behind else None)
                 progress(i, len(files))
         finally:
@@ -192,32 +195,7 @@ def refuse_file(out: Path) -> None:
             )
 
 
-def _names_below(files: Sequence[Path]) -> list[str]:
-    """The files as seen from the innermost folder that holds them all, with / between folders."""
-    whole = [Path(os.path.abspath(file)) for file in files]
-    try:
-        above = os.path.commonpath([file.parent for file in whole])
-    except ValueError:  # no files, or on several disks
-        return [file.as_posix() for file in whole]
-    return [file.relative_to(above).as_posix() for file in whole]
-
-
 def _is_own(path: Path, out: Path) -> bool:
     """Whether an image was written, or put there, by an earlier run into the same folder."""
     above = Path(os.path.realpath(path)).parents  # unlike `resolve` it takes links in a circle
     return any(Path(os.path.realpath(out / kind)) in above for kind in _OWN)
-
-
-def _unique_names(files: Sequence[Path]) -> list[str]:
-    """Stems, with a number where two share one; letter case alone tells no files apart."""
-    free = {path.stem.casefold() for path in files}  # stems not used yet: numbers avoid them too
-    taken: set[str] = set()
-    names = []
-    for path in files:
-        name, count = path.stem, 1
-        while name.casefold() in taken or (count > 1 and name.casefold() in free):
-            count += 1
-            name = f"{path.stem}-{count}"
-        taken.add(name.casefold())
-        names.append(name)
-    return names

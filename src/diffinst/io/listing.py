@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from diffinst.io.foreign import what_it_is
@@ -32,7 +32,7 @@ def list_images(paths: Sequence[str | Path]) -> list[Path]:
     found: list[Path] = []
     for path in map(named, given):
         if path.is_dir():
-            found += sorted(_images_below(path))
+            found += sorted(map(Path, images_below(path)))
         elif path.exists():
             found.append(path)
         else:
@@ -63,7 +63,15 @@ def missing(path: Path) -> str:
     return f"{path}: there is no such file or folder{place}; check the spelling"
 
 
-def _images_below(folder: Path) -> list[Path]:
+def images_below(folder: Path) -> Iterator[str]:
+    """The images in a folder and those below, as `list_images` finds them, without holding all.
+
+    Names are sorted; a folder's files come before those of the folders in it.
+
+    Raises:
+        ImageReadError: A folder cannot be read, or is a known format of its own.
+    """
+
     def refuse(error: OSError) -> None:
         raise ImageReadError(
             f"{error.filename}: the folder cannot be read ({error.strerror}); check its permissions"
@@ -72,15 +80,11 @@ def _images_below(folder: Path) -> list[Path]:
     what = what_it_is(folder)
     if what is not None:
         raise ImageReadError(f"{folder}: {what}")
-    found = []
     for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(parent, name)
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        ]
-    return found
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
+                yield os.path.join(parent, name)
 
 
 def _nothing(given: Sequence[Path]) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import platform
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
@@ -203,22 +201,3 @@ def peak_gib(device: torch.device) -> float:
 
     unit = 1 if sys.platform == "darwin" else 1024  # bytes or KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB
-
-
-def machine(device: torch.device) -> dict[str, object]:
-    """What it was measured on."""
-    named = platform.processor() or platform.machine()
-    if device.type == "cuda":
-        named = torch.cuda.get_device_name(device)
-    else:
-        info = Path("/proc/cpuinfo")
-        if info.is_file():
-            lines = [x for x in info.read_text().splitlines() if x.startswith("model name")]
-            named = lines[0].partition(":")[2].strip() if lines else named
-    return {
-        "device": named,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "when": time.strftime("%Y-%m-%d"),
-    }

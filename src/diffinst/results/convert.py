@@ -87,7 +87,6 @@ def from_coco(
     known = list(range(1, len(class_names) + 1) if category_ids is None else category_ids)
     if not results:
         return Instances.empty(image_size, class_names)
-    masks = []
     for i, result in enumerate(results):
         size, category = tuple(result["segmentation"]["size"]), result["category_id"]
         if size != image_size:
@@ -97,15 +96,13 @@ def from_coco(
             )
         if category not in known:
             raise ValueError(f"result {i}: category_id is {category}; known are {known}")
-        mask = torch.from_numpy(coco_mask.decode(result["segmentation"])).bool()
-        masks.append(CroppedMasks.from_dense(mask[None]))
     x, y, width, height = torch.tensor([list(map(float, r["bbox"])) for r in results]).unbind(1)
     given = {name: _given(results, name) for name in OPTIONAL}
     return Instances(
         boxes=torch.stack([x, y, x + width, y + height], 1),
         scores=torch.tensor([float(r["score"]) for r in results]),
         labels=torch.tensor([known.index(r["category_id"]) for r in results]),
-        mask_crops=CroppedMasks.cat(masks),
+        mask_crops=from_rle([r["segmentation"] for r in results], image_size),
         image_size=image_size,
         class_names=class_names,
         ids=given["ids"],
@@ -113,6 +110,17 @@ def from_coco(
         score_spread=given["score_spread"],
         mask_agreement=given["mask_agreement"],
     )
+
+
+def from_rle(rles: Sequence[CompressedRLE], image_size: tuple[int, int]) -> CroppedMasks:
+    """What `CroppedMasks.to_rle` gave, read again; one mask is full size at a time."""
+    windows, patches = torch.zeros(len(rles), 4, dtype=torch.int64), []
+    for i, rle in enumerate(rles):
+        x, y, width, height = (int(number) for number in coco_mask.toBbox(rle))
+        windows[i] = torch.tensor([y, x, height, width])
+        patch = coco_mask.decode(rle)[y : y + height, x : x + width]
+        patches.append(torch.from_numpy(patch.astype(bool, order="C")))
+    return CroppedMasks(windows, tuple(patches), image_size)
 
 
 def _given(results: Sequence[CocoResult], name: str) -> Tensor | None:

@@ -445,7 +445,8 @@ class Instances:
         Args:
             path: the file, of the format's type; missing folders are made.
             format: coco (.json), coco-masks (.json, without boxes), yolo (.txt), labelme (.json),
-                cvat (.xml), imagej (.zip), labels (.tif), or a table of measurements: csv, parquet.
+                cvat (.xml), imagej (.zip), geojson (.geojson), labels (.tif), or a table of
+                measurements: csv, parquet.
             mpp: micrometres per pixel, for measurements and label images; None: not known.
 
         Raises:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from diffinst.io.foreign import what_it_is
 from diffinst.io.image_error import ImageReadError
-from diffinst.io.listing import IMAGE_SUFFIXES, missing, named
+from diffinst.io.listing import IMAGE_SUFFIXES, images_below, missing, named
 from diffinst.scale.remote import filesystem, is_uri, reason, tried
 
 LIST_SUFFIXES = (".txt", ".lst")
@@ -78,7 +77,7 @@ class Inputs:
             elif path.suffix.lower() in LIST_SUFFIXES and path.is_file():
                 yield from (self._listed(line, path.parent) for line in _lines(path))
             elif path.is_dir():
-                yield from map(self._file, _below(path))
+                yield from map(self._file, images_below(path))
             elif path.exists():
                 yield self._file(str(path))
             else:
@@ -171,24 +170,6 @@ def _lines(path: Path) -> Iterator[str]:
         raise ImageReadError(
             f"{path}: the list cannot be read ({error.strerror}); check its permissions"
         ) from error
-
-
-def _below(folder: Path) -> Iterator[str]:
-    """Images in a folder and those below, as `list_images` finds them, without holding all."""
-
-    def refuse(error: OSError) -> None:
-        raise ImageReadError(
-            f"{error.filename}: the folder cannot be read ({error.strerror}); check its permissions"
-        ) from error
-
-    what = what_it_is(folder)
-    if what is not None:
-        raise ImageReadError(f"{folder}: {what}")
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
-                yield os.path.join(parent, name)
 
 
 def _matching(pattern: str) -> Iterator[str]:

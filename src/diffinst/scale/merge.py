@@ -1,178 +1,220 @@
-"""A run's parts as one file for other tools; another format is another `Writer` and a `case`."""
+"""A finished run's parts as the files that `diffinst predict --as` writes, few rows at a time."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Literal, Protocol, TypeAlias
 
-from pycocotools import mask as coco_mask
+import torch
 
-from diffinst.io.atomic import atomic_path
+from diffinst.config import Reading
+from diffinst.io.disk import FULL
+from diffinst.io.lock import alone_with
+from diffinst.io.microns import microns_per_pixel
+from diffinst.results.convert import from_rle
+from diffinst.results.formats.choose import (
+    FOLDERS,
+    FROM_IMAGE,
+    MEASURED,
+    SUFFIXES,
+    FormatName,
+    checked,
+    folder_format,
+)
+from diffinst.results.formats.names import Names
+from diffinst.results.formats.scene import Scene
+from diffinst.results.instances import Instances
 from diffinst.scale.fingerprint import Run, loaded
-from diffinst.scale.messages import Instance, Row
+from diffinst.scale.messages import Row
+from diffinst.scale.names import as_listed
 from diffinst.scale.place import Place, place
 from diffinst.scale.plan import Plan
-from diffinst.scale.remote import is_uri
+from diffinst.scale.remote import is_uri, local_copy
 from diffinst.scale.rows import FOLDER, name_of, need_pyarrow, read_part
 
-Format: TypeAlias = Literal["coco", "csv"]
-COLUMNS = ("image_id", "path", "label", "class_name", "score", "x0", "y0", "x1", "y1", "area")
 
+@dataclass(frozen=True)
+class Merged:
+    """What was put together.
 
-class Rows(Protocol):
-    """The rows of a run that have a result, with their image ids; may be gone through again."""
+    Attributes:
+        files: The file or folder of each format.
+        images: In them.
+        failed: Images without result, which are not in them.
+        blind: Images whose files were needed and are gone, or others by now: nothing but the result
+            is known of them.
+    """
 
-    classes: tuple[str, ...]
-
-    def __iter__(self) -> Iterator[tuple[int, Row]]:
-        """(image id, row), in the plan's order; ids count from 1, those without result too."""
-
-
-Writer: TypeAlias = Callable[[Rows, Path], None]
-"""Writes the rows to a file, holding few of them at a time."""
+    files: dict[FormatName, Path]
+    images: int
+    failed: int
+    blind: int
 
 
 def merge_run(
-    out: str | Path,
-    to: Format,
-    file: Path | None = None,
-    progress: Callable[[], None] | None = None,
-) -> tuple[Path, int]:
-    """Write a finished run's results into one file.
+    run: str | Path,
+    to: Sequence[str],
+    out: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Merged:
+    """Write a finished run's results as files of other programs.
 
     Args:
-        out: The run's folder or URI.
-        to: `coco`: an annotation file with run lengths and scores; `csv`: a line per instance.
-        file: Where to; None: coco.json or instances.csv in the run's folder.
-        progress: Called after each part that was read.
-
-    Returns:
-        The file, and how many images had no result and are not in it.
+        run: Its folder or URI.
+        to: Formats, as `results.formats.choose` has them.
+        out: A folder that gets what they write; None: the run's.
+        progress: Called with (done, total) after each part.
 
     Raises:
         AnotherRun: There is no run.
         TornPart: A part is damaged.
-        ValueError: A part is missing, there is no such format, or no place for the file.
+        BlockingIOError: Another program merges into the same folder.
+        ValueError: A part is missing, there is no such format, or a package is missing for it, no
+            place for the files, or something is there already.
+        OSError: Something cannot be written; nothing of it is left.
     """
     need_pyarrow()
-    writer, name = writer_of(to)
-    where = place(out)
-    if file is None and is_uri(str(out)):
-        raise ValueError(f"{out}: is an address; say where the file goes, --file {name}")
-    target = Path(out) / name if file is None else file
-    rows = RunRows(where, loaded(where), progress or (lambda: None))
-    rows.check()
-    with atomic_path(target) as temporary:
-        writer(rows, temporary)
-    return target, rows.failed
+    if out is None and is_uri(str(run)):
+        raise ValueError(f"{run}: is an address; name a folder for the files, --out FOLDER")
+    folder = Path(run) if out is None else out
+    files = targets(to, folder)
+    where = place(run)
+    about = loaded(where)
+    plan = Plan(where, about.shard_size)
+    _refuse_unfinished(where, plan)
+    with alone_with(folder / "merge"), _unfinished(folder / ".merge.unfinished") as unfinished:
+        refuse_written(files)
+        formats = [folder_format(name, unfinished, about.classes) for name in files]
+        for name in set(files).intersection(FOLDERS):  # there, even without any result
+            (unfinished / name).mkdir()
+        scenes = _Scenes(where, plan, about, tuple(files))
+        for scene in scenes.each(progress):
+            for format_ in formats:
+                format_.add(scene)
+        for format_ in formats:
+            format_.finish()
+        refuse_written(files)  # again: it may have come up meanwhile
+        for format_, target in zip(formats, files.values(), strict=True):
+            os.replace(format_.path, target)
+    return Merged(files, scenes.count, scenes.failed, scenes.blind)
 
 
-def writer_of(to: str) -> tuple[Writer, str]:
-    """What writes a format, and how its file is called.
+def targets(to: Sequence[str], folder: Path, flag: str = "--to") -> dict[FormatName, Path]:
+    """The file or folder of each format that goes into a folder; nothing is touched.
 
     Raises:
-        ValueError: No such format.
+        ValueError: There is no such format, or a package that it needs is missing.
     """
-    match to:
-        case "coco":
-            return write_coco, "coco.json"
-        case "csv":
-            return write_csv, "instances.csv"
-        case _:
-            raise ValueError(f"--to {to}: there is no such format; allowed are coco and csv")
+    if not to:
+        raise ValueError(f"{flag}: no format is named; allowed are {', '.join(SUFFIXES)}")
+    names = dict.fromkeys(checked(name, flag) for name in to)
+    return {name: folder_format(name, folder, ()).path for name in names}
 
 
-class RunRows:
-    """The rows of a run's parts."""
+def _refuse_unfinished(where: Place, plan: Plan) -> None:
+    there = where.names(FOLDER)
+    names = [name_of(shard) for shard in range(plan.shards)]
+    missing = [name for name in names if name.rpartition("/")[2] not in there]
+    if missing:
+        raise ValueError(
+            f"{where}: {len(missing)} of {plan.shards} parts are missing "
+            f"({missing[0]}); finish the run with the same `diffinst predict`, then merge"
+        )
 
-    def __init__(self, where: Place, run: Run, progress: Callable[[], None]) -> None:
-        self.where, self.run, self.classes = where, run, run.classes
-        self.plan = Plan(where, run.shard_size)
-        self.failed = 0
-        self._progress = progress
 
-    def check(self) -> None:
-        """Refuse what is not finished."""
-        there = self.where.names(FOLDER)
-        names = [name_of(shard) for shard in range(self.plan.shards)]
-        missing = [name for name in names if name.rpartition("/")[2] not in there]
-        if missing:
-            raise ValueError(
-                f"{self.where}: {len(missing)} of {self.plan.shards} parts are missing "
-                f"({missing[0]}); finish the run with the same `diffinst predict`, then merge"
-            )
+def refuse_written(files: dict[FormatName, Path]) -> None:
+    """Refuse to write over what is there.
 
-    def __iter__(self) -> Iterator[tuple[int, Row]]:
-        self.failed = 0
-        for shard in range(self.plan.shards):
-            first = shard * self.plan.shard_size + 1
-            for place_, row in enumerate(read_part(self.where, shard, self.run.fingerprint)):
-                if row.error is None:
-                    yield first + place_, row
-                else:
+    Raises:
+        ValueError: Names it.
+    """
+    for file in files.values():
+        if file.exists():
+            raise ValueError(f"{file}: exists; remove it, or name another folder, --out FOLDER")
+
+
+@contextmanager
+def _unfinished(folder: Path) -> Iterator[Path]:
+    """A folder for what is not whole yet, empty now and gone afterwards."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed process
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Scenes:
+    """The images of a run that have a result, as formats take them."""
+
+    def __init__(self, where: Place, plan: Plan, run: Run, formats: tuple[FormatName, ...]) -> None:
+        self.where, self.plan, self.run = where, plan, run
+        self.from_image = not set(formats).isdisjoint(FROM_IMAGE)
+        self.measured = not set(formats).isdisjoint(MEASURED)
+        self.reading = Reading.model_validate(run.reading)
+        self.count = self.failed = self.blind = 0
+
+    def each(self, progress: Callable[[int, int], None]) -> Iterator[Scene]:
+        """In the plan's order; image ids are places in it, those of images without result too."""
+        shards = self.plan.shards
+        planned = (item.path for shard in range(shards) for item in self.plan.shard(shard))
+        names = Names(map(self._whole, planned))
+        for shard in range(shards):
+            rows = read_part(self.where, shard, self.run.fingerprint)
+            for number, row in enumerate(rows, start=shard * self.plan.shard_size + 1):
+                name, file_name = names.take(self._whole(row.path))
+                if row.error is not None:
                     self.failed += 1
-            self._progress()
+                    continue
+                self.count += 1
+                with ExitStack() as stack:
+                    found = result_of(row, self.run.classes)
+                    if self.from_image:
+                        found = self._with_image(found, row, stack)
+                    mpp = None if found.path is None else microns_per_pixel(found.path)
+                    yield Scene(found, name, file_name, number, mpp)
+            progress(shard + 1, shards)
+
+    def _whole(self, path: str) -> str:
+        listed = as_listed(path)
+        return listed if is_uri(listed) else os.path.join(self.run.root, listed)
+
+    def _with_image(self, found: Instances, row: Row, stack: ExitStack) -> Instances:
+        """The result with the file that it is of, read again where it is measured."""
+        path = self._file(row, stack)
+        if path is not None:
+            seen = replace(found, path=path, reading=self.reading)
+            with suppress(ValueError):  # damaged by now, or of another size
+                return replace(seen, image=seen.pixels()) if self.measured else seen
+        self.blind += 1
+        return found
+
+    def _file(self, row: Row, stack: ExitStack) -> Path | None:
+        """The image's file, fetched if it is an address; None: gone, or another one by now."""
+        whole = self._whole(row.path)
+        try:
+            path = stack.enter_context(local_copy(whole)) if is_uri(whole) else Path(whole)
+            size = path.stat().st_size
+        except Exception as error:  # of each protocol's own kind
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise
+            return None
+        return path if row.bytes in (None, size) else None
 
 
-def tight_box(row: Row, instance: Instance) -> tuple[float, float, float, float]:
-    """The smallest box (x0, y0, x1, y1) around a mask; of an empty one the predicted box."""
-    x, y, width, height = coco_mask.toBbox(
-        {"size": [row.height, row.width], "counts": instance.rle}
+def result_of(row: Row, classes: tuple[str, ...]) -> Instances:
+    """A row's instances, as they were predicted."""
+    assert row.height is not None and row.width is not None
+    size, found = (row.height, row.width), row.instances
+    return Instances(
+        boxes=torch.tensor([one.box for one in found]).reshape(-1, 4),
+        scores=torch.tensor([one.score for one in found], dtype=torch.float32),
+        labels=torch.tensor([one.label for one in found], dtype=torch.int64),
+        mask_crops=from_rle([{"size": [*size], "counts": one.rle} for one in found], size),
+        image_size=size,
+        class_names=classes,
     )
-    if width == 0 or height == 0:
-        return instance.box
-    return float(x), float(y), float(x + width), float(y + height)
-
-
-def write_coco(rows: Rows, file: Path) -> None:
-    """COCO's annotation format, with the scores beside; category ids count from 1."""
-    categories = [{"id": i, "name": name} for i, name in enumerate(rows.classes, start=1)]
-    with open(file, "w", encoding="utf-8") as out:
-        out.write('{"images": [')
-        _write_all(out, (_coco_image(id_, row) for id_, row in rows))
-        out.write('],\n"annotations": [')
-        _write_all(out, _coco_annotations(rows))
-        out.write(f'],\n"categories": {json.dumps(categories)}}}\n')
-
-
-def _write_all(out: IO[str], entries: Iterator[dict[str, object]]) -> None:
-    for i, entry in enumerate(entries):
-        out.write(("," if i else "") + "\n" + json.dumps(entry))
-
-
-def _coco_image(id_: int, row: Row) -> dict[str, object]:
-    return {"id": id_, "file_name": row.path, "height": row.height, "width": row.width}
-
-
-def _coco_annotations(rows: Rows) -> Iterator[dict[str, object]]:
-    number = 0
-    for id_, row in rows:
-        for instance in row.instances:
-            number += 1
-            x0, y0, x1, y1 = tight_box(row, instance)
-            yield {
-                "id": number,
-                "image_id": id_,
-                "category_id": instance.label + 1,
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "area": instance.extras["area"],
-                "iscrowd": 0,
-                "score": instance.score,
-                "segmentation": {"size": [row.height, row.width], "counts": instance.rle},
-            }
-
-
-def write_csv(rows: Rows, file: Path) -> None:
-    """A line per instance, with the smallest box around its mask."""
-    with open(file, "w", encoding="utf-8", newline="") as out:
-        table = csv.writer(out)
-        table.writerow(COLUMNS)
-        for id_, row in rows:
-            for one in row.instances:
-                name = rows.classes[one.label]
-                box = tight_box(row, one)
-                area = int(one.extras["area"])
-                table.writerow([id_, row.path, one.label, name, f"{one.score:.6f}", *box, area])

@@ -11,15 +11,20 @@ from diffinst.results.formats.coco import CocoFile
 from diffinst.results.formats.cvat import CvatFile
 from diffinst.results.formats.measurements import CsvFile, ParquetFile
 from diffinst.results.formats.scene import FilePerImage, Format, Scene
+from diffinst.results.geojson import write_geojson
 
 if TYPE_CHECKING:
     from diffinst.results.instances import Instances
 
 FormatName: TypeAlias = Literal[
-    "coco", "coco-masks", "yolo", "labelme", "cvat", "imagej", "labels", "csv", "parquet"
+    "coco", "coco-masks", "yolo", "labelme", "cvat", "imagej", "geojson", "labels", "csv", "parquet"
 ]
-FOLDERS = ("yolo", "labelme", "imagej", "labels")
+FOLDERS = ("yolo", "labelme", "imagej", "geojson", "labels")
 """Those that `folder_format` writes into a folder of their name; some hold copies of images."""
+MEASURED = ("csv", "parquet")
+"""Those that hold the brightness of each object, for which they need the image."""
+FROM_IMAGE = ("yolo", "labelme", "labels", *MEASURED)
+"""Those that need the image's file: for a copy, the brightness or the size of a pixel."""
 SUFFIXES: dict[FormatName, tuple[str, ...]] = {
     "coco": (".json",),
     "coco-masks": (".json",),
@@ -27,6 +32,7 @@ SUFFIXES: dict[FormatName, tuple[str, ...]] = {
     "labelme": (".json",),
     "cvat": (".xml",),
     "imagej": (".zip",),
+    "geojson": (".geojson", ".json"),
     "labels": (".tif", ".tiff"),
     "csv": (".csv",),
     "parquet": (".parquet",),
@@ -70,6 +76,8 @@ def folder_format(name: FormatName, out: Path, class_names: Sequence[str]) -> Fo
         case "imagej":
             imagej.need_roifile()
             return FilePerImage(folder, ".zip", imagej.write_file)
+        case "geojson":
+            return FilePerImage(folder, ".geojson", _write_geojson)
         case "labels":
             labels.need_tifffile()
             return FilePerImage(folder, ".tif", labels.write_file)
@@ -94,12 +102,18 @@ def write_one(found: Instances, path: Path, name: str, mpp: float | None = None)
             labelme.write_file(scene, path)
         case "imagej":
             imagej.write_file(scene, path)
+        case "geojson":
+            _write_geojson(scene, path)
         case "labels":
             labels.write_file(scene, path)
         case _:
             one = _file_of_all(format_, path, found.class_names)
             one.add(scene)
             one.finish()
+
+
+def _write_geojson(scene: Scene, path: Path) -> None:
+    write_geojson(path, [scene.found])
 
 
 def _file_of_all(
