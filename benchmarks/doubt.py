@@ -422,7 +422,7 @@ def batches(*, image: Path, model: str = "nano-nuclei", noises: int = 8, rounds:
         for i in range(rounds + 1):
             for at_once, values in seconds.items():
                 begin = time.process_time()
-                runs_of(pipeline, given.encoded, noise, given.size, at_once=at_once)
+                list(runs_of(pipeline, given.encoded, noise, given.size, at_once=at_once))
                 if i:
                     values.append(time.process_time() - begin)
     print({at_once: round(float(np.median(v)), 3) for at_once, v in seconds.items()})

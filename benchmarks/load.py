@@ -5,7 +5,9 @@
 Starts a server of the shipped weights as its users do, on the loopback, and asks it from 1, 4 and
 16 clients at a time, each with a session, an image and seeds of its own. Every answer is compared
 with what the model gives here; one that is another is counted as wrong. A client that is told to
-come again later (429) does so; its time goes on. Memory is the server's over `--requests` requests.
+come again later (429) does so; its time goes on. The server has the queue that its users have, but
+no limit of requests a second, which would be all that is measured. Memory is the server's over
+`--requests` requests.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -28,6 +31,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import torch
+import uvicorn
 from PIL import Image
 
 from diffinst import DiffusionInst
@@ -35,6 +39,8 @@ from diffinst.config import OptionFields
 from diffinst.io.atomic import write_json
 from diffinst.io.images import Pixels
 from diffinst.kernels.machine import machine
+from diffinst.serve.app import create_app
+from diffinst.serve.limits import Limits
 from diffinst.serve.page_files import page_files
 
 OPTIONS: OptionFields = {"steps": 1, "proposals": 100, "threshold": 0.3}
@@ -94,7 +100,11 @@ def ask(address: str, client: Client, requests: int) -> list[Reply]:
         for seed in islice(cycle(SEEDS), requests):
             asked = {"image": image, "seed": seed, **OPTIONS}
             since = time.perf_counter()
-            answer, put_off = _patiently(lambda a=asked: http.post("/predict", json=a))  # type: ignore[misc]
+            try:
+                answer, put_off = _patiently(lambda a=asked: http.post("/predict", json=a))  # type: ignore[misc]
+            except httpx.HTTPError as error:  # it counts as lost
+                print(f"no answer: {error!r}", file=sys.stderr)
+                continue
             took = time.perf_counter() - since
             masks = [one["rle"] for one in answer.json()["objects"]]
             replies.append(Reply(took, put_off, masks == client.wanted[seed]))
@@ -139,10 +149,8 @@ def summary(clients: int, each: int, replies: Sequence[Reply], seconds: float) -
 def served(device: str) -> Iterator[tuple[str, int]]:
     """A server with its address and process id."""
     with tempfile.TemporaryDirectory(prefix="diffinst-load-") as folder:
-        command = [sys.executable, "-m", "diffinst", "serve", "--port", "0", "--device", device]
-        server = subprocess.Popen(
-            [*command, "--folder", folder], stderr=subprocess.PIPE, text=True, env=os.environ
-        )
+        command = [sys.executable, __file__, "--serve", folder, "--device", device]
+        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert server.stderr is not None
         try:
             yield server.stderr.readline().split()[-1], server.pid
@@ -160,6 +168,18 @@ def megabytes(process: int) -> float | None:
     return int(line.split()[1]) / 1024
 
 
+def serve(folder: Path, device: str) -> None:
+    """The server; says its address on stderr, and ends with SIGTERM."""
+    app = create_app(
+        {"nano-nuclei": DiffusionInst.from_pretrained("nano-nuclei", device=device)},
+        folder,
+        limits=Limits(rate=1e6, burst=10**6),
+    )
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
+        print(f"http://127.0.0.1:{listening.getsockname()[1]}", file=sys.stderr, flush=True)
+        uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listening])
+
+
 def main() -> None:
     """Measure, print, write JSON; fails where an answer was wrong or lost."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -168,7 +188,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--note", default="", help="of the machine: what else it was doing")
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.serve is not None:
+        return serve(arguments.serve, arguments.device)
     model = DiffusionInst.from_pretrained("nano-nuclei", device=arguments.device)
     clients = made(model, max(CLIENTS))
     rounds, memory = [], []

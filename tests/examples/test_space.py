@@ -37,9 +37,10 @@ def address(tiny: DiffusionInst, tmp_path: Path) -> Iterator[str]:
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("tmp")]
 
 
-def ask(address: str, path: str, host: str = "me-diffinst.hf.space") -> dict[str, object]:
-    """As a visitor's request comes through the hub's proxy."""
-    request = urllib.request.Request(address + path, headers={"Host": host})
+def ask(address: str, path: str, content: bytes | None = None) -> dict[str, object]:
+    """As a visitor's request comes through the hub's proxy; with content it is a POST."""
+    headers = {"Host": "me-diffinst.hf.space", "Content-Type": "application/json"}
+    request = urllib.request.Request(address + path, data=content, headers=headers)
     with urllib.request.urlopen(request, timeout=60) as answer:
         found: dict[str, object] = json.load(answer)
     return found
@@ -56,6 +57,10 @@ def test_it_starts_and_is_open_within_its_limits(address: str) -> None:
     served = ask(address, "/models")
     assert isinstance(served["models"], list) and served["models"][0]["name"] == "tiny"
     assert isinstance(served["limits"], dict) and served["limits"]["steps"] == 8
+    assert served["limits"]["iterations"] == 0
+    for path in ("/training", "/training/resume"):
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            ask(address, path, content=b"{}")
 
 
 def test_its_head_is_one_that_the_hub_reads() -> None:

@@ -140,10 +140,11 @@ def test_a_batch_of_runs_is_runs_one_by_one(
     pipeline = image.runner.pipeline(options)
     noise = image.runner.noise([0, 1, 2], options)
     with torch.inference_mode():
-        first, *others = (
+        batches = (
             runs_of(pipeline, image.encoded, noise, image.size, at_once=count)
             for count in (1, 2, 3)
         )
+        first, *others = ([one for some in parts for one in some] for parts in batches)
     for runs in others:
         for one, same in zip(runs, first, strict=True):
             assert torch.allclose(one.boxes, same.boxes, atol=1e-3)
@@ -164,6 +165,17 @@ def test_every_run_begins_with_the_start(tiny: DiffusionInst, pixels: torch.Tens
     single = [image.predict(start=start, seed=seed, **LOW) for seed in (0, 1)]
     both = image.predict(start=start, noises=2, **LOW)
     assert both == joined(single, Options.of(tiny.config, **LOW))
+
+
+@pytest.mark.usefixtures("one_by_one")
+def test_runs_come_one_after_another_and_end_with_the_prediction(
+    tiny: DiffusionInst, pixels: torch.Tensor
+) -> None:
+    image = tiny.encode(pixels)
+    first, second, last = image.runs(noises=3, **LOW)
+    assert first.stability is not None and set(first.stability.tolist()) == {1.0}
+    assert second == image.predict(noises=2, **LOW)
+    assert last == image.predict(noises=3, **LOW)
 
 
 @pytest.mark.parametrize("noises", [0, -1, 1001, 2.5, True])

@@ -83,6 +83,14 @@ def test_the_dataset_has_what_was_shown_when_it_was_accepted(tmp_path: Path) -> 
     found = corrected(sessions, session, {"a"})
     assert ids(found) == {one.id for one in sessions.images(session)[:2]}
     assert [one.score for one in found[0].objects] == [0.9, 0.1]
+    first = sessions.images(session)[0].id
+    sessions.change(session, first, Work.undone)  # the state before was not accepted
+    assert ids(corrected(sessions, session, {"a"})) == {sessions.images(session)[1].id}
+    sessions.change(session, first, lambda before: before.redone().approved(0.5))
+    for model, counts in (("b", False), ("a", True), ("", True)):
+        empty = Work.from_json({**Work().approved(0.5).to_json(), "model": model})
+        sessions.change(session, last, lambda _, empty=empty: empty)  # type: ignore[misc]
+        assert (last in ids(corrected(sessions, session, {"a"}))) == counts
 
     splits = {"train": found[:1], "val": found[1:]}
     write_dataset(tmp_path / "data", sessions, session, splits, ("one", "two"))

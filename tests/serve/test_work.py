@@ -35,6 +35,19 @@ def test_undo_and_redo_go_back_and_forth_and_a_change_ends_redo() -> None:
     assert [w.revision for w in (work, back)] == [3, 5]
 
 
+def test_what_is_undone_or_redone_is_not_accepted() -> None:
+    accepted = begun(2).without([1]).approved(0.5)
+    assert accepted.accepted and not accepted.undone().accepted
+    assert not accepted.undone().redone().accepted
+    assert Work().undone() == Work() and accepted.redone() is accepted  # nothing was changed
+
+
+def test_emptied_work_has_no_way_back() -> None:
+    work = begun(2).without([1]).emptied()
+    assert (work.now, work.objects, work.undone()) == ((), {}, work)
+    assert work.numbered(some(1))[0].id == 3  # ids are not given twice
+
+
 def test_an_object_that_is_not_there_is_named() -> None:
     with pytest.raises(KeyError, match="no object 7"):
         begun(2).without([7])

@@ -26,6 +26,7 @@ def serve(
     folder: Path = Path("runs/serve"),
     session_mb: Annotated[float, Parameter(validator=Number(gt=0))] = 4000.0,
     session_days: Annotated[float, Parameter(validator=Number(gte=0))] = 90.0,
+    train: bool | None = None,
     device: Device = None,
 ) -> None:
     """A page in the browser, and the same as an HTTP API.
@@ -53,6 +54,8 @@ def serve(
         Megabytes that a session may hold there: images, work, models that it trained.
     session_days
         A session that nobody used for so many days is removed; 0: none ever is.
+    train
+        Let sessions train models on what they corrected. Default: at 127.0.0.1 only.
     """
     try:
         import fastapi  # noqa: F401
@@ -78,7 +81,12 @@ def serve(
         if len(loaded) < len(names):
             raise ValueError(f"--model {' '.join(names)}: two have one name; rename a folder")
         hosts = frozenset({"127.0.0.1", "localhost", "::1", host}) if local else None
-        limits = Limits(session_bytes=int(session_mb * 1e6), session_days=session_days)
+        may_train = local if train is None else train
+        limits = Limits(
+            session_bytes=int(session_mb * 1e6),
+            session_days=session_days,
+            iterations=Limits.iterations if may_train else 0,
+        )
         app = create_app(loaded, folder, token=token, hosts=hosts, limits=limits)
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listening.getsockname()[1]}/"

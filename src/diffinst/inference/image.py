@@ -171,6 +171,22 @@ class EncodedImage:
         asked = _one_run(Options.of(self.runner.config, **options))
         return self._results(start, asked, every=True)
 
+    def runs(self, **options: Unpack[OptionFields]) -> Iterator[Instances]:
+        """What `noises` runs agree on, after a few of them, after some more, ..., after all.
+
+        Arguments as in `predict`, which gives the last item.
+
+        Raises:
+            ConfigError: A value out of range; names it.
+        """
+        return self._runs(Options.of(self.runner.config, **options))
+
+    @torch.inference_mode()
+    def _runs(self, options: Options) -> Iterator[Instances]:
+        with self.runner.advised([self.size], options):
+            for found in self.runner.spreads(self.encoded, self.size, options):
+                yield self._remembered(found)
+
     @torch.inference_mode()
     def _results(
         self, start: Start | None, options: Options, since: float | None = None, *, every: bool

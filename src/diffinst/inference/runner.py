@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -161,11 +161,26 @@ class Runner:
         self, encoded: Encoded, output: Size, options: Options, start: Start | None = None
     ) -> Instances:
         """The instances of one encoded image after `options.noises` runs, each object once."""
+        runs = [one for some in self._runs(encoded, output, options, start) for one in some]
+        return joined(runs, options)
+
+    @torch.inference_mode()
+    def spreads(
+        self, encoded: Encoded, output: Size, options: Options, start: Start | None = None
+    ) -> Iterator[Instances]:
+        """The same after a few of the runs, after some more, ..., after all."""
+        runs: list[Instances] = []
+        for some in self._runs(encoded, output, options, start):
+            runs += some
+            yield joined(runs, options)
+
+    def _runs(
+        self, encoded: Encoded, output: Size, options: Options, start: Start | None
+    ) -> Iterator[list[Instances]]:
         # a run that is cut at the number kept would miss by rank what it has found
         most = max(options.max_detections, options.proposals)
         pipeline = self.pipeline(options.model_copy(update={"max_detections": most}))
         count = BOXES_AT_ONCE // options.proposals
         count = max(count, self.at_once_of(self.padded(output)))
         noise = self.noise([options.seed + k for k in range(options.noises)], options)
-        runs = runs_of(pipeline, encoded, noise, output, at_once=count, start=start)
-        return joined(runs, options)
+        return runs_of(pipeline, encoded, noise, output, at_once=count, start=start)

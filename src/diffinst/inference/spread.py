@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,8 +30,8 @@ def runs_of(
     *,
     at_once: int,
     start: Start | None = None,
-) -> list[Instances]:
-    """What each run finds on one image; the image is encoded once for all.
+) -> Iterator[list[Instances]]:
+    """What each run finds on one image, `at_once` of them at a time; it is encoded once for all.
 
     Args:
         pipeline: Does one run, or several as a batch.
@@ -41,13 +41,11 @@ def runs_of(
         at_once: Runs that go through the network together.
         start: Boxes that every run begins with.
     """
-    found: list[Instances] = []
     for first in range(0, len(noise), at_once):
         part = noise[first : first + at_once]
         count = len(part)
         starts = [] if start is None else [start] * count
-        found += pipeline.predict(encoded.expand(count), part, [output] * count, starts)
-    return found
+        yield pipeline.predict(encoded.expand(count), part, [output] * count, starts)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def create_app(
     """
     limits, metrics = limits or Limits(), Metrics()
     sessions = Sessions(folder, limits.images, limits.session_bytes)
-    trainings = Trainings(sessions)
+    trainings = Trainings(sessions, next(iter(models.values())).device)
     engine = Engine(Models(models, trainings), sessions, limits, metrics)
 
     async def remove_unused() -> None:
@@ -248,7 +248,8 @@ async def prompt(request: Request, asked: PromptAsked) -> Answer:
 def _predict(request: Request, asked: PredictAsked) -> Job[Encoded | Step | Done]:
     serving, session = serving_of(request), session_of(request)
     engine = serving.engine
-    options = asked.options(engine.limits)
-    engine.models.name(session, asked.model)
+    name = engine.models.name(session, asked.model)
+    own = engine.models.configs(session)[name].sampler
+    options = asked.options(engine.limits, own)
     serving.sessions.about(session, asked.image)
     return engine.worker.submit(lambda: engine.predict(session, asked.image, asked.model, options))

@@ -37,7 +37,8 @@ def corrected(sessions: Sessions, session: str | None, models: Collection[str]) 
     found = []
     for about in sessions.images(session):
         work = sessions.work(session, about.id)
-        if work.accepted and (work.model in models or not work.now):
+        unasked = not work.model and not work.now  # a person says that nothing is there
+        if work.accepted and (work.model in models or unasked):
             found.append(Corrected(about, work.shown(work.least)))
     return found
 

@@ -111,22 +111,24 @@ class Engine:
         names = self.models.get(session, name).class_names
         kept = [one for one in before.current if one.kept]
         given = instances_of(kept, encoded.size, names)
-        many = (options.get("noises") or 1) > 1  # runs, which have no steps to show
+        many = (options.get("noises") or 1) > 1  # then runs are shown in place of steps
         found, step, note = Instances.empty(encoded.size, names), 0, ""
         try:
-            items = iter([encoded.predict(**options)]) if many else encoded.stream(**options)
+            items = encoded.runs(**options) if many else encoded.stream(**options)
             for step, found in enumerate(items, start=1):
                 new = objects_of(elsewhere(given, found) if kept else found)
                 self.metrics.count("steps")
                 took = time.perf_counter() - since
                 yield Step(step, took, [*kept, *new])
                 if took > self.limits.seconds:
-                    note = f"stopped after {step} steps, at the limit of {self.limits.seconds:g} s"
+                    done = "" if many else f" after {step} steps,"
+                    note = f"stopped{done} at the limit of {self.limits.seconds:g} s"
                     break
         except ConfigError as error:
             raise Refused(422, str(error)) from error
 
         def after(work: Work) -> Work:
+            work = self._of_model(session, work, name)
             still = [one for one in work.current if one.kept]
             around = instances_of(still, encoded.size, names)
             numbered = work.numbered(objects_of(elsewhere(around, found) if still else found))
@@ -197,7 +199,7 @@ class Engine:
 
     def _of_model(self, session: str | None, work: Work, name: str) -> Work:
         """The work, if its labels are those of this model."""
-        if not work.now or work.model == name:
+        if work.model == name or not work.objects:
             return work
         before = self.models.classes(session, work.model)  # None: it was served once
         same = before == self.models.classes(session, name)
@@ -206,7 +208,7 @@ class Engine:
                 409, f"the objects that you kept here are of the classes of {work.model}, not of "
                 f"{name}; go on with {work.model}, or delete them"
             )  # fmt: skip
-        return work if same else work.without(work.now)
+        return work if same else work.emptied()
 
 
 def _each(asked: Pointed) -> list[Prompts]:

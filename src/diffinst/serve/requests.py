@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from diffinst.config import OptionFields
+from diffinst.config import OptionFields, SamplerConfig
 from diffinst.serve.engine import Pointed
 from diffinst.serve.limits import Limits
 from diffinst.serve.refusal import Refused
@@ -37,8 +37,8 @@ class PredictAsked(Asked):
     )
     seconds: float | None = Field(None, gt=0, description="Time budget in place of steps")
 
-    def options(self, limits: Limits) -> OptionFields:
-        """For the model.
+    def options(self, limits: Limits, own: SamplerConfig) -> OptionFields:
+        """For the model, whose own settings are `own`.
 
         Raises:
             Refused: More than the server allows.
@@ -51,10 +51,12 @@ class PredictAsked(Asked):
         ):
             if given is not None and given != "auto" and float(given) > most:
                 raise Refused(422, f"{name}: {given} is more than this server allows, {most:g}")
-        steps = (self.noises or 1) * (self.steps if isinstance(self.steps, int) else 1)
-        if steps > limits.steps:
+        asked = own.steps if self.steps is None else self.steps
+        each = own.most_steps if asked == "auto" else asked
+        runs = self.noises or 1
+        if runs > 1 and runs * each > limits.steps:
             raise Refused(
-                422, f"noises: {self.noises} runs of {self.steps} steps are {steps} steps; this "
+                422, f"noises: {runs} runs of up to {each} steps are {runs * each} steps; this "
                 f"server allows {limits.steps}"
             )  # fmt: skip
         return {

@@ -122,7 +122,7 @@ def train_and_score(folder: Path) -> None:
         )  # fmt: skip
         standing.write(folder)
 
-    if not (run / store.WEIGHTS_FILE).is_file():
+    if not all((run / file).is_file() for file in (store.WEIGHTS_FILE, store.CONFIG_FILE)):
         if (run / CHECKPOINT).is_file():
             print("the training goes on from its last checkpoint", flush=True)
             train(data, out=run, resume=True, progress=tell)

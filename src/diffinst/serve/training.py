@@ -19,6 +19,8 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
+
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import write_json
 from diffinst.io.one_line import one_line
@@ -66,10 +68,11 @@ class Trainings:
 
     Args:
         sessions: Whose images and models.
+        device: Where models are trained and scored.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, sessions: Sessions, device: torch.device) -> None:
+        self._sessions, self._device = sessions, device
         self._starting = threading.Lock()  # while files are written
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -134,6 +137,9 @@ class Trainings:
             )
             folder = self._sessions.folder_of(session) / PLACE / str(number)
             shutil.rmtree(folder, ignore_errors=True)
+            for one in before:  # nobody goes on with an earlier one any more
+                for part in (DATA, ORIGIN, RUN):
+                    shutil.rmtree(one.folder / part, ignore_errors=True)
             try:
                 with room():
                     model.save_pretrained(folder / ORIGIN)
@@ -145,9 +151,6 @@ class Trainings:
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
-            for one in before:  # nobody goes on with an earlier one any more
-                for part in (DATA, ORIGIN, RUN):
-                    shutil.rmtree(one.folder / part, ignore_errors=True)
             with self._lock:
                 self._spawn(folder)
         return self.of(session)[-1]
@@ -215,6 +218,7 @@ class Trainings:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                env=os.environ | seen_by(self._device),
                 start_new_session=True,
                 creationflags=_BELOW_NORMAL,
             )
@@ -244,6 +248,15 @@ class Trainings:
         process.stdin.close()
 
 
+def seen_by(device: torch.device) -> dict[str, str]:
+    """The environment of a process that sees this device and no other GPU."""
+    if device.type != "cuda":
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    own = os.environ.get("CUDA_VISIBLE_DEVICES")
+    index = device.index or 0
+    return {"CUDA_VISIBLE_DEVICES": own.split(",")[index] if own else str(index)}
+
+
 _BELOW_NORMAL: int = getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0)  # Windows has it
 
 
@@ -251,4 +264,5 @@ def _why(folder: Path, code: int) -> str:
     if code == -9:
         return "the training was killed, for want of memory perhaps"
     lines = (folder / LOG).read_text("utf-8", "replace").strip().splitlines()
-    return one_line(f"the training ended with code {code}: {lines[-1] if lines else 'no word'}")
+    said = lines[-1].replace(f"{folder.resolve()}{os.sep}", "") if lines else "no word"
+    return one_line(f"the training ended with code {code}: {said}")

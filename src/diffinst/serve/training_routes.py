@@ -17,11 +17,12 @@ router = APIRouter()
 
 @router.get("/training")
 def training(request: Request, model: str | None = None) -> Answer:
-    """How many images there are to train a model on, and how the last training stands."""
+    """How many images there are to train a model on (null while one trains), and how it stands."""
     serving, session = serving_of(request), session_of(request)
     last = next(reversed(serving.engine.models.trainings.of(session)), None)
+    running = last is not None and last.running
     return {
-        "images": len(_images(serving, session, model)),
+        "images": None if running else len(_images(serving, session, model)),
         "least": LEAST,
         "busy": serving.engine.models.trainings.running,
         "training": None if last is None else _told(last),
@@ -32,7 +33,7 @@ def training(request: Request, model: str | None = None) -> Answer:
 async def train(request: Request, asked: TrainAsked) -> Answer:
     """Train a model on the accepted images; some are held out, and both models scored on them."""
     serving, session = serving_of(request), session_of(request)
-    models, most = serving.engine.models, serving.engine.limits.iterations
+    models, most = serving.engine.models, _allowed(serving)
     if asked.iterations > most:
         raise Refused(422, f"iterations: {asked.iterations}; this server allows {most} at most")
 
@@ -47,13 +48,23 @@ async def train(request: Request, asked: TrainAsked) -> Answer:
 @router.post("/training/resume", status_code=202)
 def resume(request: Request) -> Answer:
     """Go on with the last training, where it was stopped or the server ended, from a checkpoint."""
-    return _told(serving_of(request).engine.models.trainings.resume(_known(session_of(request))))
+    serving = serving_of(request)
+    _allowed(serving)
+    return _told(serving.engine.models.trainings.resume(_known(session_of(request))))
 
 
 @router.post("/training/stop")
 def stop(request: Request) -> Answer:
     """Stop it; what it learned up to its last checkpoint is kept."""
     return _told(serving_of(request).engine.models.trainings.stop(_known(session_of(request))))
+
+
+def _allowed(serving: Serving) -> int:
+    """Iterations of a training at most."""
+    most = serving.engine.limits.iterations
+    if not most:
+        raise Refused(403, "this server trains nothing; who runs it can say --train")
+    return most
 
 
 def _known(session: str | None) -> str:

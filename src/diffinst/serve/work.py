@@ -135,22 +135,26 @@ class Work:
         return self._changed(ids, lambda one: replace(one, kept=True))
 
     def undone(self) -> Work:
-        """The state before; the same where there is none."""
+        """The state before, not accepted; the same where there is none."""
         if not self.past:
             return self
         return replace(
             self, now=self.past[-1], past=self.past[:-1], future=(*self.future, self.now),
-            revision=self.revision + 1,
+            revision=self.revision + 1, accepted=False,
         )  # fmt: skip
 
     def redone(self) -> Work:
-        """The state that was undone last; the same where there is none."""
+        """The state that was undone last, not accepted; the same where there is none."""
         if not self.future:
             return self
         return replace(
             self, now=self.future[-1], past=(*self.past, self.now), future=self.future[:-1],
-            revision=self.revision + 1,
+            revision=self.revision + 1, accepted=False,
         )  # fmt: skip
+
+    def emptied(self) -> Work:
+        """No objects, and none to go back to: labels of earlier states are of other classes."""
+        return replace(self.become(()), objects={}, past=())
 
     def approved(self, least: float) -> Work:
         """Accepted, with the score from which on found objects were shown."""

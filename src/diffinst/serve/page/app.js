@@ -139,7 +139,8 @@ async function go(by) {
 }
 
 async function accept() {
-  await edit("accept", {threshold: Number($("threshold").value)});
+  if (state.running) return toast("Wait for the end of the run, or stop it (Esc); then accept.", true);
+  if (!await edit("accept", {threshold: Number($("threshold").value)})) return;
   if (await go(1)) { if (!state.objects.length) run(); } else toast("Accepted. This was the last image.");
 }
 
@@ -354,12 +355,14 @@ function along(by) {
   if (shown.length) select(shown[(at + by + shown.length + (at < 0 && by < 0 ? 1 : 0)) % shown.length]);
 }
 
+/** Whether the server took the correction. */
 async function edit(action, more = {}) {
-  if (!state.image || state.running) return;
+  if (!state.image || state.running) return false;
   try {
     take(await api.post(`/images/${state.image.id}/edit`, {action, revision: state.image.revision, ...more}));
     if (action === "undo" || action === "redo") { state.steps = []; state.shown = null; timeline(); show(); }
-  } catch (error) { failed(error); }
+    return true;
+  } catch (error) { failed(error); return false; }
 }
 
 const onSelected = (action, more = {}) => view.selected && state.shown === null && edit(action, {objects: [view.selected.id], ...more});
