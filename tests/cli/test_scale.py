@@ -64,8 +64,11 @@ def test_predict_verify_and_merge(diffinst: Run, model: Path, shapes: Path, tmp_
     assert code == 1 and f"{out}/coco.json: exists; remove it, or" in one_line(err)
     more = ("--as", "geojson", "--as", "coco")  # the second is there
     code, _, err = diffinst("predict", shapes / "val", *flags, *more)
-    assert code == 0 and "coco.json, from an earlier run of this command" in one_line(err)
+    assert code == 0 and "coco.json, merged before" in one_line(err)
     assert len(list((out / "geojson").iterdir())) == 3
+    (out / "yolo").mkdir()  # nothing of this run
+    code, _, err = diffinst("predict", shapes / "val", *flags, "--as", "yolo")
+    assert code == 1 and "yolo: exists; remove it, or" in one_line(err)
 
 
 @pytest.mark.parametrize(

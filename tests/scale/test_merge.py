@@ -20,7 +20,7 @@ from diffinst.inference.predictor import DiffusionInst
 from diffinst.results.formats.choose import FormatName
 from diffinst.scale.fingerprint import Run, save
 from diffinst.scale.inputs import Entry, Inputs
-from diffinst.scale.merge import Merged, merge_run, result_of
+from diffinst.scale.merge import MERGED, Merged, merge_run, result_of
 from diffinst.scale.messages import Instance, Item, Row
 from diffinst.scale.place import place
 from diffinst.scale.plan import Plan, write_plan
@@ -109,6 +109,7 @@ def test_every_format_is_what_predict_writes(images: Path, tmp_path: Path) -> No
     merged = merge_run(tmp_path / "run", FORMATS)
     assert (merged.images, merged.failed, merged.blind) == (3, 1, 0)
     assert set(merged.files) == set(FORMATS)
+    (tmp_path / "run" / MERGED).unlink()  # says which run they are of
     expected, written = content(tmp_path / "folder"), content(tmp_path / "run")
     assert list(written) == list(expected) and len(expected) > 20
     for name, value in expected.items():
@@ -129,6 +130,33 @@ def test_images_that_are_gone_are_counted(images: Path, tmp_path: Path) -> None:
     assert {line["image"]: line["mean_red"] == "" for line in lines} == {
         "a.png": True, "a.tif": False, "z/c.png": True,
     }  # fmt: skip
+
+
+def test_without_the_folder_of_the_images_nothing_is_merged(images: Path, tmp_path: Path) -> None:
+    predicted(DiffusionInst.from_preset("tiny"), images, tmp_path / "run")
+    images.rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match="folder of the run's images is not there"):
+        merge_run(tmp_path / "run", ["yolo"], tmp_path / "out")
+    assert not (tmp_path / "out" / "yolo").exists()
+    assert merge_run(tmp_path / "run", ["coco"], tmp_path / "out").blind == 0  # needs none
+
+
+def test_an_address_that_fails_ends_the_merge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec = pytest.importorskip("fsspec")
+
+    def refuse(self: object, path: str, **asked: object) -> bytes:
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "cat_file", refuse)
+    monkeypatch.setattr("diffinst.scale.remote.FIRST_PAUSE", 0.0)
+    row = Row("i", "memory://merge/x/a.png", 6, 4, 6, None, [])
+    _, fingerprint = begun(tmp_path, [Entry(row.path, 6, 1)])
+    write_part(place(tmp_path), 0, [row], fingerprint)
+    with pytest.raises(OSError, match=r"a.png: cannot be fetched \(no network\); merge again"):
+        merge_run(tmp_path, ["yolo"])
+    assert not (tmp_path / "yolo").exists()
 
 
 def test_images_behind_addresses_are_fetched_again(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def predict_many(
 ) -> None:
     """Predict into parts, then merge them into what is not there yet; say how it went."""
     from diffinst.scale.dataset import TIMEOUT, predict_dataset
-    from diffinst.scale.merge import merge_run
+    from diffinst.scale.merge import merge_run, merged_before
 
     place = address(out)
     files = _targets(formats, place, many)
@@ -130,9 +130,11 @@ def predict_many(
         say(f"{done.repeated} images were listed more than once; each was done once")
     for text in done.notes[:SHOWN]:
         say(f"note: {text}")
-    todo = [name for name, file in files.items() if not file.exists()]
-    for name in files.keys() - todo:
-        say(f"{name:<10} {files[name]}, from an earlier run of this command")
+    known = merged_before(Path(place)) if files else set()
+    todo = [name for name, file in files.items() if name not in known or not file.exists()]
+    for name in files:
+        if name not in todo:
+            say(f"{name:<10} {files[name]}, merged before")
     if todo:
         with progress_bar("merging") as advance:
             _say_merged(merge_run(place, todo, progress=advance))
@@ -140,8 +142,7 @@ def predict_many(
 
 def _targets(formats: Sequence[str], place: str, many: Many) -> dict[FormatName, Path]:
     """Where a run's files of other programs go; refuses before the run what would be after it."""
-    from diffinst.scale import fingerprint
-    from diffinst.scale.merge import refuse_written, targets
+    from diffinst.scale.merge import merged_before, refuse_written, targets
     from diffinst.scale.remote import is_uri
 
     if not formats:
@@ -152,8 +153,8 @@ def _targets(formats: Sequence[str], place: str, many: Many) -> dict[FormatName,
         raise ValueError(f"--as: --shard {many.shard} is not the whole run; {then}")
     if is_uri(place):
         raise ValueError(f"--as: {place} is an address; {then} --out FOLDER")
-    if not (Path(place) / fingerprint.FILE).exists():
-        refuse_written(files)  # later they are this run's
+    known = merged_before(Path(place))
+    refuse_written({name: file for name, file in files.items() if name not in known})
     return files
 
 

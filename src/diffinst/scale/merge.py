@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +13,10 @@ from pathlib import Path
 import torch
 
 from diffinst.config import Reading
-from diffinst.io.disk import FULL
+from diffinst.io.atomic import write_json
 from diffinst.io.lock import alone_with
 from diffinst.io.microns import microns_per_pixel
+from diffinst.io.one_line import one_line
 from diffinst.results.convert import from_rle
 from diffinst.results.formats.choose import (
     FOLDERS,
@@ -28,13 +30,15 @@ from diffinst.results.formats.choose import (
 from diffinst.results.formats.names import Names
 from diffinst.results.formats.scene import Scene
 from diffinst.results.instances import Instances
-from diffinst.scale.fingerprint import Run, loaded
+from diffinst.scale.fingerprint import Run, load, loaded
 from diffinst.scale.messages import Row
 from diffinst.scale.names import as_listed
 from diffinst.scale.place import Place, place
 from diffinst.scale.plan import Plan
 from diffinst.scale.remote import is_uri, local_copy
 from diffinst.scale.rows import FOLDER, name_of, need_pyarrow, read_part
+
+MERGED = "merged.json"  # beside the files: the fingerprint of the run that each is of
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,10 @@ def merge_run(
         AnotherRun: There is no run.
         TornPart: A part is damaged.
         BlockingIOError: Another program merges into the same folder.
+        FileNotFoundError: The folder of the images is not there, and they are needed.
         ValueError: A part is missing, there is no such format, or a package is missing for it, no
             place for the files, or something is there already.
-        OSError: Something cannot be written; nothing of it is left.
+        OSError: Something cannot be written, or fetched; nothing of it is left.
     """
     need_pyarrow()
     if out is None and is_uri(str(run)):
@@ -100,7 +105,23 @@ def merge_run(
         refuse_written(files)  # again: it may have come up meanwhile
         for format_, target in zip(formats, files.values(), strict=True):
             os.replace(format_.path, target)
+        now = dict.fromkeys(files, about.fingerprint)
+        write_json(folder / MERGED, _merged(folder) | now)
     return Merged(files, scenes.count, scenes.failed, scenes.blind)
+
+
+def merged_before(run: Path) -> set[str]:
+    """The formats that this run was merged into in its own folder."""
+    about = load(place(run))
+    if about is None:
+        return set()
+    return {name for name, of in _merged(run).items() if of == about.fingerprint}
+
+
+def _merged(folder: Path) -> dict[str, str]:
+    file = folder / MERGED
+    found: dict[str, str] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return found
 
 
 def targets(to: Sequence[str], folder: Path, flag: str = "--to") -> dict[FormatName, Path]:
@@ -160,6 +181,12 @@ class _Scenes:
 
     def each(self, progress: Callable[[int, int], None]) -> Iterator[Scene]:
         """In the plan's order; image ids are places in it, those of images without result too."""
+        root = self.run.root
+        if self.from_image and root and not is_uri(root) and not Path(root).is_dir():
+            raise FileNotFoundError(
+                f"{root}: the folder of the run's images is not there, and what is asked for needs "
+                "them; bring it back, then merge"
+            )
         shards = self.plan.shards
         planned = (item.path for shard in range(shards) for item in self.plan.shard(shard))
         names = Names(map(self._whole, planned))
@@ -199,10 +226,13 @@ class _Scenes:
         try:
             path = stack.enter_context(local_copy(whole)) if is_uri(whole) else Path(whole)
             size = path.stat().st_size
-        except Exception as error:  # of each protocol's own kind
-            if isinstance(error, OSError) and error.errno in FULL:
-                raise
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # of each protocol's own kind
+            said = one_line(str(error))
+            raise OSError(f"{whole}: cannot be fetched ({said}); merge again") from error
         return path if row.bytes in (None, size) else None
 
 
