@@ -120,6 +120,10 @@ def test_what_is_drawn_is_the_prompt(tiny: DiffusionInst, photo: Path) -> None:
     assert isinstance(regions, list)
     assert answer["score"] == pytest.approx(float(meant.scores[0]))
     assert all(one["value"]["polygonlabels"] == ["Mine"] for one in regions)
+    again = answers.to(tags, photo, drawn())["result"]  # the next object of the same annotation
+    assert isinstance(again, list)
+    ids = [one["id"] for one in [*regions, *again]]
+    assert len(set(ids)) == len(ids)
     negative = {"result": [{"type": "keypointlabels", "is_positive": 0, "value": {"x": 1, "y": 1}}]}
     assert answers.to(tags, photo, negative)["result"] == []  # nothing is meant yet
 

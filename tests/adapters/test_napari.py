@@ -98,6 +98,9 @@ def test_prompts_name_their_plane(layers: ModuleType, model: str) -> None:
     assert data[1].any() and not data[[0, 2]].any()
     with pytest.raises(ValueError, match=r"has 2 axes, .* has 3"):
         segment(image, clicks=layers.Points([[20, 20]]), model=model)
+    for plane in (-1, 3):
+        with pytest.raises(ValueError, match=f"on plane {plane}, but .* has 3 planes"):
+            segment(image, clicks=layers.Points([[plane, 20, 20]]), model=model)
     with pytest.raises(ValueError, match="are empty"):
         segment(image, clicks=layers.Points(ndim=3), model=model)
 

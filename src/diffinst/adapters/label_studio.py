@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +103,6 @@ class Tags:
         image: Name of the image's tag.
         value: Key of the image in a task's data.
         labels: The project's label of each class of the model; None: it has none.
-        first: The project's first label.
     """
 
     kind: str
@@ -110,7 +110,6 @@ class Tags:
     image: str
     value: str
     labels: tuple[str | None, ...]
-    first: str
 
     @classmethod
     def of(cls, config: Mapping[str, Mapping[str, object]], names: Sequence[str]) -> Tags:
@@ -140,7 +139,7 @@ class Tags:
                     (image, *_), (source, *_) = _list(tag, "to_name"), _list(tag, "inputs")
                     assert isinstance(source, dict)
                     value = str(source["value"])
-                    return cls(kind, name, str(image), value, found, str(known[0]))
+                    return cls(kind, name, str(image), value, found)
         raise ValueError(
             "the labelling interface has neither BrushLabels nor PolygonLabels; add one of them"
         )
@@ -176,8 +175,8 @@ class Answers:
             found = image.predict(**self._options)
         regions = [
             region
-            for i, one in enumerate(found)
-            for region in _regions(one, tags, str(i), label or tags.labels[int(one.labels[0])])
+            for one in found
+            for region in _regions(one, tags, label or tags.labels[int(one.labels[0])])
         ]
         score = float(found.scores.mean()) if len(found) else 0.0
         return {"result": regions, "score": score, "model_version": "diffinst"}
@@ -185,9 +184,10 @@ class Answers:
     def _encoded(self, file: Path) -> EncodedImage:
         """The image, encoded once for all clicks on it."""
         key = (file, file.stat().st_mtime_ns)
-        if self._last is None or self._last[0] != key:
-            self._last = (key, self._model.encode(file))
-        return self._last[1]
+        last = self._last  # another thread may put its own there meanwhile
+        if last is None or last[0] != key:
+            self._last = last = (key, self._model.encode(file))
+        return last[1]
 
 
 def _pointed(image: EncodedImage, drawn: Sequence[object]) -> tuple[Instances, str | None]:
@@ -211,7 +211,7 @@ def _pointed(image: EncodedImage, drawn: Sequence[object]) -> tuple[Instances, s
     return meant(image, box, clicks, exclude), label
 
 
-def _regions(one: Instances, tags: Tags, number: str, label: str | None) -> list[Json]:
+def _regions(one: Instances, tags: Tags, label: str | None) -> list[Json]:
     """An instance as one region, or as one polygon for each of its parts."""
     (((y, x), mask),) = one.mask_crops.placed()
     if label is None or not mask.any():
@@ -228,7 +228,7 @@ def _regions(one: Instances, tags: Tags, number: str, label: str | None) -> list
         values = [{"points": line, "closed": True, "polygonlabels": [label]} for line in percent]
     return [
         {
-            "id": f"diffinst-{number}-{i}",
+            "id": uuid4().hex,  # a region of an id that is there would take its place
             "from_name": tags.name,
             "to_name": tags.image,
             "type": tags.kind.lower(),
@@ -239,7 +239,7 @@ def _regions(one: Instances, tags: Tags, number: str, label: str | None) -> list
             "image_rotation": 0,
             "readonly": False,
         }
-        for i, value in enumerate(values)
+        for value in values
     ]
 
 

@@ -40,7 +40,8 @@ def segment(
 
     Args:
         image: Grey or RGB, with any number of axes before.
-        boxes: A layer of shapes: the object in each is found, and nothing else.
+        boxes: A layer of shapes: the object in each is found, and nothing else; steps, proposals
+            and threshold do not count then.
         clicks: A layer of points: the object at each, likewise.
         model: Name of shipped weights, a model folder, a file, or a hub id.
         steps: Denoising steps; 0: as the model has it, like all numbers here.
@@ -61,7 +62,7 @@ def segment(
     shape: tuple[int, ...] = tuple(data.shape[:-1] if image.rgb else data.shape)
     if len(shape) < 2:
         raise ValueError(f"{image.name} has {len(shape)} axis; give an image of at least two")
-    prompts = _prompts(image, boxes, clicks, len(shape))
+    prompts = _prompts(image, boxes, clicks, shape)
     options: OptionFields = {"seed": seed}
     if steps:
         options["steps"] = steps
@@ -108,21 +109,31 @@ def _prompts(
     image: napari.layers.Image,
     boxes: napari.layers.Shapes | None,
     clicks: napari.layers.Points | None,
-    axes: int,
+    shape: tuple[int, ...],
 ) -> dict[Plane, Prompts] | None:
     """What is pointed at on each plane; None: all is to be found."""
     if boxes is None and clicks is None:
         return None
     found: dict[Plane, Prompts] = {}
-    for corners in _in_image(image, boxes, axes):
+    for corners in _in_image(image, boxes, len(shape)):
         (y0, x0), (y1, x1) = corners[:, -2:].min(0), corners[:, -2:].max(0)
         found.setdefault(_plane(corners[0]), ([], []))[0].append([x0, y0, x1, y1])
-    for point in _in_image(image, clicks, axes):
+    for point in _in_image(image, clicks, len(shape)):
         y, x = point[0, -2:]
         found.setdefault(_plane(point[0]), ([], []))[1].append([x, y])
+    for plane in found:
+        if not all(0 <= at < count for at, count in zip(plane, shape[:-2], strict=True)):
+            raise ValueError(
+                f"a box or click is on plane {_numbers(plane)}, but {image.name} has "
+                f"{_numbers(shape[:-2])} planes, counted from 0; remove it"
+            )
     if not found:
         raise ValueError("the layers of boxes and clicks are empty; draw one, or choose no layer")
     return found
+
+
+def _numbers(values: tuple[int, ...]) -> str:
+    return " x ".join(map(str, values))
 
 
 def _plane(point: NDArray[np.float64]) -> Plane:
