@@ -168,7 +168,8 @@ def prompts(
     back = {f"{name}, of missed": summary(values) for name, values in recovered.items() if values}
     for name, line in (table | back).items():
         print(f"{name:40} {line['mean_iou']:.3f} {line['from_0.5']:.3f} {line['objects']:6}")
-    print(f"answers on one object  {ends_together} of {asked}; seconds after encode {timed}")
+    times = timed or f"not measured, no image has {MANY} objects"
+    print(f"answers on one object  {ends_together} of {asked}; seconds after encode {times}")
     if out is not None:
         settings = {"data": data.name, "split": split, "limit": limit, "seed": seed}
         measured = {

@@ -187,8 +187,9 @@ def chosen(given: Answers) -> Instances:
     order = sorted(range(count), key=lambda i: -given.value[ranked[i][0]])
     overlaps = _Overlaps(given.found)
     overlaps.know([own[0] for own in ranked])
+    # Who needs further answers shows only here; masks are made quicker together than one by one.
     _, losers = _dealt(given, overlaps, order, [own[:1] for own in ranked])
-    overlaps.know([answer for prompt in losers for answer in ranked[prompt]])  # all masks at once
+    overlaps.know([answer for prompt in losers for answer in ranked[prompt]])
     taken, lost = _dealt(given, overlaps, order, ranked)
     result = given.found[[taken.get(prompt, ranked[prompt][0]) for prompt in range(count)]]
     scores = result.scores.clone()
@@ -226,6 +227,7 @@ def _free(
 def candidates(given: Answers, most: int) -> list[Instances]:
     """The answers to each prompt that differ from each other, best first, `most` at most."""
     results, overlaps = [], _Overlaps(given.found)
+    overlaps.know(range(len(given.found)))
     for prompt in range(len(given.agreement)):
         kept: list[int] = []
         for answer in _ranked(given, prompt):
