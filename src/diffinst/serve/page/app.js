@@ -8,7 +8,7 @@ const $ = id => document.getElementById(id);
 const view = new View($("canvas"));
 const state = {
   models: [], images: [], image: null, // the present image's work, as the server has it
-  objects: [], steps: [], shown: null, // shown: position in steps, null: the result
+  objects: [], steps: [], shown: null, unit: "Step", // shown: position in steps, null: the result
   tool: "select", running: null, asking: null, refining: null, excluding: false, corner: null,
 };
 
@@ -175,10 +175,11 @@ function options() {
 async function run() {
   if (!state.image || state.running) return;
   const leave = new AbortController(), asked = options(), id = state.image.id;
-  const runs = Number(asked.get("noises") || 1); // more than one: no steps to show
+  const runs = Number(asked.get("noises") || 1); // more than one: some of them at a time in place of steps
   const of = runs > 1 ? 1 : asked.has("steps") ? Number(asked.get("steps")) : 0;
   state.running = leave;
   state.steps = []; state.shown = null; state.refining = null;
+  state.unit = runs > 1 ? "Runs, part" : "Step";
   running(true);
   busy("Looking at the image", true);
   timeline(of);
@@ -190,8 +191,8 @@ async function run() {
         const before = state.steps.length ? state.steps[state.steps.length - 1].objects : null;
         state.steps.push({seconds: data.seconds, objects: data.objects.map(one => prepared(one, before))});
         state.shown = state.steps.length - 1;
-        busy(of ? `Step ${Math.min(of, data.step + 1)} of ${of}` : `Step ${data.step + 1}`, true);
-        timing(data.seconds, runs > 1 ? `${runs} runs` : `step ${data.step}`);
+        busy(runs > 1 ? `${runs} runs` : of ? `Step ${Math.min(of, data.step + 1)} of ${of}` : `Step ${data.step + 1}`, true);
+        timing(data.seconds, `${state.unit.toLowerCase()} ${data.step}`);
         timeline(of);
         show();
       }
@@ -242,11 +243,11 @@ function timeline(of = 0) {
       const found = step.objects.length;
       bar.style.height = `${16 + 24 * found / most}px`;
       bar.textContent = found;
-      bar.title = `Step ${i + 1}: ${found} objects after ${step.seconds.toFixed(2)} s`;
+      bar.title = `${state.unit} ${i + 1}: ${found} objects after ${step.seconds.toFixed(2)} s`;
       bar.setAttribute("aria-label", bar.title);
       bar.onclick = () => scrubTo(i);
       if (i === (state.shown ?? state.steps.length - 1)) bar.setAttribute("aria-current", "step");
-    } else { bar.className = "waiting"; bar.disabled = true; bar.setAttribute("aria-label", `Step ${i + 1}: to come`); }
+    } else { bar.className = "waiting"; bar.disabled = true; bar.setAttribute("aria-label", `${state.unit} ${i + 1}: to come`); }
     bars.push(bar);
   }
   $("steps").replaceChildren(...bars);
@@ -266,7 +267,7 @@ function scrubTo(i) {
   if (!state.steps.length || state.running) return;
   const at = Math.max(0, Math.min(state.steps.length - 1, i));
   state.shown = at === state.steps.length - 1 ? null : at;
-  timing(state.steps[at].seconds, `step ${at + 1}`);
+  timing(state.steps[at].seconds, `${state.unit.toLowerCase()} ${at + 1}`);
   show(); timeline();
 }
 
