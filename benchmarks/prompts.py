@@ -33,7 +33,7 @@ OFF = (0.1, 0.3, 0.5)
 ALONE = 10  # objects an image that are asked for one at a time
 AUTOMATIC = "no prompt, 4 steps of 500"  # for each object the best of what is found
 ROUNDS = 15
-MANY = 100  # prompts that are timed together, on the first image with so many objects
+MANY = 100  # prompts that are timed together, on the first image with as many objects
 
 
 def boxes_off(

@@ -53,7 +53,7 @@ def serve(
     session_mb
         Megabytes that a session may hold there: images, work, models that it trained.
     session_days
-        A session that nobody used for so many days is removed; 0: none ever is.
+        Days after which an unused session is removed; 0: none ever is.
     train
         Let sessions train models on what they corrected. Default: at 127.0.0.1 only.
     """

@@ -21,16 +21,7 @@ from diffinst.weights.card import Card
 
 
 class Pretrained:
-    """What a model is before anything is asked of it; see `DiffusionInst`.
-
-    Attributes:
-        network: The torch module.
-        config: Everything saved with the weights; defaults of `predict` come from it.
-        precision: What `optimize` chose, fp32 or bf16; None: the weights as they were saved.
-        card: Licence, data and metrics, as saved with the weights; `save_pretrained` and
-            `push_to_hub` write them down. Assign `diffinst.weights.card.Card(...)` to say more.
-        front: What steps and proposals are worth, for predictions with `seconds`.
-    """
+    """What a model is before anything is asked of it; `DiffusionInst` names its attributes."""
 
     def __init__(
         self,

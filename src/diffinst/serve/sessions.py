@@ -204,7 +204,7 @@ class Sessions:
             )  # fmt: skip
 
     def remove_unused(self, days: float, in_use: Callable[[Path], bool]) -> int:
-        """Remove the sessions that nobody used for so many days; how many.
+        """Remove the sessions that nobody used for some days; how many.
 
         Args:
             days: 0: none is removed.

@@ -47,7 +47,7 @@ class ProgressCalls(Callback):
     Args:
         iterations: Of the whole run.
         tell: Is told, in the first process alone, at the end and now and then before.
-        every: At least so many seconds between two calls, the last one excepted.
+        every: Seconds at least between two calls, the last one excepted.
     """
 
     def __init__(self, iterations: int, tell: Tell, every: float) -> None:
