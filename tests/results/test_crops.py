@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from diffinst.datasets.problems import DatasetError
+from diffinst.results.convert import from_rle
 from diffinst.results.crops import CroppedMasks, resolve_index
 
 
@@ -109,6 +111,25 @@ def test_tight_boxes_are_those_of_pycocotools(masks: CroppedMasks) -> None:
     for box, rle in zip(masks.tight_boxes().tolist(), masks.to_rle(), strict=True):
         x, y, w, h = coco_mask.toBbox(rle).tolist()
         assert box == [x, y, x + w, y + h]
+
+
+@settings(max_examples=200, deadline=None)
+@given(cropped_masks())
+def test_run_lengths_are_read_again_as_the_same_masks(masks: CroppedMasks) -> None:
+    rles = masks.to_rle()
+    again = from_rle(rles, masks.image_size)
+    assert torch.equal(again.dense(), masks.dense())
+    assert torch.equal(again.windows, CroppedMasks.from_dense(masks.dense()).windows)  # tight
+
+
+def test_run_lengths_of_no_length_or_of_another_image_are_told_apart() -> None:
+    # 0 that are not there, 2 that are, 0 that are not, 1 that is, 1 that is not.
+    (patch,) = from_rle([{"size": [2, 2], "counts": "020O1"}], (2, 2)).patches
+    assert patch.tolist() == [[True, True], [True, False]]
+    nothing = from_rle([{"size": [2, 2], "counts": "400"}], (2, 2))  # 4 that are not, 0 that are
+    assert nothing.windows.tolist() == [[0, 0, 0, 0]]
+    with pytest.raises(DatasetError, match="cover 3 pixels, the image has 2 x 2 = 4"):
+        from_rle([{"size": [2, 2], "counts": "12"}], (2, 2))
 
 
 def test_from_dense_windows_are_tight_and_own_their_memory() -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from diffinst.datasets.segmentation import checked, run_lengths
 from diffinst.results.crops import CompressedRLE, CroppedMasks
 
 if TYPE_CHECKING:
@@ -113,13 +113,32 @@ def from_coco(
 
 
 def from_rle(rles: Sequence[CompressedRLE], image_size: tuple[int, int]) -> CroppedMasks:
-    """What `CroppedMasks.to_rle` gave, read again; one mask is full size at a time."""
+    """What `CroppedMasks.to_rle` gave, read again; of each the columns it lies in.
+
+    Raises:
+        DatasetError: Run lengths that are none, or of another image size.
+    """
     windows, patches = torch.zeros(len(rles), 4, dtype=torch.int64), []
+    rows = image_size[0]
     for i, rle in enumerate(rles):
-        x, y, width, height = (int(number) for number in coco_mask.toBbox(rle))
+        checked({"size": rle["size"], "counts": rle["counts"]}, *image_size)
+        runs = run_lengths(rle["counts"])
+        ends = np.cumsum(runs)[1::2]  # of what is there; runs go down the columns
+        begins = ends - runs[1::2]
+        begins, ends = begins[ends > begins], ends[ends > begins]
+        if not len(ends):
+            patches.append(torch.zeros(0, 0, dtype=torch.bool))
+            continue
+        x, width = int(begins[0]) // rows, (int(ends[-1]) - 1) // rows - int(begins[0]) // rows + 1
+        steps = np.zeros(width * rows + 1, np.int8)
+        steps[begins - x * rows] += 1  # each place once among begins, and among ends
+        steps[ends - x * rows] -= 1
+        columns = np.cumsum(steps[:-1], dtype=np.int8).reshape(width, rows)
+        used = np.flatnonzero(columns.any(0))
+        y, height = int(used[0]), int(used[-1] - used[0]) + 1
         windows[i] = torch.tensor([y, x, height, width])
-        patch = coco_mask.decode(rle)[y : y + height, x : x + width]
-        patches.append(torch.from_numpy(patch.astype(bool, order="C")))
+        patch = columns[:, y : y + height].T.astype(bool, order="C")
+        patches.append(torch.from_numpy(patch))
     return CroppedMasks(windows, tuple(patches), image_size)
 
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,7 +124,6 @@ def _new_zarr(folder: Path, size: tuple[int, int], name: str, mpp: float | None)
         import zarr
     except ImportError as error:
         raise _missing("zarr") from error
-    group = zarr.open_group(folder, mode="w", zarr_format=2)
     scale = 1.0 if mpp is None else mpp
     axes = [{"name": axis, "type": "space"} for axis in "yx"]
     if mpp is not None:
@@ -136,22 +135,28 @@ def _new_zarr(folder: Path, size: tuple[int, int], name: str, mpp: float | None)
         "axes": axes,
         "datasets": [{"path": "0", "coordinateTransformations": steps}],
     }
-    # its type knows no mappings in mappings in lists
-    group.attrs.update(
-        {
-            "multiscales": [cast(float, image)],
-            "image-label": {"version": "0.4"},
-            "_creator": CREATOR,
-        }
-    )
-    array: _Canvas = group.create_array(
-        "0",
-        shape=size,
-        chunks=(min(CHUNK, size[0]), min(CHUNK, size[1])),
-        dtype="uint32",
-        fill_value=0,
-        chunk_key_encoding={"name": "v2", "separator": "/"},
-    )
+    attributes = {
+        "multiscales": [image],
+        "image-label": {"version": "0.4"},
+        "_creator": CREATOR,
+    }
+    layout = {
+        "zarr_format": 2,
+        "shape": size,
+        "chunks": (min(CHUNK, size[0]), min(CHUNK, size[1])),
+        "dtype": "<u4",
+        "compressor": {"id": "zstd", "level": 0},
+        "fill_value": 0,
+        "order": "C",
+        "filters": None,
+        "dimension_separator": "/",
+    }
+    # Releases 2 and 3 of zarr, Python 3.10 has only 2, name this differently; the files are one.
+    files = {".zgroup": {"zarr_format": 2}, ".zattrs": attributes, "0/.zarray": layout}
+    for file, content in files.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(json.dumps(content), encoding="utf-8")
+    array: _Canvas = zarr.open_array(folder / "0", mode="r+")
     return array
 
 

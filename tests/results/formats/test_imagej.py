@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +35,8 @@ def test_roifile_reads_the_very_pixels(scene: Scene, tmp_path: Path) -> None:
     names = [region.name for region in regions]
     assert names[:2] == ["0001-weiße Zelle", "0002-cell"]
     assert [region.group for region in regions] == [1, 2, 2, 1, 2]
-    assert regions[0].props == "score: 0.9000\n"
+    if sys.version_info >= (3, 11):  # the last roifile for 3.10 cuts them off by the name's place
+        assert regions[0].props == "score: 0.9000\n"
     for region, mask in zip(regions, scene.found.masks.numpy(), strict=True):
         lines = region.coordinates(multi=True)
         lines = lines if isinstance(lines, list) else [lines]
