@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import sys
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from pycocotools.coco import COCO
 from diffinst.config import OptionFields, Reading
 from diffinst.inference.folder import predict_folder
 from diffinst.inference.predictor import DiffusionInst
+from diffinst.io.image_error import ImageReadError
 from diffinst.results.formats.choose import FormatName
 from diffinst.scale.fingerprint import Run, save
 from diffinst.scale.inputs import Entry, Inputs
@@ -116,6 +119,60 @@ def test_every_format_is_what_predict_writes(images: Path, tmp_path: Path) -> No
         assert written[name] == value, name
 
 
+def test_objects_on_a_map_have_its_coordinates(images: Path, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 32, 48), dtype=np.uint8)
+    where = rasterio.Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
+    profile = {"driver": "GTiff", "height": 32, "width": 48, "count": 3, "dtype": "uint8"}
+    with rasterio.open(images / "m.tif", "w", transform=where, crs="EPSG:32633", **profile) as file:
+        file.write(pixels)
+    model = DiffusionInst.from_preset("tiny")
+    predict_folder(model, [images], tmp_path / "folder", formats=["geojson"], **SMALL)
+    predicted(model, images, tmp_path / "run")
+    merge_run(tmp_path / "run", ["geojson"])
+    found = model.predict(images / "m.tif", **SMALL)
+    found.export(tmp_path / "one" / "m.geojson", "geojson")
+    (tmp_path / "run" / MERGED).unlink()
+    assert content(tmp_path / "folder") == content(tmp_path / "run")
+    written = tmp_path / "folder" / "geojson" / "m.geojson"
+    assert written.read_bytes() == (tmp_path / "one" / "m.geojson").read_bytes()
+    told = json.loads(written.read_text())
+    assert told["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32633"
+    rings = [part for one in told["features"] for part in parts_of(one["geometry"])]
+    corners = np.array([corner for ring in rings for corner in ring])
+    rows, columns = np.nonzero(found.masks.any(0).numpy())
+    assert corners[:, 0].min() == 400_000 + 0.5 * columns.min()
+    assert corners[:, 1].max() == 5_000_000 - 0.5 * rows.min()
+
+
+def parts_of(geometry: dict[str, Any]) -> list[list[list[float]]]:
+    """The outer rings."""
+    polygons = geometry["coordinates"]
+    polygons = [polygons] if geometry["type"] == "Polygon" else polygons
+    return [polygon[0] for polygon in polygons]
+
+
+def test_a_map_without_the_package_for_maps_is_told(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    profile = {"driver": "GTiff", "height": 32, "width": 48, "count": 3, "dtype": "uint8"}
+    where = rasterio.Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
+    with rasterio.open(images / "m.tif", "w", transform=where, crs="EPSG:4326", **profile) as file:
+        file.write(np.zeros((3, 32, 48), np.uint8))
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    model = DiffusionInst.from_preset("tiny")
+    said = r"m.tif: maps are read by rasterio; run `pip install"
+    with pytest.raises(ImageReadError, match=said):  # before anything is done
+        predict_folder(model, [images], tmp_path / "out", formats=["geojson"], **SMALL)
+    assert not (tmp_path / "out").exists()
+    assert predict_folder(model, [images], tmp_path / "out", formats=["coco"], **SMALL).images == 4
+    predicted(model, images, tmp_path / "run")
+    with pytest.raises(ImageReadError, match=said):
+        merge_run(tmp_path / "run", ["geojson"])
+    assert not (tmp_path / "run" / "geojson").exists()
+
+
 def test_images_that_are_gone_are_counted(images: Path, tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     predicted(DiffusionInst.from_preset("tiny"), images, tmp_path / "run")
@@ -135,8 +192,9 @@ def test_images_that_are_gone_are_counted(images: Path, tmp_path: Path) -> None:
 def test_without_the_folder_of_the_images_nothing_is_merged(images: Path, tmp_path: Path) -> None:
     predicted(DiffusionInst.from_preset("tiny"), images, tmp_path / "run")
     images.rename(tmp_path / "elsewhere")
-    with pytest.raises(FileNotFoundError, match="folder of the run's images is not there"):
-        merge_run(tmp_path / "run", ["yolo"], tmp_path / "out")
+    for format_ in ("yolo", "geojson"):  # one of them is a TIFF: it might lie on a map
+        with pytest.raises(FileNotFoundError, match="folder of the run's images is not there"):
+            merge_run(tmp_path / "run", [format_], tmp_path / "out")
     assert not (tmp_path / "out" / "yolo").exists()
     assert merge_run(tmp_path / "run", ["coco"], tmp_path / "out").blind == 0  # needs none
 

@@ -275,5 +275,5 @@ def _say_merged(merged: Merged) -> None:
     if merged.blind:
         say(
             f"{merged.blind} images are gone, or others by now: their results are there without "
-            "copy, brightness and size of a pixel"
+            "copy, brightness, size of a pixel and place on a map"
         )

@@ -18,10 +18,12 @@ from diffinst.io.atomic import remove_unfinished, write_json
 from diffinst.io.images import ImageReadError, list_images
 from diffinst.io.lock import alone_in
 from diffinst.io.microns import microns_per_pixel
+from diffinst.io.windows.geo import map_place, refuse_maps
 from diffinst.results.convert import CocoResult
-from diffinst.results.formats.choose import FOLDERS, checked, folder_format
+from diffinst.results.formats.choose import FOLDERS, FormatName, checked, folder_format
 from diffinst.results.formats.names import Names
 from diffinst.results.formats.scene import Format, Scene
+from diffinst.results.instances import Instances
 
 SAVERS = 2  # threads, beside a GPU; on a CPU the network leaves no core free, and they slow it
 _OWN = ("overlays", "masks", *FOLDERS)  # folders that a run writes
@@ -89,6 +91,8 @@ def predict_folder(
     refuse_file(out)
     files = [path for path in list_images(images) if not _is_own(path, out)]
     whole = [os.path.abspath(file) for file in files]
+    if "geojson" in chosen:
+        refuse_maps(files)
     names = Names(whole)
     called = [names.take(path) for path in whole]
     notes: dict[str, None] = {}
@@ -104,13 +108,13 @@ def predict_folder(
             remove_unfinished(folder)
         try:
             for i, (path, instances) in enumerate(found, start=1):
-                if isinstance(instances, ImageReadError):
-                    run.failed.append(str(instances))
+                try:
+                    scene = _scene(path, instances, called[i - 1], i, list(chosen))
+                except ImageReadError as error:
+                    run.failed.append(str(error))
                 else:
-                    if instances.meta is not None and instances.meta.note:
-                        notes.setdefault(instances.meta.note)
-                    mpp = microns_per_pixel(path) if others else None
-                    scene = Scene(instances, *called[i - 1], i, mpp)
+                    if scene.found.meta is not None and scene.found.meta.note:
+                        notes.setdefault(scene.found.meta.note)
                     run.take(path, scene, threads if behind else None)
                 progress(i, len(files))
         finally:
@@ -119,6 +123,25 @@ def predict_folder(
     wrote: dict[str, Path] = {name: other.path for name, other in zip(chosen, others, strict=True)}
     failed, told = tuple(run.failed), tuple(notes)
     return Predicted(len(run.done), len(run.results), seconds, failed, told, wrote)
+
+
+def _scene(
+    path: Path,
+    found: Instances | ImageReadError,
+    names: tuple[str, str],
+    image_id: int,
+    formats: Sequence[FormatName],
+) -> Scene:
+    """An image's result with what the formats need to know of its file.
+
+    Raises:
+        ImageReadError: It could not be read, or says nothing of the map that it is.
+    """
+    if isinstance(found, ImageReadError):
+        raise found
+    mpp = microns_per_pixel(path) if formats else None
+    transform, crs = map_place(path) if "geojson" in formats else (None, None)
+    return Scene(found, *names, image_id, mpp, transform, crs)
 
 
 class _Run:

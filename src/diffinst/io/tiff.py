@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, either byte order
 _BITS, _DESCRIPTION, _PHOTOMETRIC, _ORIENTATION, _METAMORPH = 258, 270, 262, 274, 33629  # tags
+GEO_KEYS = 34735  # the tag of a map, GeoKeyDirectory
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE = 0, 1, 2, 3
 
 

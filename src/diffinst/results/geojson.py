@@ -6,16 +6,16 @@ import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from diffinst.io.atomic import atomic_path
+from diffinst.io.windows.source import Transform
 from diffinst.results.outlines import Ring, polygons
 from diffinst.results.render.marks import PALETTE
 
 if TYPE_CHECKING:
     from diffinst.results.instances import Instances
 
-Transform: TypeAlias = tuple[float, float, float, float, float, float]
 _NAMESPACE = uuid.UUID("6f0c5a2e-9a8e-5c53-8d6b-1f6d1c1a6b0e")  # of our own; any would do
 
 

@@ -17,6 +17,7 @@ from diffinst.io.atomic import write_json
 from diffinst.io.lock import alone_with
 from diffinst.io.microns import microns_per_pixel
 from diffinst.io.one_line import one_line
+from diffinst.io.windows.geo import map_place
 from diffinst.results.convert import from_rle
 from diffinst.results.formats.choose import (
     FOLDERS,
@@ -38,6 +39,7 @@ from diffinst.scale.plan import Plan
 from diffinst.scale.remote import is_uri, local_copy
 from diffinst.scale.rows import FOLDER, name_of, need_pyarrow, read_part
 
+TIFFS = (".tif", ".tiff")  # that may say where on a map they lie
 MERGED = "merged.json"  # beside the files: the fingerprint of the run that each is of
 
 
@@ -176,20 +178,21 @@ class _Scenes:
         self.where, self.plan, self.run = where, plan, run
         self.from_image = not set(formats).isdisjoint(FROM_IMAGE)
         self.measured = not set(formats).isdisjoint(MEASURED)
+        self.mapped = "geojson" in formats and any(map(_may_be_map, self._planned()))
         self.reading = Reading.model_validate(run.reading)
         self.count = self.failed = self.blind = 0
 
     def each(self, progress: Callable[[int, int], None]) -> Iterator[Scene]:
         """In the plan's order; image ids are places in it, those of images without result too."""
         root = self.run.root
-        if self.from_image and root and not is_uri(root) and not Path(root).is_dir():
+        needed = self.from_image or self.mapped
+        if needed and root and not is_uri(root) and not Path(root).is_dir():
             raise FileNotFoundError(
                 f"{root}: the folder of the run's images is not there, and what is asked for needs "
                 "them; bring it back, then merge"
             )
         shards = self.plan.shards
-        planned = (item.path for shard in range(shards) for item in self.plan.shard(shard))
-        names = Names(map(self._whole, planned))
+        names = Names(map(self._whole, self._planned()))
         for shard in range(shards):
             rows = read_part(self.where, shard, self.run.fingerprint)
             for number, row in enumerate(rows, start=shard * self.plan.shard_size + 1):
@@ -200,11 +203,17 @@ class _Scenes:
                 self.count += 1
                 with ExitStack() as stack:
                     found = result_of(row, self.run.classes)
-                    if self.from_image:
+                    if self.from_image or (self.mapped and _may_be_map(row.path)):
                         found = self._with_image(found, row, stack)
-                    mpp = None if found.path is None else microns_per_pixel(found.path)
-                    yield Scene(found, name, file_name, number, mpp)
+                    mpp = transform = crs = None
+                    if found.path is not None:
+                        mpp = microns_per_pixel(found.path)
+                        transform, crs = map_place(found.path) if self.mapped else (None, None)
+                    yield Scene(found, name, file_name, number, mpp, transform, crs)
             progress(shard + 1, shards)
+
+    def _planned(self) -> Iterator[str]:
+        return (item.path for i in range(self.plan.shards) for item in self.plan.shard(i))
 
     def _whole(self, path: str) -> str:
         listed = as_listed(path)
@@ -234,6 +243,10 @@ class _Scenes:
             said = one_line(str(error))
             raise OSError(f"{whole}: cannot be fetched ({said}); merge again") from error
         return path if row.bytes in (None, size) else None
+
+
+def _may_be_map(path: str) -> bool:
+    return path.lower().endswith(TIFFS)
 
 
 def result_of(row: Row, classes: tuple[str, ...]) -> Instances:

@@ -55,9 +55,9 @@ def test_a_tiled_tiff_with_its_pyramid_and_resolution(tmp_path: Path, rgb: Pixel
 
 def test_levels_are_counted_along_the_longer_side(tmp_path: Path) -> None:
     path = tmp_path / "strip.zarr"
-    group = zarr.open_group(path, mode="w", zarr_format=2)
-    group.create_array("0", shape=(33, 1600), chunks=(33, 64), dtype="u1")
-    group.create_array("1", shape=(2, 100), chunks=(2, 64), dtype="u1")
+    group = zarr.open_group(path, mode="w", zarr_version=2)
+    group.create_dataset("0", shape=(33, 1600), chunks=(33, 64), dtype="u1")
+    group.create_dataset("1", shape=(2, 100), chunks=(2, 64), dtype="u1")
     axes, datasets = [{"name": "y"}, {"name": "x"}], [{"path": "0"}, {"path": "1"}]
     group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": datasets}]
     image = opened(path)
@@ -111,11 +111,11 @@ def test_deep_values_have_one_range_in_all_windows(tmp_path: Path) -> None:
 
 def test_an_ome_zarr_with_its_levels_and_micrometres(tmp_path: Path, rgb: Pixels) -> None:
     path = tmp_path / "cells.zarr"
-    group = zarr.open_group(path, mode="w", zarr_format=2)
+    group = zarr.open_group(path, mode="w", zarr_version=2)
     moved = np.moveaxis(rgb, 2, 0)
     for name, step in (("0", 1), ("1", 2)):
         data = moved[:, ::step, ::step]
-        array = group.create_array(name, shape=data.shape, chunks=(1, 64, 64), dtype="u1")
+        array = group.create_dataset(name, shape=data.shape, chunks=(1, 64, 64), dtype="u1")
         array[:] = data
     datasets = [
         {"path": name, "coordinateTransformations": [{"type": "scale", "scale": [1, s, s]}]}
@@ -196,7 +196,7 @@ def test_files_that_are_no_image(
 
 
 def test_a_zarr_without_an_image(tmp_path: Path) -> None:
-    zarr.open_group(tmp_path / "empty.zarr", mode="w", zarr_format=2)
+    zarr.open_group(tmp_path / "empty.zarr", mode="w", zarr_version=2)
     with pytest.raises(ImageReadError, match=r"empty\.zarr: is a Zarr group without multiscales"):
         opened(tmp_path / "empty.zarr")
 

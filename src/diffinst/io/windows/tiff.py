@@ -10,7 +10,7 @@ import numpy as np
 from diffinst.config import Reading
 from diffinst.io.depth import Values
 from diffinst.io.image_error import ImageReadError
-from diffinst.io.tiff import area, plain
+from diffinst.io.tiff import GEO_KEYS, area, plain
 from diffinst.io.windows.axes import ArrayLike, Axes, check_chunk
 from diffinst.io.windows.source import Transform
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPageSeries
 
 MISSING = "run `pip install 'diffinst[microscopy]'` (tifffile, zarr, imagecodecs)"
-_ORIENTATION, _X_RESOLUTION, _RESOLUTION_UNIT, _GEO_KEYS = 274, 282, 296, 34735
+_ORIENTATION, _X_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 296
 _CENTIMETRE = 3
 _MICROMETRES = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "micron": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
 _MOST_MPP = 100.0  # a coarser image is a scan of paper, whose dots per inch say nothing
@@ -32,7 +32,7 @@ def is_geotiff(path: Path) -> bool:
         raise ImageReadError(f"{path}: TIFFs are read in windows by tifffile; {MISSING}") from error
     try:
         with TiffFile(path, _multifile=False) as file:
-            return _GEO_KEYS in file.pages.first.tags
+            return GEO_KEYS in file.pages.first.tags
     except (ValueError, OSError, IndexError) as error:
         raise ImageReadError(f"{path}: {_damaged(error)}") from error
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
+from diffinst.io.windows.geo import map_place
 from diffinst.results.formats import imagej, labelme, labels, yolo
 from diffinst.results.formats.coco import CocoFile
 from diffinst.results.formats.cvat import CvatFile
@@ -95,6 +97,9 @@ def write_one(found: Instances, path: Path, name: str, mpp: float | None = None)
         raise ValueError(f"cannot write {path.name}: files of the format {name} are {allowed}")
     file_name = f"{path.stem}.png" if found.path is None else found.path.name
     scene = Scene(found, path.stem, file_name, mpp=mpp)
+    if format_ == "geojson" and found.path is not None and found.path.is_file():
+        transform, crs = map_place(found.path)
+        scene = replace(scene, transform=transform, crs=crs)
     match format_:
         case "yolo":
             yolo.write_file(scene, path)
@@ -113,7 +118,7 @@ def write_one(found: Instances, path: Path, name: str, mpp: float | None = None)
 
 
 def _write_geojson(scene: Scene, path: Path) -> None:
-    write_geojson(path, [scene.found])
+    write_geojson(path, [scene.found], scene.transform, scene.crs)
 
 
 def _file_of_all(

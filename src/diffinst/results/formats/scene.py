@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from PIL import Image
 
 from diffinst.io.atomic import atomic_path
+from diffinst.io.windows.source import Transform
 
 if TYPE_CHECKING:
     from diffinst.results.instances import Instances
@@ -26,6 +27,8 @@ class Scene:
         file_name: Of the image as other programs look for it, with / between folders.
         image_id: From 1.
         mpp: Micrometres per pixel; None: not known.
+        transform: From pixels to map coordinates; None: the image is no map.
+        crs: The map's coordinate system.
     """
 
     found: Instances
@@ -33,6 +36,8 @@ class Scene:
     file_name: str
     image_id: int = 1
     mpp: float | None = None
+    transform: Transform | None = None
+    crs: str | None = None
 
 
 class Format(Protocol):
