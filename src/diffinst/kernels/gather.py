@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, no_type_check
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from jaxtyping import Float, Int64
@@ -61,16 +61,20 @@ def sample_at(
     return rows.view(*points.shape[:2], channels).transpose(1, 2)
 
 
-class _Context(Protocol):
-    """What autograd hands from forward to backward."""
+if TYPE_CHECKING:
 
-    saved_tensors: tuple[Tensor, ...]
-    rows: int
+    class _Context(Protocol):
+        """What autograd hands from forward to backward."""
 
-    def save_for_backward(self, *tensors: Tensor) -> None: ...
+        saved_tensors: tuple[Tensor, ...]
+        rows: int
+
+        def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+else:  # autograd's ctx has its attributes only later, so nothing can be checked before
+    _Context = object
 
 
-@no_type_check  # at run time, that is: autograd's ctx has its attributes only later
 class _WeightedGather(torch.autograd.Function):
     """`embedding_bag` both ways: backward sorts the taps by row once and gathers the gradient."""
 

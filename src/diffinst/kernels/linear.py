@@ -11,7 +11,7 @@ from __future__ import annotations
 import platform
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, no_type_check
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from jaxtyping import Float
@@ -76,16 +76,20 @@ def _shape(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
-class _Context(Protocol):
-    """What autograd hands from forward to backward."""
+if TYPE_CHECKING:
 
-    saved_tensors: tuple[Tensor, ...]
-    needs_input_grad: tuple[bool, ...]
+    class _Context(Protocol):
+        """What autograd hands from forward to backward."""
 
-    def save_for_backward(self, *tensors: Tensor) -> None: ...
+        saved_tensors: tuple[Tensor, ...]
+        needs_input_grad: tuple[bool, ...]
+
+        def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+else:  # autograd's ctx has its attributes only later, so nothing can be checked before
+    _Context = object
 
 
-@no_type_check  # at run time, that is: autograd's ctx has its attributes only later
 class _OneDnnLinear(torch.autograd.Function):
     """(m, I) to (m, O), and the two products of its backward."""
 
