@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from diffinst.adapters.loaded import loaded
-from diffinst.config import OptionFields
-from diffinst.inference.predictor import DiffusionInst
-from diffinst.results.instances import Instances
+from diffinst.adapters.beside_opengl import load_triton
 
 if TYPE_CHECKING:
     import napari.layers
     import napari.types
+
+    from diffinst.config import OptionFields
+    from diffinst.inference.predictor import DiffusionInst
+    from diffinst.results.instances import Instances
 
 Plane: TypeAlias = tuple[int, ...]
 Prompts: TypeAlias = tuple[list[list[float]], list[list[float]]]
@@ -51,7 +52,8 @@ def segment(
 
     Returns:
         Data, keywords and type of a labels layer: 0 is background, on each plane the lowest number
-        has the highest score. It lies where the image lies.
+        has the highest score. It lies where the image lies. In napari it takes the place of an
+        earlier one of its name: "... objects", or "... prompted" where boxes or clicks are given.
 
     Raises:
         ValueError: A layer of prompts that is empty or has too few axes, or an image without plane.
@@ -71,6 +73,9 @@ def segment(
     if threshold:
         options["threshold"] = threshold
     labels = np.zeros(shape, dtype=np.int32)
+    load_triton()
+    from diffinst.adapters.loaded import loaded  # torch: loaded when it is used, after Triton
+
     last, network = 0, loaded(model)
     for plane in np.ndindex(shape[:-2]) if prompts is None else sorted(prompts):
         pixels = np.asarray(data[plane])
@@ -79,7 +84,8 @@ def segment(
         numbers = found.to_label_map().astype(np.int32)
         labels[plane] = np.where(numbers > 0, numbers + last, 0)
         last += len(found)
-    keywords = {"name": f"{image.name} objects", **_place(image)}
+    what = "objects" if prompts is None else "prompted"  # napari writes over a layer of one name
+    keywords = {"name": f"{image.name} {what}", **_place(image)}
     return (labels, keywords, "labels")
 
 
