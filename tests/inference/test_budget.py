@@ -84,7 +84,7 @@ def test_plans_by_hand(tiny: DiffusionInst) -> None:
     found = planned(LINEAR, Front(), asked, 0.4201)
     assert (found.steps, found.proposals) == (3, 1300)
     one = planned(LINEAR, Front(), asked, 0.001)
-    assert (one.steps, one.proposals, one.fits) == (1, 40, False)
+    assert (one.steps, one.proposals, one.fits) == (1, 100, False)
 
 
 def test_what_is_given_stays(tiny: DiffusionInst) -> None:
@@ -153,10 +153,10 @@ def test_a_prediction_takes_its_time(model: DiffusionInst, machine: Machine) -> 
 def test_time_that_does_not_fit_a_step_is_said(model: DiffusionInst) -> None:
     model.predict(pixels(), seconds=1)
     meta = told(model.predict(pixels(), seconds=0.05).meta)
-    assert (meta.steps, meta.proposals) == (1, 40)
-    assert meta.note == "0.05 s does not fit 1 step: the fastest was run, with 40 proposals"
+    assert (meta.steps, meta.proposals) == (1, 100)
+    assert meta.note == "0.05 s does not fit 1 step: the fastest was run, with 100 proposals"
     meta = told(model.predict(pixels(), seconds=0.05, steps=3).meta)
-    assert (meta.steps, meta.proposals) == (3, 40) and "does not fit 3 steps" in meta.note
+    assert (meta.steps, meta.proposals) == (3, 100) and "does not fit 3 steps" in meta.note
 
 
 def test_a_run_ends_early_where_the_machine_is_slow_and_forecasts_follow(

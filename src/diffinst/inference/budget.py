@@ -29,7 +29,7 @@ from diffinst.structures import Encoded
 if TYPE_CHECKING:
     from diffinst.inference.runner import Runner
 
-FEWEST, MOST, GRAIN = 40, 2000, 20  # proposals that are tried
+FEWEST, MOST, GRAIN = 100, 2000, 20  # proposals that are tried
 AIM, LATE = 0.95, 1.03  # parts of the time: planned, and until when a step may bring the end
 NEAR = 0.001  # AP by which pairs are worth about as much
 REMEMBERED, ENOUGH = 8, 5  # runs whose times correct forecasts; runs that show a drift
