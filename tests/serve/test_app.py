@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 
 from diffinst import DiffusionInst
 from diffinst.datasets.load import load_split
+from diffinst.datasets.segmentation import compressed
 from diffinst.serve.app import create_app
 from diffinst.serve.limits import Limits
 
@@ -81,8 +82,10 @@ def test_prompts_equal_prompt_and_are_exported(
     objects = {one["id"]: one for one in done.json()["objects"]}
     assert [objects[i]["rle"] for i in answers] == wanted.mask_crops.to_rle()
     coco = client.get(f"/images/{image}/export").json()
-    assert [one["segmentation"] for one in coco["annotations"]] == wanted.mask_crops.to_rle()
-    assert coco["images"] == [{"id": 1, "file_name": "stained.png", "width": 320, "height": 256}]
+    for one, mask in zip(coco["annotations"], wanted.masks.numpy(), strict=True):
+        exported = coco_mask.decode(compressed(one["segmentation"], 256, 320))
+        assert np.array_equal(exported, mask)
+    assert coco["images"] == [{"id": 1, "file_name": "stained.png", "height": 256, "width": 320}]
 
     excluded = {"image": image, "boxes": [box], "exclude": [[70, 240]], "replace": answers[0]}
     corrected = client.post("/prompt", json=excluded).json()
@@ -153,17 +156,17 @@ def test_exports_can_be_read(client: TestClient, png: bytes, tmp_path: Path) -> 
     best = max(objects, key=lambda one: float(one["score"]))
     assert np.array_equal(labels == 1, coco_mask.decode(best["rle"]).astype(bool))
     geo = client.get(at, params={"format": "geojson"}).json()
-    assert len(geo["features"]) == len(objects)
+    assert len(geo["features"]) == len(there)
     yolo = client.get(at, params={"format": "yolo"})
     assert "cells_1_yolo.zip" in yolo.headers["content-disposition"]
     zipfile.ZipFile(io.BytesIO(yolo.content)).extractall(tmp_path / "yolo")
     split = load_split(tmp_path / "yolo", "train")  # as `diffinst train` reads it
     assert len(split.records) == 1 and split.records[0].path.name == "cells_1.png"
-    lines = (tmp_path / "yolo/labels/train/cells_1.txt").read_text().splitlines()
+    lines = (tmp_path / "yolo/labels/cells_1.txt").read_text().splitlines()
     assert len(lines) == len(there)
-    least = sorted(one["score"] for one in objects)[len(objects) // 2]
+    least = sorted(one["score"] for one in there)[len(there) // 2]
     some = client.get(at, params={"threshold": least}).json()["annotations"]
-    assert len(some) == sum(one["score"] >= least for one in objects) < len(objects)
+    assert len(some) == sum(one["score"] >= least for one in there) < len(there)
 
 
 def test_sessions_that_nobody_used_for_long_are_removed_at_the_start(

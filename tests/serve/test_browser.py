@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from diffinst import DiffusionInst
+from diffinst.datasets.segmentation import compressed
 from diffinst.serve.app import create_app
 from diffinst.serve.page_files import page_files
 
@@ -128,9 +130,10 @@ def test_steps_arrive_and_a_box_gives_what_prompt_gives(
     coco = json.loads(export_of(page, "coco"))
     pixels = np.array(Image.open(io.BytesIO(CONTENT)).convert("RGB"))
     wanted = nano.encode(pixels).prompt(boxes=[box])
-    assert coco["annotations"][-1]["segmentation"] == wanted.mask_crops.to_rle()[0]
+    last = compressed(coco["annotations"][-1]["segmentation"], 256, 320)
+    mask = coco_mask.decode(last).astype(bool)
+    assert np.array_equal(mask, wanted.masks[0].numpy())
     labels = np.array(Image.open(io.BytesIO(export_of(page, "labels"))))
-    mask = coco_mask.decode(coco["annotations"][-1]["segmentation"]).astype(bool)
     assert labels.shape == (256, 320) and (labels[mask] > 0).all()
 
     before = len(coco["annotations"])
@@ -178,6 +181,40 @@ def test_errors_are_said_and_the_page_goes_on(page: Page) -> None:
     assert answer.value.status == 415
     expect(page.locator(".toast.bad")).to_contain_text("x.png: is no image that is read here")
     expect(page.locator("#empty")).to_be_visible()
+
+
+def test_a_large_image_comes_in_tiles(page: Page) -> None:
+    pixels = np.full((1700, 2500, 3), (200, 40, 40), np.uint8)
+    pixels[100:200, 300:400] = (40, 200, 40)  # the other tiles are flat, and passed over
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format="PNG")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.locator("#steps-slider").fill("1")
+    page.locator("#proposals").fill("50")
+    large = {"name": "large.png", "mimeType": "image/png", "buffer": content.getvalue()}
+    page.locator("#file").set_input_files(large)  # type: ignore[arg-type]
+    expect(page.locator("#steps button:not(.waiting)").first).to_be_visible()
+    expect(page.locator("#busy")).to_be_hidden()
+    assert any("/tile?level=2" in url for url in asked)
+    assert not any("level=0" in url or url.endswith("/pixels") for url in asked)
+    box = page.locator("#canvas").bounding_box()
+    assert box is not None
+    scale = min((box["width"] - 84) / 2500, (box["height"] - 32) / 1700)
+    left = 68 + (box["width"] - 84 - 2500 * scale) / 2
+    top = 16 + (box["height"] - 32 - 1700 * scale) / 2
+    at = left + 350 * scale, top + 150 * scale
+    page.mouse.move(box["x"] + at[0], box["y"] + at[1])
+    with page.expect_response(lambda answer: "level=0&x=0&y=0" in answer.url):
+        page.mouse.wheel(0, -1200)
+    until = time.monotonic() + WAIT / 1000
+    while True:  # the tile is there, and is drawn with the next frame
+        shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        seen = shot.getpixel((round(box["x"] + at[0]), round(box["y"] + at[1])))
+        assert isinstance(seen, tuple)
+        if max(abs(a - b) for a, b in zip(seen, (40, 200, 40), strict=True)) < 12:
+            break
+        assert time.monotonic() < until, seen
 
 
 def test_hovering_says_what_an_object_is_and_how_stable(page: Page) -> None:

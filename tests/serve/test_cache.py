@@ -21,7 +21,9 @@ def test_the_least_recently_used_goes_and_bytes_stay_bounded(tiny: DiffusionInst
     assert cache.misses == 3
     cache.get(*b)
     assert cache.misses == 4
-    cache.forget(lambda key: True)
+    cache.forget(lambda key, image: image is made[0])
+    assert (len(cache), cache.bytes) == (1, one)
+    cache.forget(lambda key, image: key == 1)
     assert (len(cache), cache.bytes) == (0, 0)
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from diffinst.datasets.load import load_split
 from diffinst.results.crops import CompressedRLE
+from diffinst.serve import tiles, window
 from diffinst.serve.corrected import Corrected, corrected, cut, write_dataset
 from diffinst.serve.refusal import Refused
 from diffinst.serve.sessions import About, Sessions
@@ -99,3 +101,22 @@ def test_the_dataset_has_what_was_shown_when_it_was_accepted(tmp_path: Path) -> 
         (record,) = split.records
         assert split.classes == ("one", "two") and record.path.stem == image.about.id
         assert len(record.annotations) == 2
+
+
+def test_large_images_are_cut_into_parts_for_models_that_look_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "WHOLE", 60)
+    monkeypatch.setattr(window, "PART", 4)
+    sessions, session = Sessions(tmp_path / "s", 9, 10**6), Sessions.new_id()
+    pixels = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+    one = Corrected(sessions.add(session, pixels, "a.png"), [square(0.9)])
+    for in_parts, count in ((True, 4), (False, 1)):
+        data = tmp_path / str(in_parts)
+        split = {"train": [one]}
+        write_dataset(data, sessions, session, split, ("one", "two"), in_parts=in_parts)
+        records = load_split(data, "train").records
+        assert len(records) == count
+        assert sum(len(record.annotations) for record in records) == count  # each has a part of it
+    part = np.array(Image.open(tmp_path / "True" / "train" / f"{one.about.id}-4-0.png"))
+    assert np.array_equal(part, pixels[4:, :4])

@@ -296,5 +296,5 @@ def test_work_ends_at_the_time_limit_and_is_kept(
     image = client.post("/images", content=png).json()["id"]
     asked = {"image": image, "steps": 5, "proposals": 20, "threshold": 0}
     done = client.post("/predict", json=asked).json()
-    assert done["steps"] == 1 and "stopped after 1 steps" in done["note"]
+    assert done["steps"] == 1 and "stopped at the limit of 1e-06 s" in done["note"]
     assert client.get(f"/images/{image}").json()["objects"] == done["objects"] != []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -24,13 +25,17 @@ from PIL import Image
 from diffinst import DiffusionInst
 from diffinst.io.atomic import write_json
 from diffinst.io.lock import alone_in
+from diffinst.results.crops import CroppedMasks
+from diffinst.results.instances import Instances
 from diffinst.serve.app import create_app
+from diffinst.serve.cache import Cache
 from diffinst.serve.corrected import LEAST, Corrected, write_dataset
 from diffinst.serve.limits import Limits
+from diffinst.serve.models import MOST_TRAINED, Models
 from diffinst.serve.objects import objects_of
 from diffinst.serve.sessions import Sessions
 from diffinst.serve.train_run import Asked, Standing, train_and_score
-from diffinst.serve.training import seen_by
+from diffinst.serve.training import Trainings, seen_by
 
 NewClient = Callable[..., TestClient]
 Client: TypeAlias = httpx.Client | TestClient
@@ -297,3 +302,67 @@ def test_models_that_a_session_trained_are_its_own(
     assert refused.status_code == 422 and "not served here" in refused.json()["detail"]
     last = client.get("/training").json()["training"]
     assert (last["state"], last["old"], last["new"], last["better"]) == ("done", 0.3, 0.2, False)
+
+    def cached() -> str:
+        lines = client.get("/metrics").text.splitlines()
+        return next(line.split()[1] for line in lines if line.startswith("diffinst_cache_images "))
+
+    assert cached() == "2"
+    for whose, name, status in ((other, "tiny-trained-1", 404), (client, "tiny", 403)):
+        assert whose.delete(f"/models/{name}").status_code == status
+    mine = client.post("/predict", json=body)  # what is there now is of the model that goes
+    assert client.delete("/models/tiny-trained-1").status_code == 204
+    assert cached() == "1"  # the other one would keep the model in memory
+    assert [one["name"] for one in client.get("/models").json()["models"]] == ["tiny"]
+    work = client.get(f"/images/{image}").json()
+    assert work["model"] == "tiny-trained-1" and work["objects"] == mine.json()["objects"]
+    assert client.get(f"/images/{image}/export").status_code == 200  # its classes are known still
+    assert client.post("/predict", json=body).status_code == 422
+    assert client.delete("/models/tiny-trained-1").status_code == 404
+    assert client.post(f"/images/{image}/edit", json={"action": "accept"}).status_code == 200
+    assert client.get("/training").json()["images"] == 1  # what it found can be trained on
+
+
+def test_no_more_trained_models_are_in_memory_than_allowed(
+    tiny: DiffusionInst, tmp_path: Path, png: bytes
+) -> None:
+    sessions, session = Sessions(tmp_path / "s", 9, 10**9), Sessions.new_id()
+    sessions.add(session, np.zeros((48, 64, 3), np.uint8), "a.png")
+    for number in range(1, MOST_TRAINED + 2):
+        folder = sessions.folder_of(session) / "training" / str(number)
+        tiny.save_pretrained(folder / "model")
+        asked = Asked(f"tiny-trained-{number}", "tiny", 5, (), (), tiny.class_names, 0.0)
+        write_json(folder / "asked.json", asdict(asked))
+        Standing(phase="done", old=0.1, new=0.2).write(folder)
+    cache = Cache(10**9)
+    models = Models({"tiny": tiny}, Trainings(sessions, tiny.device), cache)
+    for number in range(1, MOST_TRAINED + 2):
+        model = models.get(session, f"tiny-trained-{number}")
+        encoded = model.encode(np.zeros((48, 64, 3), np.uint8))
+        cache.get(number, itertools.repeat(encoded).__next__)
+    assert len(cache) == MOST_TRAINED
+    cache.get(1, lambda: tiny.encode(np.zeros((48, 64, 3), np.uint8)))
+    assert cache.misses == MOST_TRAINED + 2  # of the model that was used longest ago
+
+
+def test_a_new_model_is_not_called_as_a_given_one(
+    tiny: DiffusionInst, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions, session = Sessions(tmp_path / "s", 9, 10**9), Sessions.new_id()
+    images = []
+    for i in range(LEAST):
+        about = sessions.add(session, np.full((48, 64, 3), i, np.uint8), "a.png")
+        images.append(Corrected(about, objects_of(square(tiny))))
+    trainings = Trainings(sessions, tiny.device)
+    monkeypatch.setattr(trainings, "_spawn", lambda folder: None)
+    taken = ("tiny-trained-1", "tiny")
+    training = trainings.start(session, "tiny-trained-1", tiny, images, 5, taken)
+    assert training.asked.name == "tiny-trained-2"
+
+
+def square(model: DiffusionInst) -> Instances:
+    mask = torch.zeros(1, 48, 64, dtype=torch.bool)
+    mask[0, 10:20, 10:20] = True
+    masks = CroppedMasks.from_dense(mask)
+    one = torch.ones(1)
+    return Instances(masks.tight_boxes(), one, one.long() * 0, masks, (48, 64), model.class_names)

@@ -258,6 +258,7 @@ class DiffusionInst(Pretrained):
         level: int | None = None,
         skip: Skip = "auto",
         reading: Reading | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
         **options: Unpack[OptionFields],
     ) -> TiledPrediction:
         """Segment an image of any size tile by tile: an iterator of `Instances` in its pixels.
@@ -277,6 +278,7 @@ class DiffusionInst(Pretrained):
             skip: Tiles that are passed over: "flat", without "tissue", "none"; "auto": tissue for
                 slides, else flat.
             reading: As in `predict`; one stretch holds for the whole image.
+            progress: Called with (tiles done, tiles in all); what it raises ends the run.
             **options: See `OptionFields`.
 
         Raises:
@@ -284,7 +286,8 @@ class DiffusionInst(Pretrained):
             ConfigError: A value out of range; names it.
         """
         request = TileRequest(tile, overlap, batch, mpp, object_size, level, skip)
-        return start_tiles(self._runner(), source, request, self._reading(reading), options)
+        reading = self._reading(reading)
+        return start_tiles(self._runner(), source, request, reading, options, progress)
 
     def stream(
         self,

@@ -253,6 +253,7 @@ def start_tiles(
     request: TileRequest,
     reading: Reading,
     options: OptionFields,
+    progress: Callable[[int, int], None],
 ) -> TiledPrediction:
     """Open an image, plan its tiles, and tell as warnings how it is read.
 
@@ -268,7 +269,9 @@ def start_tiles(
     except BaseException:
         image.close()
         raise
-    found = TiledPrediction(runner, image, plan, batch=request.batch, source=path_of(source))
+    found = TiledPrediction(
+        runner, image, plan, batch=request.batch, progress=progress, source=path_of(source)
+    )
     for text in found.notes:
         warnings.warn(text, stacklevel=3)
     return found

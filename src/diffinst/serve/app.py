@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.serve import front, training_routes
 from diffinst.serve.answers import Answer, done, event, failure, told
+from diffinst.serve.cache import Cache
 from diffinst.serve.engine import Done, Encoded, Engine, Step
 from diffinst.serve.exports import Format, exported
 from diffinst.serve.failures import say_failures
@@ -29,7 +30,8 @@ from diffinst.serve.queue import Job
 from diffinst.serve.refusal import Refused
 from diffinst.serve.requests import EditAsked, PredictAsked, PromptAsked
 from diffinst.serve.serving import MONTH, SESSION_COOKIE, Serving, serving_of, session_of
-from diffinst.serve.sessions import About, Sessions
+from diffinst.serve.sessions import About, Sessions, room
+from diffinst.serve.tiles import tile, tiled
 from diffinst.serve.training import Trainings
 from diffinst.serve.uploads import decode
 from diffinst.serve.work import Work
@@ -59,7 +61,8 @@ def create_app(
     limits, metrics = limits or Limits(), Metrics()
     sessions = Sessions(folder, limits.images, limits.session_bytes)
     trainings = Trainings(sessions, next(iter(models.values())).device)
-    engine = Engine(Models(models, trainings), sessions, limits, metrics)
+    cache = Cache(limits.cache_bytes)
+    engine = Engine(Models(models, trainings, cache), sessions, limits, metrics, cache)
 
     async def remove_unused() -> None:
         while True:
@@ -127,7 +130,8 @@ async def add_image(request: Request, name: str = Query("image", max_length=1000
 def image_work(request: Request, image: str) -> Answer:
     """An image and the objects on it."""
     sessions, session = serving_of(request).sessions, session_of(request)
-    return {**asdict(sessions.about(session, image)), **told(sessions.work(session, image))}
+    about = sessions.about(session, image)
+    return {**asdict(about), "tiles": tiled(about), **told(sessions.work(session, image))}
 
 
 @router.get("/images/{image}/pixels", response_class=FileResponse)
@@ -135,6 +139,21 @@ def image_pixels(request: Request, image: str) -> FileResponse:
     """Its pixels as PNG."""
     file = serving_of(request).sessions.file(session_of(request), image)
     return FileResponse(file, media_type="image/png")
+
+
+@router.get("/images/{image}/tile", response_class=FileResponse)
+def image_tile(
+    request: Request,
+    image: str,
+    level: int = Query(ge=0, le=32),
+    x: int = Query(ge=0),
+    y: int = Query(ge=0),
+) -> FileResponse:
+    """A tile of a large image as JPEG; `tiles` of the image says how it is cut."""
+    sessions, session = serving_of(request).sessions, session_of(request)
+    about, file = sessions.about(session, image), sessions.file(session, image)
+    found = tile(file, about, level, x, y, lambda: sessions.check_room(session or ""))
+    return FileResponse(found, media_type="image/jpeg")
 
 
 @router.delete("/images/{image}", status_code=204)
@@ -191,8 +210,9 @@ async def export(
                 410, f"model {work.model} is not served any more, nor are its classes known"
             )
         objects = work.shown(threshold)
-        png = serving.sessions.file(session, image).read_bytes() if format == "yolo" else b""
-        return exported(format, about, objects, names, png)
+        file = serving.sessions.file(session, image)
+        with room():
+            return exported(format, about, objects, names, file)
 
     content, name, media_type = await run_in_threadpool(make)
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}"}
@@ -238,7 +258,7 @@ async def prompt(request: Request, asked: PromptAsked) -> Answer:
     serving.engine.models.name(session, asked.model)
     await run_in_threadpool(serving.sessions.about, session, asked.image)
     job = serving.engine.worker.submit(
-        lambda: serving.engine.prompt(session, asked.image, asked.model, pointed)
+        lambda left: serving.engine.prompt(session, asked.image, asked.model, pointed, left)
     )
     item = await job.last(request.is_disconnected)
     assert isinstance(item, Done)
@@ -252,4 +272,6 @@ def _predict(request: Request, asked: PredictAsked) -> Job[Encoded | Step | Done
     own = engine.models.configs(session)[name].sampler
     options = asked.options(engine.limits, own)
     serving.sessions.about(session, asked.image)
-    return engine.worker.submit(lambda: engine.predict(session, asked.image, asked.model, options))
+    return engine.worker.submit(
+        lambda left: engine.predict(session, asked.image, asked.model, options, left)
+    )

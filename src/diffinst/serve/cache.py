@@ -50,10 +50,10 @@ class Cache:
                 self._drop(next(iter(self._kept)))
         return image
 
-    def forget(self, matches: Callable[[Hashable], bool]) -> None:
-        """Drop the images whose keys match."""
+    def forget(self, matches: Callable[[Hashable, EncodedImage], bool]) -> None:
+        """Drop the images that match, with their keys."""
         with self._lock:
-            for key in [key for key in self._kept if matches(key)]:
+            for key in [key for key, (image, _) in self._kept.items() if matches(key, image)]:
                 self._drop(key)
 
     def _drop(self, key: Hashable) -> None:

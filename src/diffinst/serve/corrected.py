@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from diffinst.io.atomic import write_json
-from diffinst.serve.exports import coco
+from PIL import Image
+
+from diffinst.serve.exports import write_coco
+from diffinst.serve.objects import instances_of
 from diffinst.serve.refusal import Refused
 from diffinst.serve.sessions import About, Sessions
+from diffinst.serve.tiles import is_large
+from diffinst.serve.window import Window
 from diffinst.serve.work import Object
 
 LEAST = 5  # images: 3 to train on, 2 held out
@@ -87,13 +91,33 @@ def write_dataset(
     session: str | None,
     splits: dict[str, list[Corrected]],
     names: tuple[str, ...],
+    *,
+    in_parts: bool = False,
 ) -> None:
-    """Write a COCO dataset: annotations/instances_S.json and S/ID.png for each split S."""
+    """Write a COCO dataset: annotations/instances_S.json and S/ID.png for each split S.
+
+    Args:
+        folder: Is made.
+        sessions: Where the images lie.
+        session: Whose.
+        splits: The images of each.
+        names: The classes.
+        in_parts: Cut large images into S/ID-Y-X.png, as models look at them; what a cut goes
+            through is an object on either side.
+    """
     for split, images in splits.items():
         (folder / split).mkdir(parents=True)
         listed = []
         for one in images:
-            file = f"{one.about.id}.png"
-            shutil.copyfile(sessions.file(session, one.about.id), folder / split / file)
-            listed.append((replace(one.about, name=file), one.objects))
-        write_json(folder / "annotations" / f"instances_{split}.json", coco(listed, names))
+            found = instances_of(one.objects, one.about.size, names)
+            if in_parts and is_large(one.about):
+                pixels = sessions.pixels(session, one.about.id)
+                for window in Window.grid(one.about.size):
+                    file = f"{one.about.id}-{window.y}-{window.x}.png"
+                    Image.fromarray(window.of(pixels)).save(folder / split / file)
+                    listed.append((file, window.cut(found)))
+            else:
+                file = f"{one.about.id}.png"
+                shutil.copyfile(sessions.file(session, one.about.id), folder / split / file)
+                listed.append((file, found))
+        write_coco(folder / "annotations" / f"instances_{split}.json", listed, names)

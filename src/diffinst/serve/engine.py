@@ -5,26 +5,28 @@ All of it runs in the worker's thread; each `yield` is a place where a request c
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
-import torch
-
-from diffinst.config import ConfigError, OptionFields
+from diffinst.config import ConfigError, OptionFields, Options
 from diffinst.inference.given import elsewhere
 from diffinst.inference.image import EncodedImage
-from diffinst.ops.boxes import iou
+from diffinst.io.images import Pixels
 from diffinst.results.instances import Instances
 from diffinst.serve.cache import Cache
 from diffinst.serve.limits import Limits
+from diffinst.serve.looks import Large, Look, Pointed, Stopped, Whole, looks_in_parts
 from diffinst.serve.metrics import Metrics
 from diffinst.serve.models import Models
 from diffinst.serve.objects import SAME, instances_of, objects_of, overlaps
 from diffinst.serve.queue import Worker
 from diffinst.serve.refusal import Refused
 from diffinst.serve.sessions import Sessions
-from diffinst.serve.work import Object, Prompts, Work
+from diffinst.serve.tiles import is_large, times_whole
+from diffinst.serve.window import Window
+from diffinst.serve.work import Object, Work
 
 
 @dataclass(frozen=True)
@@ -55,25 +57,6 @@ class Done:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Pointed:
-    """What a person points at on an image.
-
-    Attributes:
-        boxes: (x0, y0, x1, y1) each.
-        points: Clicks (x, y) of each further object.
-        exclude: Clicks and boxes on what is not meant.
-        together: The one box and the clicks are of one object.
-        replace: The object that this corrects.
-    """
-
-    boxes: list[list[float]]
-    points: list[list[list[float]]]
-    exclude: list[list[float]]
-    together: bool
-    replace: int | None
-
-
 class Engine:
     """Models, the images they have encoded, and the thread that works.
 
@@ -82,6 +65,7 @@ class Engine:
         sessions: Where images and work lie.
         limits: What is allowed.
         metrics: Counts.
+        cache: Images that are encoded.
     """
 
     def __init__(
@@ -90,81 +74,108 @@ class Engine:
         sessions: Sessions,
         limits: Limits,
         metrics: Metrics,
+        cache: Cache,
     ) -> None:
         self.models, self.sessions, self.limits, self.metrics = models, sessions, limits, metrics
-        self.cache = Cache(limits.cache_bytes)
+        self.cache = cache
         self.worker = Worker(limits.waiting, metrics)
 
     def predict(
-        self, session: str | None, image: str, model: str | None, options: OptionFields
+        self,
+        session: str | None,
+        image: str,
+        model: str | None,
+        options: OptionFields,
+        left: Callable[[], bool] = lambda: False,
     ) -> Generator[Encoded | Step | Done, None, None]:
         """What is found after each step; at the end it is kept, around what a person kept.
+
+        Args:
+            session: Its id.
+            image: Its id.
+            model: Its name; None: the first.
+            options: Of the prediction.
+            left: Whether nobody waits for it any more.
 
         Raises:
             Refused: Bad options, no such image, or kept objects of other classes.
         """
         since = time.perf_counter()
         name = self.models.name(session, model)
-        encoded = self._encoded(session, image, name)
-        yield Encoded(time.perf_counter() - since)
+        look = self._look(session, image, name)
+        yield Encoded(_since(since))
         before = self._of_model(session, self.sessions.work(session, image), name)
-        names = self.models.get(session, name).class_names
+        chosen = self.models.get(session, name)
         kept = [one for one in before.current if one.kept]
-        given = instances_of(kept, encoded.size, names)
-        many = (options.get("noises") or 1) > 1  # then runs are shown in place of steps
-        found, step, note = Instances.empty(encoded.size, names), 0, ""
+        given = instances_of(kept, look.size, chosen.class_names)
+        most = self._most_seconds(session, image)
+        found, note = Instances.empty(look.size, chosen.class_names), ""
         try:
-            items = encoded.runs(**options) if many else encoded.stream(**options)
-            for step, found in enumerate(items, start=1):
+            results = look.results(options, lambda: not left() and _since(since) < most)
+            for step, found in enumerate(results, start=1):
                 new = objects_of(elsewhere(given, found) if kept else found)
                 self.metrics.count("steps")
-                took = time.perf_counter() - since
-                yield Step(step, took, [*kept, *new])
-                if took > self.limits.seconds:
-                    done = "" if many else f" after {step} steps,"
-                    note = f"stopped{done} at the limit of {self.limits.seconds:g} s"
-                    break
+                yield Step(step, _since(since), [*kept, *new])
+        except Stopped:
+            if left():
+                return
+            note = f"stopped at the limit of {most:g} s"
         except ConfigError as error:
             raise Refused(422, str(error)) from error
 
         def after(work: Work) -> Work:
             work = self._of_model(session, work, name)
             still = [one for one in work.current if one.kept]
-            around = instances_of(still, encoded.size, names)
+            around = instances_of(still, look.size, chosen.class_names)
             numbered = work.numbered(objects_of(elsewhere(around, found) if still else found))
             ids = [*(one.id for one in still), *(one.id for one in numbered)]
             return replace(work.become(ids, numbered), model=name)
 
         work = self.sessions.change(session, image, after)
-        meta = found.meta
-        yield Done(
-            time.perf_counter() - since,
-            meta.steps if many and meta is not None else step,
-            meta.proposals if meta is not None else 0,
-            work,
-            [],
-            note or (meta.note if meta is not None else ""),
-        )
+        done = found.meta or Options.of(chosen.config, **options)  # tiles have no meta
+        note = note or (found.meta.note if found.meta is not None else "")
+        yield Done(_since(since), done.steps, done.proposals, work, [], note)
 
     def prompt(
-        self, session: str | None, image: str, model: str | None, asked: Pointed
+        self,
+        session: str | None,
+        image: str,
+        model: str | None,
+        asked: Pointed,
+        left: Callable[[], bool] = lambda: False,
     ) -> Generator[Encoded | Done, None, None]:
         """The objects that a person points at, which are kept from then on.
 
+        Args:
+            session: As in `predict`, like the rest.
+            image: As there.
+            model: As there.
+            asked: What is pointed at.
+            left: As there.
+
         Raises:
-            Refused: Prompts that are none, no such image, or kept objects of other classes.
+            Refused: Prompts that are none or take too long, no such image, or kept objects of other
+                classes.
         """
         since = time.perf_counter()
         name = self.models.name(session, model)
-        encoded = self._encoded(session, image, name)
-        yield Encoded(time.perf_counter() - since)
+        look = self._look(session, image, name)
+        yield Encoded(_since(since))
+        most = self._most_seconds(session, image)
         try:
-            found = _pointed(encoded, asked)
+            found = look.pointed(asked, lambda: not left() and _since(since) < most)
+        except Stopped as error:
+            if left():
+                return
+            raise Refused(
+                422, f"these prompts take longer than {most:g} s, and nothing was changed; send "
+                "fewer in one request"
+            ) from error  # fmt: skip
         except ValueError as error:
             raise Refused(422, str(error)) from error
         answers = [
             replace(one, kept=True, prompts=prompts) if one.score > 0 else None
-            for one, prompts in zip(objects_of(found), _each(asked), strict=True)
+            for one, prompts in zip(objects_of(found), asked.each(), strict=True)
         ]
         ids: list[int | None] = []
 
@@ -184,18 +195,32 @@ class Engine:
 
         work = self.sessions.change(session, image, after)
         self.metrics.add("prompts", len(answers))
-        yield Done(time.perf_counter() - since, 1, 0, work, ids)
+        yield Done(_since(since), 1, 0, work, ids)
 
     def forget(self, session: str | None, image: str) -> None:
         """Drop what is encoded of an image."""
-        self.cache.forget(lambda key: isinstance(key, tuple) and key[:2] == (session, image))
+        self.cache.forget(lambda key, _: isinstance(key, tuple) and key[:2] == (session, image))
 
-    def _encoded(self, session: str | None, image: str, name: str) -> EncodedImage:
-        def make() -> EncodedImage:
-            return self.models.get(session, name).encode(self.sessions.pixels(session, image))
+    def _most_seconds(self, session: str | None, image: str) -> float:
+        return self.limits.seconds * times_whole(self.sessions.about(session, image))
 
-        self.sessions.about(session, image)  # it may have been removed since
-        return self.cache.get((session, image, name), make)
+    def _look(self, session: str | None, image: str, name: str) -> Look:
+        about = self.sessions.about(session, image)  # it may have been removed since
+        model = self.models.get(session, name)
+
+        @functools.cache
+        def pixels() -> Pixels:
+            return self.sessions.pixels(session, image)
+
+        def encoded(window: Window | None) -> EncodedImage:
+            def make() -> EncodedImage:
+                return model.encode(pixels() if window is None else window.of(pixels()))
+
+            return self.cache.get((session, image, name, window), make)
+
+        if is_large(about) and looks_in_parts(model):
+            return Large(model, about.size, pixels, encoded)
+        return Whole(encoded(None))
 
     def _of_model(self, session: str | None, work: Work, name: str) -> Work:
         """The work, if its labels are those of this model."""
@@ -211,45 +236,5 @@ class Engine:
         return work if same else work.emptied()
 
 
-def _each(asked: Pointed) -> list[Prompts]:
-    """The prompts of each object that is asked for."""
-    if asked.together:
-        box, (clicks,) = asked.boxes[0], asked.points
-        return [{"box": box, "points": clicks, "exclude": asked.exclude}]
-    boxes: list[Prompts] = [
-        {"box": box, "points": [], "exclude": asked.exclude} for box in asked.boxes
-    ]
-    clicks_: list[Prompts] = [
-        {"box": None, "points": clicks, "exclude": asked.exclude} for clicks in asked.points
-    ]
-    return boxes + clicks_
-
-
-def _pointed(encoded: EncodedImage, asked: Pointed) -> Instances:
-    """One instance for each prompt, as `EncodedImage.prompt` gives them."""
-    if not asked.together:
-        return encoded.prompt(asked.boxes or None, asked.points or None, asked.exclude or None)
-    # Of the answers to the box and to the clicks: what holds most clicks, then what fits the box.
-    found = Instances.cat(
-        encoded.prompt_candidates(asked.boxes, asked.points, asked.exclude or None)
-    )
-    clicks = asked.points[0]
-    held = [_holds(found, i, clicks) for i in range(len(found))]
-    fits = iou(found.tight().boxes[:, None], _around(asked.boxes[0], clicks)[None]).flatten()
-    best = max(range(len(found)), key=lambda i: (bool(found.scores[i]), held[i], float(fits[i])))
-    return found[best]
-
-
-def _holds(found: Instances, i: int, clicks: Sequence[Sequence[float]]) -> int:
-    """How many clicks lie on the mask of an instance."""
-    y0, x0, height, width = found.mask_crops.windows[i].tolist()
-    patch = found.mask_crops.patches[i]
-    at = [(int(y) - y0, int(x) - x0) for x, y in clicks]
-    return sum(0 <= y < height and 0 <= x < width and bool(patch[y, x]) for y, x in at)
-
-
-def _around(box: Sequence[float], clicks: Sequence[Sequence[float]]) -> torch.Tensor:
-    """(4,) the box, grown to hold the clicks."""
-    xs, ys = [x for x, _ in clicks], [y for _, y in clicks]
-    x0, y0, x1, y1 = box
-    return torch.tensor([min(x0, *xs), min(y0, *ys), max(x1, *xs), max(y1, *ys)])
+def _since(begin: float) -> float:
+    return time.perf_counter() - begin

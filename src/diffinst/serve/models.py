@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -9,6 +12,7 @@ from pathlib import Path
 
 from diffinst.config import Config
 from diffinst.inference.predictor import DiffusionInst
+from diffinst.serve.cache import Cache
 from diffinst.serve.refusal import Refused
 from diffinst.serve.training import Trainings
 from diffinst.weights.store import CONFIG_FILE, CheckpointError
@@ -22,10 +26,13 @@ class Models:
     Args:
         given: At the start; the first is the default one.
         trainings: Of the sessions.
+        cache: Images that the models have encoded; they are forgotten with their model.
     """
 
-    def __init__(self, given: Mapping[str, DiffusionInst], trainings: Trainings) -> None:
-        self.given, self.trainings = given, trainings
+    def __init__(
+        self, given: Mapping[str, DiffusionInst], trainings: Trainings, cache: Cache
+    ) -> None:
+        self.given, self.trainings, self._cache = given, trainings, cache
         self._trained: OrderedDict[Path, DiffusionInst] = OrderedDict()  # those used last
         self._lock = threading.Lock()
 
@@ -51,7 +58,7 @@ class Models:
         name = self.name(session, name)
         if name in self.given:
             return self.given[name]
-        folder = self.trainings.models(session)[name]
+        folder = self._folder(session, name)
         with self._lock:
             if folder not in self._trained:
                 device = next(iter(self.given.values())).device
@@ -63,8 +70,35 @@ class Models:
                     )
             self._trained.move_to_end(folder)
             while len(self._trained) > MOST_TRAINED:
-                self._trained.popitem(last=False)
+                self._forget(self._trained.popitem(last=False)[1])
             return self._trained[folder]
+
+    def remove(self, session: str | None, name: str) -> None:
+        """Remove a model that the session trained; what was found with it stays.
+
+        Raises:
+            Refused: 404: no such model; 403: it is one of the server's start.
+        """
+        if name in self.given:
+            raise Refused(403, f"model {name} came with the server; only trained ones are removed")
+        folder = self._folder(session, name)
+        with self._lock:
+            gone = folder.with_name(f"{folder.name}-removed")
+            with contextlib.suppress(FileNotFoundError):  # another request was quicker
+                os.replace(folder, gone)  # at once: nobody sees a half of it
+            shutil.rmtree(gone, ignore_errors=True)
+            if folder in self._trained:
+                self._forget(self._trained.pop(folder))
+
+    def _folder(self, session: str | None, name: str) -> Path:
+        folder = self.trainings.models(session).get(name)
+        if folder is None:
+            raise Refused(404, f"model {name}: this session has no such model")
+        return folder
+
+    def _forget(self, model: DiffusionInst) -> None:
+        """Drop what a model encoded: it would keep the model in memory."""
+        self._cache.forget(lambda _, encoded: encoded.runner.network is model.network)
 
     def configs(self, session: str | None) -> dict[str, Config]:
         """All that a session may choose from; nothing is loaded for it."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from diffinst.results.crops import CroppedMasks
+from diffinst.results.convert import from_rle
 from diffinst.results.instances import Instances
 from diffinst.serve.work import Object
 
@@ -46,15 +46,11 @@ def instances_of(
     """
     if not objects:
         return Instances.empty(size, names)
-    masks = []
-    for one in objects:
-        mask = torch.from_numpy(coco_mask.decode(one.rle)).bool()
-        masks.append(CroppedMasks.from_dense(mask[None]))
     return Instances(
         boxes=torch.tensor([one.box for one in objects], dtype=torch.float32),
         scores=torch.tensor([one.score for one in objects], dtype=torch.float32),
         labels=torch.tensor([one.label for one in objects]),
-        mask_crops=CroppedMasks.cat(masks),
+        mask_crops=from_rle([one.rle for one in objects], size),
         image_size=size,
         class_names=names,
     )

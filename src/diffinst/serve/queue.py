@@ -13,12 +13,13 @@ import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from diffinst.serve.metrics import Metrics
 from diffinst.serve.refusal import Refused
 
 T = TypeVar("T")
+Make: TypeAlias = Callable[[Callable[[], bool]], Generator[T, None, None]]
 LOOK = 0.2  # seconds between two looks whether a client is still there
 FIRST_GUESS = 2.0  # seconds that a job takes, before one is done
 
@@ -31,13 +32,12 @@ class Job(Generic[T]):
     """A request's work: iterate over it to get what it yields.
 
     Args:
-        make: Gives the items, in the worker's thread.
+        make: Gives the items, in the worker's thread; is told how to ask whether the job is given
+            up, for where an item takes long.
         loop: That of who reads.
     """
 
-    def __init__(
-        self, make: Callable[[], Generator[T, None, None]], loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, make: Make[T], loop: asyncio.AbstractEventLoop) -> None:
         self._make, self._loop = make, loop
         self._items: asyncio.Queue[T | _End | Exception] = asyncio.Queue()
         self._left = threading.Event()
@@ -49,7 +49,7 @@ class Job(Generic[T]):
     def run(self) -> bool:
         """Do it; whether to its end."""
         try:
-            with contextlib.closing(self._make()) as items:
+            with contextlib.closing(self._make(self._left.is_set)) as items:
                 while not self._left.is_set():
                     try:
                         item = next(items)
@@ -118,7 +118,7 @@ class Worker:
         """Jobs that wait or are at work."""
         return self._there
 
-    def submit(self, make: Callable[[], Generator[T, None, None]]) -> Job[T]:
+    def submit(self, make: Make[T]) -> Job[T]:
         """Put work into the queue; call it where an event loop runs.
 
         Raises:

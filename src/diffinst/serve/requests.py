@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from diffinst.config import OptionFields, SamplerConfig
-from diffinst.serve.engine import Pointed
 from diffinst.serve.limits import Limits
+from diffinst.serve.looks import Pointed
 from diffinst.serve.refusal import Refused
 
 Number = Annotated[float, Field(allow_inf_nan=False)]

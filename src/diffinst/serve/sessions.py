@@ -48,6 +48,11 @@ class About:
     height: int
     added: float
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
 
 class Sessions:
     """All sessions in a folder.

@@ -132,11 +132,11 @@ def train_and_score(folder: Path) -> None:
     print("the old and the new model are scored", flush=True)
     scores = []
     for i, model in enumerate((folder / ORIGIN, run)):
-        before, both = i * len(asked.held_out), 2 * len(asked.held_out)
 
-        def count(done: int, total: int, before: int = before, both: int = both) -> None:
+        def count(done: int, total: int, i: int = i) -> None:
             nonlocal standing
-            standing = replace(standing, phase="scoring", scored=before + done, to_score=both)
+            scored, both = i * total + done, 2 * total
+            standing = replace(standing, phase="scoring", scored=scored, to_score=both)
             standing.write(folder)
 
         report = evaluate(model, data, progress=_now_and_then(count))

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import write_json
 from diffinst.io.one_line import one_line
 from diffinst.serve.corrected import Corrected, cut, write_dataset
+from diffinst.serve.looks import looks_in_parts
 from diffinst.serve.refusal import Refused
 from diffinst.serve.sessions import Sessions, room
 from diffinst.serve.train_run import ASKED, DATA, LOG, MODEL, ORIGIN, RUN, Asked, Standing
@@ -112,8 +114,11 @@ class Trainings:
         model: DiffusionInst,
         images: list[Corrected],
         iterations: int,
+        taken: Collection[str] = (),
     ) -> Training:
         """Train from a model, on some of the images; the others are held out.
+
+        The new model is called after the old one, and not by a name that is taken.
 
         Raises:
             Refused: One is at work already, the images do not do, or there is no room.
@@ -126,8 +131,10 @@ class Trainings:
             held_out = {i for one in before for i in one.asked.held_out}
             train, held = cut(images, trained_on, held_out)
             number = 1 + max((int(one.folder.name) for one in before), default=0)
+            while (new := f"{OURS.sub('', name)}-trained-{number}") in taken:
+                number += 1
             asked = Asked(
-                f"{OURS.sub('', name)}-trained-{number}",
+                new,
                 name,
                 iterations,
                 tuple(one.about.id for one in train),
@@ -144,7 +151,14 @@ class Trainings:
                 with room():
                     model.save_pretrained(folder / ORIGIN)
                     splits = {"train": train, "val": held}
-                    write_dataset(folder / DATA, self._sessions, session, splits, model.class_names)
+                    write_dataset(
+                        folder / DATA,
+                        self._sessions,
+                        session,
+                        splits,
+                        model.class_names,
+                        in_parts=looks_in_parts(model),
+                    )
                     Standing().write(folder)
                     write_json(folder / ASKED, asdict(asked))  # last: now it is there
                 self._sessions.check_room(session)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from diffinst.serve.answers import Answer
@@ -10,6 +10,7 @@ from diffinst.serve.corrected import LEAST, Corrected, corrected
 from diffinst.serve.refusal import Refused
 from diffinst.serve.requests import TrainAsked
 from diffinst.serve.serving import Serving, serving_of, session_of
+from diffinst.serve.train_run import MODEL
 from diffinst.serve.training import Training
 
 router = APIRouter()
@@ -40,7 +41,9 @@ async def train(request: Request, asked: TrainAsked) -> Answer:
     def start() -> Training:
         model, images = models.get(session, asked.model), _images(serving, session, asked.model)
         name = models.name(session, asked.model)
-        return models.trainings.start(_known(session), name, model, images, asked.iterations)
+        return models.trainings.start(
+            _known(session), name, model, images, asked.iterations, taken=models.given
+        )
 
     return _told(await run_in_threadpool(start))
 
@@ -57,6 +60,13 @@ def resume(request: Request) -> Answer:
 def stop(request: Request) -> Answer:
     """Stop it; what it learned up to its last checkpoint is kept."""
     return _told(serving_of(request).engine.models.trainings.stop(_known(session_of(request))))
+
+
+@router.delete("/models/{name}", status_code=204)
+def remove_model(request: Request, name: str) -> Response:
+    """Remove a model that this session trained; what was found with it stays."""
+    serving_of(request).engine.models.remove(session_of(request), name)
+    return Response(status_code=204)
 
 
 def _allowed(serving: Serving) -> int:
@@ -77,7 +87,8 @@ def _images(serving: Serving, session: str | None, model: str | None) -> list[Co
     """Those with objects of the model's classes."""
     models = serving.engine.models
     wanted = models.classes(session, models.name(session, model))
-    own = [*models.given, *models.trainings.models(session)]
+    trained = (one.asked.name for one in models.trainings.of(session))  # removed ones, too
+    own = [*models.given, *trained]
     same = {name for name in own if models.classes(session, name) == wanted}
     return corrected(serving.sessions, session, same)
 
@@ -100,7 +111,7 @@ def _told(one: Training) -> Answer:
         "held_out": len(asked.held_out),
         "old": standing.old,
         "new": standing.new,
-        "better": standing.better,
+        "better": standing.better and (one.folder / MODEL).is_dir(),
         "detail": standing.detail,
         "can_resume": one.can_resume,
     }

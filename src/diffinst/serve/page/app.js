@@ -1,6 +1,7 @@
 // The page: what a person does, what is asked of the server for it, what is shown then.
 
 import * as api from "./api.js";
+import {Tiles} from "./tiles.js";
 import {Training} from "./train.js";
 import {View, colour, prepared} from "./view.js";
 
@@ -105,15 +106,20 @@ async function listImages() {
 
 async function openImage(id) {
   stop();
+  const mine = state.opening = {}; // another image may be opened, or a run begun, meanwhile
   const work = await api.get(`/images/${id}`);
-  const picture = new Image();
-  picture.src = `/images/${id}/pixels`;
-  await picture.decode();
+  const picture = work.tiles ? new Tiles(work, () => view.draw()) : new Image();
+  if (!work.tiles) picture.src = `/images/${id}/pixels`;
+  if (work.tiles) busy("Opening a large image");
+  try { await picture.decode(); } finally { if (work.tiles && !state.running) busy(""); }
+  if (state.opening !== mine) return;
+  stop();
   state.steps = []; state.shown = null; state.refining = state.corner = null;
   state.image = work;
   localStorage.setItem("image", id);
   view.show(picture);
-  if (work.model) $("model").value = work.model;
+  settle();
+  if (state.models.some(one => one.name === work.model)) $("model").value = work.model; // else it was removed
   take(work);
   naming();
   timeline();
@@ -166,8 +172,9 @@ async function removeImage() {
 function options() {
   const asked = new URLSearchParams({image: state.image.id, model: $("model").value, seed: $("seed").value});
   asked.set("threshold", Math.min(Number($("threshold").value), model().threshold));
-  if (Number($("noises").value) > 1) asked.set("noises", $("noises").value);
-  if (Number($("seconds").value) > 0) asked.set("seconds", $("seconds").value);
+  const large = Boolean(state.image.tiles); // neither is for tiles
+  if (!large && Number($("noises").value) > 1) asked.set("noises", $("noises").value);
+  if (!large && Number($("seconds").value) > 0) asked.set("seconds", $("seconds").value);
   else { asked.set("steps", $("steps-slider").value); asked.set("proposals", $("proposals").value); }
   return asked;
 }
@@ -175,23 +182,24 @@ function options() {
 async function run() {
   if (!state.image || state.running) return;
   const leave = new AbortController(), asked = options(), id = state.image.id;
-  const runs = Number(asked.get("noises") || 1); // more than one: some of them at a time in place of steps
-  const of = runs > 1 ? 1 : asked.has("steps") ? Number(asked.get("steps")) : 0;
+  const runs = Number(asked.get("noises") || 1), large = Boolean(state.image.tiles);
+  const parts = large ? "tiles" : runs > 1 ? `${runs} runs` : ""; // some of them at a time, in place of steps
+  const of = parts ? 1 : asked.has("steps") ? Number(asked.get("steps")) : 0;
   state.running = leave;
   state.steps = []; state.shown = null; state.refining = null;
-  state.unit = runs > 1 ? "Runs, part" : "Step";
+  state.unit = large ? "Tiles, part" : parts ? "Runs, part" : "Step";
   running(true);
   busy("Looking at the image", true);
   timeline(of);
   try {
     await patiently(() => api.events(`/stream?${asked}`, leave.signal, (kind, data) => {
       if (state.running !== leave) return;
-      if (kind === "encoded") busy(runs > 1 ? `${runs} runs` : of ? `Step 1 of ${of}` : "Step 1", true);
+      if (kind === "encoded") busy(parts ? `Looking at ${parts}` : of ? `Step 1 of ${of}` : "Step 1", true);
       if (kind === "step") {
         const before = state.steps.length ? state.steps[state.steps.length - 1].objects : null;
         state.steps.push({seconds: data.seconds, objects: data.objects.map(one => prepared(one, before))});
         state.shown = state.steps.length - 1;
-        busy(runs > 1 ? `${runs} runs` : of ? `Step ${Math.min(of, data.step + 1)} of ${of}` : `Step ${data.step + 1}`, true);
+        busy(parts ? `Looking at ${parts}` : of ? `Step ${Math.min(of, data.step + 1)} of ${of}` : `Step ${data.step + 1}`, true);
         timing(data.seconds, `${state.unit.toLowerCase()} ${data.step}`);
         timeline(of);
         show();
@@ -199,8 +207,8 @@ async function run() {
       if (kind === "done") {
         state.shown = null;
         take(data, state.steps.length ? state.steps[state.steps.length - 1].objects : null);
-        timing(data.seconds, runs > 1 ? `${runs} runs` : `${data.steps} ${data.steps === 1 ? "step" : "steps"}`);
-        $("last-run").textContent = `${runs > 1 ? `${runs} runs of ` : ""}${data.steps} steps of ${data.proposals} proposals in ${data.seconds.toFixed(2)} s${data.note ? `. ${data.note}` : ""}`;
+        timing(data.seconds, parts || `${data.steps} ${data.steps === 1 ? "step" : "steps"}`);
+        $("last-run").textContent = `${parts ? `${parts[0].toUpperCase()}${parts.slice(1)} with ` : ""}${data.steps} ${data.steps === 1 ? "step" : "steps"} of ${data.proposals} proposals in ${data.seconds.toFixed(2)} s${data.note ? `. ${data.note}` : ""}`;
         if (data.note) toast(data.note);
         if (!visible().length) toast("Nothing found above this score. Lower it, or draw a box around an object.");
       }
@@ -378,6 +386,7 @@ async function point(asked, refined = null) {
     together: Boolean(asked.box && asked.points.length), replace: refined ? refined.id : null};
   try {
     const done = await patiently(() => api.post("/prompt", body)), [id] = done.answers;
+    if (!state.image || state.image.id !== body.image) return; // another one is shown by now
     if (id !== null) state.steps = []; // what they show is no longer how it came about
     state.shown = null;
     take(done);
@@ -553,11 +562,14 @@ const sliders = {
 function said(id) {
   $(`${id.replace("-slider", "")}-out`).textContent = sliders[id]($(id).value);
   $(id).setAttribute("aria-valuetext", sliders[id]($(id).value));
-  const timed = Number($("seconds").value) > 0;
-  const many = Number($("noises").value) > 1; // a time budget is for one run
-  $("seconds").disabled = many; $("seconds").parentElement.classList.toggle("off", many);
-  $("noises").disabled = timed; $("noises").parentElement.classList.toggle("off", timed);
-  for (const other of ["steps-slider", "proposals"]) { $(other).disabled = timed; $(other).parentElement.classList.toggle("off", timed); }
+  settle();
+}
+/** Which settings count: a time budget is for one run, neither is for the tiles of a large image. */
+function settle() {
+  const large = Boolean(state.image && state.image.tiles);
+  const timed = !large && Number($("seconds").value) > 0, many = Number($("noises").value) > 1;
+  const off = {seconds: many || large, noises: timed || large, "steps-slider": timed, proposals: timed};
+  for (const [id, is] of Object.entries(off)) { $(id).disabled = is; $(id).parentElement.classList.toggle("off", is); }
 }
 for (const id of Object.keys(sliders)) $(id).addEventListener("input", () => { said(id); if (id === "threshold") show(); });
 
@@ -606,7 +618,7 @@ async function loadModels() {
 }
 
 const training = new Training({
-  model: () => model().name, reload: loadModels, toast, failed,
+  model: () => model().name, trained: () => model().trained, reload: loadModels, toast, failed,
   use: name => { $("model").value = name; defaults(); show(); toast(`${name} is chosen: R finds objects with it.`); },
 });
 

@@ -21,7 +21,10 @@ function said(one) {
       if (one.phase === "scoring") return [`Comparing both models on what was held out: ${one.scored} of ${one.to_score}`, 0.9 + 0.1 * one.scored / Math.max(1, one.to_score)];
       if (one.phase !== "training" || one.seconds_left === null) return ["Starting", 0];
       return [`${at[0].toUpperCase()}${at.slice(1)}${one.loss === null ? "" : `, loss ${one.loss.toPrecision(3)}`}, ${duration(one.seconds_left)} left`, 0.9 * one.iteration / one.iterations];
-    case "done": return [one.better ? `${one.name} is better: ${numbers}.` : `Not better: ${numbers}. Nothing changes; more images or other iterations may help.`, null];
+    case "done":
+      if (one.better) return [`${one.name} is better: ${numbers}.`, null];
+      if (one.new !== null && one.new > (one.old ?? 0)) return [`${one.name} was better (${numbers}), and was removed.`, null];
+      return [`Not better: ${numbers}. Nothing changes; more images or other iterations may help.`, null];
     case "stopped": return [`Stopped at ${at}.`, null];
     case "interrupted": return [`The server ended in mid-training, at ${at}.`, null];
     default: return [`The training failed: ${one.detail}`, null];
@@ -29,7 +32,7 @@ function said(one) {
 }
 
 export class Training {
-  /** page: model() -> name, use(name), reload() of the models, toast, failed. */
+  /** page: model() -> name, trained() -> whether it is the session's own, use(name), reload() of the models, toast, failed. */
   constructor(page) {
     this.page = page;
     this.last = null; // state that was seen last
@@ -38,12 +41,24 @@ export class Training {
     $("train-resume").onclick = () => this.ask("/resume");
     $("train-stop").onclick = () => this.ask("/stop");
     $("train-use").onclick = () => { $("train-menu").open = false; page.use(this.told.name); this.look(); };
+    $("train-remove").onclick = () => this.remove();
     $("train-menu").ontoggle = () => { if ($("train-menu").open) this.look(); };
   }
 
   async ask(what, body = {}) {
     for (const id of ["train", "train-resume", "train-stop"]) $(id).disabled = true;
     try { await api.post(`/training${what}`, body); } catch (error) { this.page.failed(error); }
+    await this.look();
+  }
+
+  async remove() {
+    const name = this.page.model();
+    if (!confirm(`Remove the trained model ${name}? What was found with it stays.`)) return;
+    try {
+      await api.remove(`/models/${encodeURIComponent(name)}`);
+      await this.page.reload();
+      this.page.use(this.page.model());
+    } catch (error) { this.page.failed(error); }
     await this.look();
   }
 
@@ -84,6 +99,7 @@ export class Training {
     $("train-stop").hidden = !running;
     $("train-stop").disabled = false;
     $("train-use").hidden = !one || one.state !== "done" || !one.better || this.page.model() === one.name;
+    $("train-remove").hidden = running || !this.page.trained();
     $("train").classList.toggle("primary", $("train-resume").hidden && $("train-use").hidden);
   }
 }

@@ -5,9 +5,17 @@ import {decode, outline} from "./masks.js";
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const NEW = 700; // ms that a new object glows
 
+const byMask = new WeakMap(); // objects of a list by their run lengths
+
+function sameMask(object, before) {
+  if (!byMask.has(before)) byMask.set(before, new Map(before.map(one => [one.rle.counts, one])));
+  const same = byMask.get(before).get(object.rle.counts);
+  return same && same.rle.size[0] === object.rle.size[0] ? same : null;
+}
+
 /** An object with its outline and its colour, which depends on where it lies alone. */
 export function prepared(object, before) {
-  const same = before && before.find(one => one.rle.counts === object.rle.counts && one.rle.size[0] === object.rle.size[0]);
+  const same = before && sameMask(object, before);
   if (same) return {...object, path: same.path, mask: same.mask, hue: same.hue, born: same.born};
   const mask = decode(object.rle), [x0, y0, x1, y1] = object.box;
   const cx = (x0 + x1) / 2, cy = (y0 + y1) / 2;
@@ -92,7 +100,11 @@ export class View {
     c.translate(this.x, this.y); c.scale(this.scale, this.scale);
     c.imageSmoothingEnabled = this.scale < 3;
     c.shadowColor = "rgb(0 0 0 / 25%)"; c.shadowBlur = 18;
-    c.drawImage(this.image, 0, 0);
+    if (this.image.draw) {
+      c.fillRect(0, 0, this.image.width, this.image.height); c.shadowBlur = 0; c.shadowColor = "transparent";
+      const left = -this.x / this.scale, top = -this.y / this.scale;
+      this.image.draw(c, [left, top, left + this.width / this.scale, top + this.height / this.scale], this.scale * this.ratio);
+    } else c.drawImage(this.image, 0, 0);
     c.shadowBlur = 0; c.shadowColor = "transparent";
     const thin = 1 / this.scale;
     let growing = false;
