@@ -116,9 +116,14 @@ def rows_of(out: Path, settings: dict[str, object]) -> list[dict[str, Any]]:
 
 
 def draw(rows: list[dict[str, Any]], out: Path) -> None:
-    """AP over seconds an image, a line per sampler and number of proposals, of the first seed."""
+    """AP over seconds an image, a line per sampler and number of proposals, of the first seed.
+
+    Rows without a time that can be compared are left out.
+    """
     shown: list[Row] = []
     for row in rows:
+        if row["seconds_per_image"] is None:
+            continue
         steps, proposals = row["pair"].split("x")
         about = {"kind": row["sampler"], "steps": steps, "proposals": int(proposals)}
         if row["seed"] == rows[0]["seed"]:

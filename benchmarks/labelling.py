@@ -45,6 +45,7 @@ def labelling(
     noises: int = 8,
     pool: int | None = None,
     limit: int | None = None,
+    proposals: int = 300,
     runs: Path = Path("runs/labelling"),
     out: Path = Path(__file__).parent / "results" / "labelling.json",
 ) -> None:
@@ -59,6 +60,7 @@ def labelling(
         noises: Runs of each image that is ranked.
         pool: Choose among so many other images, drawn; default: among all.
         limit: First N images of val only.
+        proposals: Boxes in training; fewer are quicker.
         runs: Where trainings are kept.
         out: JSON file.
     """
@@ -66,11 +68,12 @@ def labelling(
     count = max(1, round(fraction * len(whole.records)))
     rows = []
     for seed in seeds:
-        place = runs / f"{iterations}-iterations-{fraction:g}-of-{pool or 'all'}-seed{seed}"
+        name = f"{iterations}x{proposals}-{fraction:g}-of-{pool or 'all'}-seed{seed}"
+        place = runs / name
         order = np.random.default_rng(seed).permutation(len(whole.records))
         ids = [whole.records[int(i)].id for i in order]
         first, rest = ids[:count], ids[count:][:pool]
-        start = trained(whole, first, place / "start", weights, iterations, seed)
+        start = trained(whole, first, place / "start", weights, iterations, seed, proposals)
         chosen = {
             "rank": ranked(start, whole, rest, place / "rank.json", noises)[:count],
             "random": rest[:count],
@@ -78,13 +81,13 @@ def labelling(
         row: dict[str, Any] = {"seed": seed, "start": scored(start, data, place, "start", limit)}
         for name, more in chosen.items():
             folder = place / name
-            trained(whole, [*first, *more], folder, None, iterations, seed, start)
+            trained(whole, [*first, *more], folder, None, iterations, seed, proposals, start)
             row[name] = scored(folder, data, place, name, limit)
             row[name]["objects"] = objects(whole, more)
         rows.append(row)
         print(json.dumps(row), flush=True)
         settings = {"iterations": iterations, "images": count, "noises": noises, "pool": pool}
-        settings["limit"] = limit
+        settings |= {"limit": limit, "proposals": proposals}
         write_json(out, {"machine": machine("cpu"), "data": data.name, **settings, "rows": rows})
 
 
@@ -95,6 +98,7 @@ def trained(
     weights: Path | None,
     iterations: int,
     seed: int,
+    proposals: int,
     origin: Path | None = None,
 ) -> Path:
     """A model trained on some of the images, unless it is there already."""
@@ -108,6 +112,7 @@ def trained(
         "ema": 0.99,
         "eval_every": 0,
         "seed": seed,
+        "proposals": proposals,
         "loggers": ["csv"],
     }
     settings = (

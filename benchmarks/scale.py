@@ -1,6 +1,7 @@
 """What do shards cost? The planner at millions of paths, two processes against one, Ray's price.
 
     python benchmarks/scale.py plan --paths 10000000
+    python benchmarks/scale.py rate --images 100   # one process beside the network alone
     python benchmarks/scale.py pool --images 96 --rounds 3   # one and two processes, in turns
     python benchmarks/scale.py ray --images 1000 --rounds 3  # Ray against the local pool, in turns
 
@@ -34,7 +35,10 @@ SIDE = 256  # pixels
 PROPOSALS = 50
 Way: TypeAlias = tuple[Literal["local", "ray"], int]
 """Who shares the images out, and among how many processes."""
-CHILD = "import sys; sys.path.insert(0, sys.argv[1]); import scale; scale.plan_once(sys.argv[2])"
+CHILD = (
+    "import sys; sys.path.insert(0, sys.argv[1]); import scale; "
+    "getattr(scale, sys.argv[2])(*sys.argv[3:])"
+)
 
 
 @app.command
@@ -45,8 +49,7 @@ def plan(*, paths: int = 10_000_000, results: Path = RESULTS) -> None:
         with open(listed, "w", encoding="utf-8") as file:
             for i in range(paths):
                 file.write(f"s3://photos/2026/{i // 10_000:05d}/image-{i:09d}.jpg\n")
-        command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(listed)]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        found = in_a_process("plan_once", str(listed))
         found["list_bytes"] = listed.stat().st_size
     keep("plan", found, results)
 
@@ -80,6 +83,82 @@ def plan_once(listed: str) -> None:
             }
         )
     )
+
+
+def in_a_process(name: str, *given: str) -> dict[str, Any]:
+    """What a function of this file prints as JSON, called with texts in a process of its own."""
+    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), name, *given]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@app.command
+def rate(
+    *,
+    images: int = 100,
+    rounds: int = 3,
+    side: int = 512,
+    proposals: int = 100,
+    results: Path = RESULTS,
+) -> None:
+    """One process of the pool against the network alone, on images that are in memory, in turns.
+
+    `reading` and `writing` are what the process does besides; its start is not in it.
+    """
+    from diffinst.scale import predict_dataset
+
+    pool_seconds, alone = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        source = images_of(Path(folder) / "in", images, side)
+        for turn in range(rounds):
+            alone.append(in_a_process("rate_once", str(source), str(proposals)))
+            done = predict_dataset(
+                source,
+                Path(folder) / f"pool-{turn}",
+                workers=1,
+                device="cpu",
+                proposals=proposals,
+            )
+            pool_seconds.append(done.seconds / images)
+            print(turn, alone[-1], pool_seconds[-1], flush=True)
+    found: dict[str, Any] = {"images": images, "side": side, "proposals": proposals}
+    for name in ("reading", "network", "writing"):
+        found[name] = [one[name] for one in alone]
+    found["pool"] = pool_seconds
+    found["rate_of_the_network"] = ratio(found["network"], pool_seconds)
+    keep("rate", found, results)
+
+
+def rate_once(source: str, proposals: str) -> None:
+    """Print seconds an image of reading, of the network with one thread, of rows and writing."""
+    import torch
+
+    from diffinst.inference.predictor import DiffusionInst
+    from diffinst.io.images import read_image
+    from diffinst.kernels.memory import keep_freed_memory
+    from diffinst.scale.messages import Item
+    from diffinst.scale.place import place
+    from diffinst.scale.rows import write_part
+    from diffinst.scale.worker import row_of
+
+    keep_freed_memory()
+    torch.set_num_threads(1)  # as in the pool
+    model = DiffusionInst.from_pretrained("nano-nuclei", "cpu").optimize("fp32")
+    files = sorted(Path(source).iterdir())
+    begin = time.perf_counter()
+    pixels = [read_image(file) for file in files]
+    read = time.perf_counter()
+    model.predict(pixels[0], proposals=int(proposals))
+    warm = time.perf_counter()
+    found = [model.predict(one, proposals=int(proposals)) for one in pixels]
+    predicted = time.perf_counter()
+    rows = [row_of(Item("", f.name, 0), r) for f, r in zip(files, found, strict=True)]
+    with tempfile.TemporaryDirectory() as folder:
+        write_part(place(folder), 0, rows, "")
+    written = time.perf_counter()
+    seconds = {"reading": read - begin, "network": predicted - warm, "writing": written - predicted}
+    print(json.dumps({name: value / len(files) for name, value in seconds.items()}))
 
 
 def peak() -> float:
@@ -130,12 +209,7 @@ def in_turns(
     whole: dict[str, list[float]] = {name: [] for name in ways}
     processor: dict[str, list[float]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "in"
-        source.mkdir()
-        random = np.random.default_rng(0)
-        for i in range(images):
-            small = random.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
-            Image.fromarray(small).resize((side, side)).save(source / f"{i:06d}.jpg")
+        source = images_of(Path(folder) / "in", images, side)
         for turn in range(rounds):
             for name, (engine, workers) in ways.items():
                 begin, cpu = time.perf_counter(), processor_time()
@@ -156,6 +230,16 @@ def in_turns(
     return {**about, "seconds": seconds, "whole": whole, "processor_seconds": processor}
 
 
+def images_of(folder: Path, count: int, side: int) -> Path:
+    """A folder of JPEGs of soft noise."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for i in range(count):
+        small = random.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((side, side)).save(folder / f"{i:06d}.jpg")
+    return folder
+
+
 def processor_time() -> float:
     """Seconds of processors so far, of this process and of those that it has waited for."""
     whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -171,8 +255,7 @@ def keep(part: str, found: dict[str, Any], results: Path) -> None:
     """Put a part into the results' file."""
     file = results / "scale.json"
     content = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    content["machine"] = machine("cpu") | {"load": os.getloadavg()[0]}
-    content[part] = found
+    content[part] = {"machine": machine("cpu") | {"load": os.getloadavg()[0]}, **found}
     write_json(file, content)
     print(json.dumps(found, indent=2))
 
