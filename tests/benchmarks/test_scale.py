@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -25,3 +27,14 @@ def test_every_way_is_taken_each_round(scale: ModuleType) -> None:
     for name in "ab":
         both = zip(found["seconds"][name], found["whole"][name], strict=True)
         assert all(0 < seconds < whole for seconds, whole in both)
+
+
+@pytest.mark.slow
+def test_the_network_alone_is_taken_beside_the_pool(scale: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    scale.rate(images=3, rounds=2, side=32, proposals=4, results=tmp_path)
+    found = json.loads((tmp_path / "scale.json").read_text())["rate"]
+    for name in ("reading", "network", "writing", "pool"):
+        assert len(found[name]) == 2 and min(found[name]) > 0
+    parts = zip(found["network"], found["pool"], strict=True)
+    assert found["rate_of_the_network"] == scale.ratio(*map(list, zip(*parts, strict=True)))
