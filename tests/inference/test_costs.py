@@ -25,7 +25,7 @@ def runner(tiny: DiffusionInst) -> Runner:
 
 @pytest.fixture(scope="module")
 def encoded(runner: Runner) -> Encoded:
-    return runner.encode(torch.zeros(3, 40, 60, dtype=torch.uint8), Options())
+    return runner.encode([torch.zeros(3, 40, 60, dtype=torch.uint8)], Options())
 
 
 def test_lines_by_hand() -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from diffinst.config import ConfigError
 from diffinst.diffusion.start import Start
+from diffinst.inference import runner
 from diffinst.inference.predictor import DiffusionInst
 
 
@@ -37,6 +38,31 @@ def test_it_is_asked_often_and_encoded_once(
         assert image.predict(steps=steps, seed=3) == expected
         assert model.predict(image, steps=steps, seed=3) == expected
     assert model.encode(image) is image
+
+
+def test_a_list_shares_batches_and_each_answers_as_alone(
+    model: DiffusionInst, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = np.random.default_rng(1)
+    sizes = ((40, 60), (40, 90), (48, 64))
+    images = [draws.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    wanted = [model.predict(image, threshold=0.0) for image in images]
+    monkeypatch.setattr(runner, "FEW_AT_ONCE", 2)
+    seen, features = [], model.network.features
+
+    def watched(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(len(pixels))
+        return features(pixels)
+
+    monkeypatch.setattr(model.network, "features", watched)
+    encoded = model.encode(images)
+    assert seen == [2, 1] and tuple(image.size for image in encoded) == sizes
+    for image, expected in zip(encoded, wanted, strict=True):
+        found = image.predict(threshold=0.0)
+        torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-4)
+        table = image.encoded.pyramid.table
+        assert table.untyped_storage().nbytes() == table.numel() * table.element_size()
+    assert model.batch_of((40, 60)) == ((96, 160), 2)
 
 
 def test_a_stream_ends_with_the_prediction(model: DiffusionInst, path: Path) -> None:

@@ -28,7 +28,7 @@ from diffinst.io.lock import alone_in
 from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import Instances
 from diffinst.serve.app import create_app
-from diffinst.serve.cache import Cache
+from diffinst.serve.cache import Cache, Key
 from diffinst.serve.corrected import LEAST, Corrected, write_dataset
 from diffinst.serve.limits import Limits
 from diffinst.serve.models import MOST_TRAINED, Models
@@ -339,9 +339,9 @@ def test_no_more_trained_models_are_in_memory_than_allowed(
     for number in range(1, MOST_TRAINED + 2):
         model = models.get(session, f"tiny-trained-{number}")
         encoded = model.encode(np.zeros((48, 64, 3), np.uint8))
-        cache.get(number, itertools.repeat(encoded).__next__)
+        cache.get(Key(session, str(number), "tiny"), itertools.repeat(encoded).__next__)
     assert len(cache) == MOST_TRAINED
-    cache.get(1, lambda: tiny.encode(np.zeros((48, 64, 3), np.uint8)))
+    cache.get(Key(session, "1", "tiny"), lambda: tiny.encode(np.zeros((48, 64, 3), np.uint8)))
     assert cache.misses == MOST_TRAINED + 2  # of the model that was used longest ago
 
 

@@ -246,6 +246,35 @@ class EncodedImage:
         return replace(found, image=self.image, path=self.path)
 
 
+def encode_each(
+    runner: Runner, images: Sequence[NDArray[np.uint8]], paths: Sequence[Path | None]
+) -> list[EncodedImage]:
+    """Images through the encoder, those of one padded size together.
+
+    Args:
+        runner: Says how many go together.
+        images: uint8 (height, width, 3) RGB.
+        paths: The file of each; None: it came otherwise.
+
+    Raises:
+        OutOfMemory: Says what to lower, and by how much.
+    """
+    found: dict[int, Encoded] = {}
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for place, image in enumerate(images):
+        by_size.setdefault(runner.padded((image.shape[0], image.shape[1])), []).append(place)
+    for size, places in by_size.items():
+        most = runner.at_once_of(size)
+        for some in (places[i : i + most] for i in range(0, len(places), most)):
+            batch = runner.encode(
+                runner.upload([images[place] for place in some]), Options.of(runner.config)
+            )
+            for i, place in enumerate(some):
+                # a copy: a view would keep the whole batch in memory
+                found[place] = batch if len(some) == 1 else Encoded.cat([batch[i]])
+    return [EncodedImage(runner, found[i], images[i], paths[i]) for i in range(len(images))]
+
+
 def _one_run(options: Options) -> Options:
     """Options of what shows a run step by step; refuses several runs."""
     if options.noises > 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 
 from diffinst.config import OptionFields, Options, Reading
 from diffinst.diffusion.start import Start
-from diffinst.inference.image import EncodedImage
+from diffinst.inference.image import EncodedImage, encode_each
 from diffinst.inference.many import Read, SeedOf, predict_each
 from diffinst.inference.pretrained import Pretrained
 from diffinst.inference.sources import files_of, is_one, path_of
@@ -44,13 +44,27 @@ class DiffusionInst(Pretrained):
         front: What steps and proposals are worth, for predictions with `seconds`.
     """
 
+    @overload
     def encode(
         self, image: ImageSource | EncodedImage, *, reading: Reading | None = None
-    ) -> EncodedImage:
+    ) -> EncodedImage: ...
+
+    @overload
+    def encode(
+        self, image: list[Source] | tuple[Source, ...], *, reading: Reading | None = None
+    ) -> list[EncodedImage]: ...
+
+    def encode(
+        self,
+        image: ImageSource | EncodedImage | list[Source] | tuple[Source, ...],
+        *,
+        reading: Reading | None = None,
+    ) -> EncodedImage | list[EncodedImage]:
         """Take an image through the encoder once; then ask it as often as you like.
 
         Args:
-            image: As in `predict`, one image.
+            image: As in `predict`, one image; a list of images gives a list, and those of one
+                padded size share a batch, as in `predict`.
             reading: As in `predict`.
 
         Raises:
@@ -68,13 +82,28 @@ class DiffusionInst(Pretrained):
             if reading is not None:
                 raise ValueError(f"{image} has been read already; give `reading` to encode")
             return image if image.runner is self._runner() else self._adopted(image)
-        pixels, notes = read(image, self._reading(reading))
-        for text in notes:
-            _warn(text)
-        runner = self._runner()
-        (uploaded,) = runner.upload([pixels])
-        encoded = runner.encode(uploaded, Options.of(self.config))
-        return EncodedImage(runner, encoded, pixels, path_of(image))
+        images: Sequence[ImageSource] = image if isinstance(image, list | tuple) else [image]
+        pixels = []
+        for one in images:
+            content, notes = read(one, self._reading(reading))
+            for text in notes:
+                _warn(text)
+            pixels.append(content)
+        encoded = encode_each(self._runner(), pixels, [path_of(one) for one in images])
+        return encoded if isinstance(image, list | tuple) else encoded[0]
+
+    def batch_of(self, size: tuple[int, int]) -> tuple[tuple[int, int], int]:
+        """With which images one of some size shares a batch.
+
+        Args:
+            size: (height, width) of an image.
+
+        Returns:
+            (height, width) of the padded network input, and how many such images go through the
+            network together at most; 1 on CPUs, where a batch is slower.
+        """
+        padded = self._runner().padded(size)
+        return padded, self._runner().at_once_of(padded)
 
     def _adopted(self, image: EncodedImage) -> EncodedImage:
         """An image that was encoded before configuration or device changed, if it still fits."""

@@ -103,15 +103,19 @@ class Runner:
         return explained("predicting", partial(advice, size, len(images), options, exact=exact))
 
     @torch.inference_mode()
-    def encode(self, image: Tensor, options: Options) -> Encoded:
-        """A (3, H, W) uint8 image on the network's device; `options` for advice alone.
+    def encode(self, images: Sequence[Tensor], options: Options) -> Encoded:
+        """(3, H, W) uint8 images of one padded size, on the network's device.
+
+        Args:
+            images: One size when padded.
+            options: For advice alone.
 
         Raises:
             OutOfMemory: Says what to lower, and by how much.
         """
-        with self.advised([(int(image.shape[1]), int(image.shape[2]))], options):
+        with self.advised([(int(i.shape[1]), int(i.shape[2])) for i in images], options):
             pipeline = self.pipeline(options)
-            return pipeline.encode(pipeline.prepare([image]))
+            return pipeline.encode(pipeline.prepare(images))
 
     @torch.inference_mode()
     def predict(
@@ -151,7 +155,7 @@ class Runner:
     def _in_time(self, image: Tensor, options: Options) -> Instances:
         """One image, whose time begins now."""
         begin, output = self.budget.clock(), (int(image.shape[1]), int(image.shape[2]))
-        encoded = self.encode(image, options)
+        encoded = self.encode([image], options)
         with self.advised([output], options):
             (found,) = Timed(self, encoded, options, output, begin).results(every=False)
         return found

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.serve import front, training_routes
 from diffinst.serve.answers import Answer, done, event, failure, told
-from diffinst.serve.cache import Cache
+from diffinst.serve.cache import Cache, Key
 from diffinst.serve.engine import Done, Encoded, Engine, Step
 from diffinst.serve.exports import Format, exported
 from diffinst.serve.failures import say_failures
@@ -255,10 +255,11 @@ async def prompt(request: Request, asked: PromptAsked) -> Answer:
     """The object at each box and click; `answers` has its id, or null where nothing is."""
     serving, session = serving_of(request), session_of(request)
     pointed = asked.pointed(serving.engine.limits)
-    serving.engine.models.name(session, asked.model)
+    name = serving.engine.models.name(session, asked.model)
     await run_in_threadpool(serving.sessions.about, session, asked.image)
     job = serving.engine.worker.submit(
-        lambda left: serving.engine.prompt(session, asked.image, asked.model, pointed, left)
+        lambda left: serving.engine.prompt(session, asked.image, name, pointed, left),
+        Key(session, asked.image, name),
     )
     item = await job.last(request.is_disconnected)
     assert isinstance(item, Done)
@@ -273,5 +274,6 @@ def _predict(request: Request, asked: PredictAsked) -> Job[Encoded | Step | Done
     options = asked.options(engine.limits, own)
     serving.sessions.about(session, asked.image)
     return engine.worker.submit(
-        lambda left: engine.predict(session, asked.image, asked.model, options, left)
+        lambda left: engine.predict(session, asked.image, name, options, left),
+        Key(session, asked.image, name),
     )

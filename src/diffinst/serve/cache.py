@@ -4,9 +4,27 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
+from typing import NamedTuple
 
 from diffinst.inference.image import EncodedImage
+from diffinst.serve.window import Window
+
+
+class Key(NamedTuple):
+    """Which encoded image is meant.
+
+    Attributes:
+        session: Its id.
+        image: Its id.
+        model: Name of the model that encodes it.
+        window: The part of the image; None: all of it.
+    """
+
+    session: str | None
+    image: str
+    model: str
+    window: Window | None = None
 
 
 def size_of(image: EncodedImage) -> int:
@@ -25,13 +43,16 @@ class Cache:
 
     def __init__(self, most: int) -> None:
         self.most, self.bytes, self.hits, self.misses = most, 0, 0, 0
-        self._kept: OrderedDict[Hashable, tuple[EncodedImage, int]] = OrderedDict()
+        self._kept: OrderedDict[Key, tuple[EncodedImage, int]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, key: Hashable, make: Callable[[], EncodedImage]) -> EncodedImage:
+    def __contains__(self, key: Key) -> bool:
+        return key in self._kept
+
+    def get(self, key: Key, make: Callable[[], EncodedImage]) -> EncodedImage:
         """The image of this key; made and kept where it is not there."""
         with self._lock:
             if key in self._kept:
@@ -40,6 +61,11 @@ class Cache:
                 return self._kept[key][0]
             self.misses += 1
         image = make()
+        self.put(key, image)
+        return image
+
+    def put(self, key: Key, image: EncodedImage) -> None:
+        """Keep an image, if it is not larger than all that may be kept."""
         size = size_of(image)
         with self._lock:
             self._drop(key)
@@ -48,14 +74,13 @@ class Cache:
                 self.bytes += size
             while self.bytes > self.most:
                 self._drop(next(iter(self._kept)))
-        return image
 
-    def forget(self, matches: Callable[[Hashable, EncodedImage], bool]) -> None:
+    def forget(self, matches: Callable[[Key, EncodedImage], bool]) -> None:
         """Drop the images that match, with their keys."""
         with self._lock:
             for key in [key for key, (image, _) in self._kept.items() if matches(key, image)]:
                 self._drop(key)
 
-    def _drop(self, key: Hashable) -> None:
+    def _drop(self, key: Key) -> None:
         if key in self._kept:
             self.bytes -= self._kept.pop(key)[1]

@@ -5,6 +5,7 @@ All of it runs in the worker's thread; each `yield` is a place where a request c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Generator
@@ -13,9 +14,11 @@ from dataclasses import dataclass, replace
 from diffinst.config import ConfigError, OptionFields, Options
 from diffinst.inference.given import elsewhere
 from diffinst.inference.image import EncodedImage
+from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.images import Pixels
+from diffinst.io.out_of_memory import OutOfMemory
 from diffinst.results.instances import Instances
-from diffinst.serve.cache import Cache
+from diffinst.serve.cache import Cache, Key
 from diffinst.serve.limits import Limits
 from diffinst.serve.looks import Large, Look, Pointed, Stopped, Whole, looks_in_parts
 from diffinst.serve.metrics import Metrics
@@ -23,7 +26,7 @@ from diffinst.serve.models import Models
 from diffinst.serve.objects import SAME, instances_of, objects_of, overlaps
 from diffinst.serve.queue import Worker
 from diffinst.serve.refusal import Refused
-from diffinst.serve.sessions import Sessions
+from diffinst.serve.sessions import About, Sessions
 from diffinst.serve.tiles import is_large, times_whole
 from diffinst.serve.window import Window
 from diffinst.serve.work import Object, Work
@@ -199,7 +202,7 @@ class Engine:
 
     def forget(self, session: str | None, image: str) -> None:
         """Drop what is encoded of an image."""
-        self.cache.forget(lambda key, _: isinstance(key, tuple) and key[:2] == (session, image))
+        self.cache.forget(lambda key, _: key[:2] == (session, image))
 
     def _most_seconds(self, session: str | None, image: str) -> float:
         return self.limits.seconds * times_whole(self.sessions.about(session, image))
@@ -212,15 +215,41 @@ class Engine:
         def pixels() -> Pixels:
             return self.sessions.pixels(session, image)
 
-        def encoded(window: Window | None) -> EncodedImage:
-            def make() -> EncodedImage:
-                return model.encode(pixels() if window is None else window.of(pixels()))
-
-            return self.cache.get((session, image, name, window), make)
+        def part(window: Window) -> EncodedImage:
+            key = Key(session, image, name, window)
+            return self.cache.get(key, lambda: model.encode(window.of(pixels())))
 
         if is_large(about) and looks_in_parts(model):
-            return Large(model, about.size, pixels, encoded)
-        return Whole(encoded(None))
+            return Large(model, about.size, pixels, part)
+        key = Key(session, image, name)
+        return Whole(self.cache.get(key, lambda: self._encoded(key, model, about)))
+
+    def _encoded(self, key: Key, model: DiffusionInst, about: About) -> EncodedImage:
+        """An image, encoded; together with those that waiting requests will ask for."""
+        own, others = self.sessions.pixels(key.session, key.image), self._alike(key, model, about)
+        if others:
+            with contextlib.suppress(OutOfMemory):  # the image alone may fit
+                first, *rest = model.encode([own, *others.values()])
+                self.metrics.add("encoded_together", len(rest))
+                for other, encoded in zip(others, rest, strict=True):
+                    self.cache.put(other, encoded)
+                return first
+        return model.encode(own)
+
+    def _alike(self, key: Key, model: DiffusionInst, about: About) -> dict[Key, Pixels]:
+        """What waits for the same model and shares a batch with an image."""
+        padded, most = model.batch_of(about.size)
+        alike: dict[Key, Pixels] = {}
+        for other in self.worker.needed() if most > 1 else ():
+            given = other.model in self.models.given or other.session == key.session
+            new = other != key and other not in alike and other not in self.cache
+            if len(alike) < most - 1 and given and new and other.model == key.model:
+                with contextlib.suppress(Refused):  # removed meanwhile: its own request says so
+                    about = self.sessions.about(other.session, other.image)
+                    whole = not (is_large(about) and looks_in_parts(model))
+                    if whole and model.batch_of(about.size)[0] == padded:
+                        alike[other] = self.sessions.pixels(other.session, other.image)
+        return alike
 
     def _of_model(self, session: str | None, work: Work, name: str) -> Work:
         """The work, if its labels are those of this model."""

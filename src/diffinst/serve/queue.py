@@ -12,9 +12,11 @@ import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Generic, TypeAlias, TypeVar
 
+from diffinst.serve.cache import Key
 from diffinst.serve.metrics import Metrics
 from diffinst.serve.refusal import Refused
 
@@ -35,16 +37,22 @@ class Job(Generic[T]):
         make: Gives the items, in the worker's thread; is told how to ask whether the job is given
             up, for where an item takes long.
         loop: That of who reads.
+        needs: The encoded image that it will ask for.
     """
 
-    def __init__(self, make: Make[T], loop: asyncio.AbstractEventLoop) -> None:
-        self._make, self._loop = make, loop
+    def __init__(self, make: Make[T], loop: asyncio.AbstractEventLoop, needs: Key) -> None:
+        self.needs, self._make, self._loop = needs, make, loop
         self._items: asyncio.Queue[T | _End | Exception] = asyncio.Queue()
         self._left = threading.Event()
 
     def cancel(self) -> None:
         """Give it up: at once while it waits, else before its next item."""
         self._left.set()
+
+    @property
+    def left(self) -> bool:
+        """Whether it is given up."""
+        return self._left.is_set()
 
     def run(self) -> bool:
         """Do it; whether to its end."""
@@ -108,6 +116,7 @@ class Worker:
     def __init__(self, most: int, metrics: Metrics) -> None:
         self._most, self._metrics = most, metrics
         self._jobs: queue.SimpleQueue[Job[object] | None] = queue.SimpleQueue()
+        self._waiting: deque[Job[object]] = deque()  # those in `_jobs`, to look at
         self._lock = threading.Lock()
         self._there, self._usual = 0, FIRST_GUESS
         self._thread = threading.Thread(target=self._work, name="diffinst-worker", daemon=True)
@@ -118,8 +127,17 @@ class Worker:
         """Jobs that wait or are at work."""
         return self._there
 
-    def submit(self, make: Make[T]) -> Job[T]:
+    def needed(self) -> list[Key]:
+        """Encoded images that waiting jobs will ask for, the next one's first."""
+        with self._lock:
+            return [job.needs for job in self._waiting if not job.left]
+
+    def submit(self, make: Make[T], needs: Key) -> Job[T]:
         """Put work into the queue; call it where an event loop runs.
+
+        Args:
+            make: As in `Job`.
+            needs: As there.
 
         Raises:
             Refused: 429, with the seconds after which to try again.
@@ -130,8 +148,9 @@ class Worker:
                 wait = min(60, max(1, math.ceil(self._there * self._usual)))
                 raise Refused(429, f"{self._there} requests wait already; try again later", wait)
             self._there += 1
-        job = Job(make, asyncio.get_running_loop())
-        self._jobs.put(job)  # type: ignore[arg-type]
+            job = Job(make, asyncio.get_running_loop(), needs)
+            self._waiting.append(job)  # type: ignore[arg-type]
+            self._jobs.put(job)  # type: ignore[arg-type]
         return job
 
     def close(self) -> None:
@@ -141,6 +160,8 @@ class Worker:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
+            with self._lock:
+                self._waiting.remove(job)
             since = time.monotonic()
             done = job.run()
             took = time.monotonic() - since
