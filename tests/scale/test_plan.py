@@ -86,6 +86,6 @@ def test_a_path_that_changed_between_two_listings_is_done_once(tmp_path: Path) -
 
 
 def test_the_size_of_shards_hangs_on_the_number_of_images() -> None:
-    # 64 shards, of 64 images at least and 4,096 at most
-    sizes = [usual_shard_size(n) for n in (1, 4096, 6400, 1_000_000)]
-    assert sizes == [64, 64, 100, 4096]
+    # 64 shards, of 32 images at least and 4,096 at most
+    sizes = [usual_shard_size(n) for n in (1, 2048, 6400, 1_000_000)]
+    assert sizes == [32, 32, 100, 4096]

@@ -39,7 +39,7 @@ class Many:
         workers: Processes, or actors on Ray; default: one a GPU, or else one a CPU core.
         on: local: processes of this machine; ray: a Ray cluster.
         shard: Only one slice of all parts, such as 3/64: for Slurm arrays, Kubernetes, ...
-        shard_size: Images of a part; default: 64 to 4096, by their number.
+        shard_size: Images of a part; default: 32 to 4096, by their number.
         timeout: Seconds without an answer after which an image is given up; default: 300.
     """
 
@@ -52,7 +52,7 @@ class Many:
     shard: str | None = None
     """Only one slice of all parts, such as 3/64: for Slurm arrays, Kubernetes, ..."""
     shard_size: Count | None = None
-    """Images of a part; default: 64 to 4096, by their number."""
+    """Images of a part; default: 32 to 4096, by their number."""
     timeout: float | None = None
     """Seconds without an answer after which an image is given up; default: 300."""
 

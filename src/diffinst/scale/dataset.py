@@ -86,7 +86,7 @@ def predict_dataset(
         engine: `local`: processes of this machine; `ray`: a Ray cluster.
         workers: Processes, or actors; None: one a GPU, or else one a CPU core.
         shard: (i, n): only the i-th of n slices of all shards, counted from 1.
-        shard_size: Images of a part; None: 64 to 4096, by their number.
+        shard_size: Images of a part; None: 32 to 4096, by their number.
         timeout: Seconds without an answer after which an image counts as hanging.
         memory: Bytes of main memory of one process; None: its fraction of the machine's.
         device: cpu, cuda, ...; None: GPUs where there are any.

@@ -153,7 +153,8 @@ def run_ray(job: Job, found: Cluster, workers: int | None, listener: Listener) -
         Shards,
         fn_constructor_args=(job, memory),
         batch_size=1,
-        compute=ActorPoolStrategy(size=actors),
+        # A shard each: a second one in the queue of a late actor would be waited for at the end.
+        compute=ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
         num_cpus=0 if on_gpus else 1,
         num_gpus=min(1.0, most / actors) if on_gpus else None,
     )
