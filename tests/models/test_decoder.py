@@ -51,8 +51,9 @@ def test_a_time_for_each_proposal_is_the_time_of_all_where_they_agree() -> None:
     with torch.no_grad():
         one, each = (model(pyramid, given, t) for t in (TIMES, TIMES[:, None].expand(2, 5)))
         for a, b in zip(one, each, strict=True):
-            torch.testing.assert_close(a.boxes, b.boxes)
-            torch.testing.assert_close(a.logits, b.logits)
+            # of two rows and of ten, products are summed in another order on some processors
+            torch.testing.assert_close(a.boxes, b.boxes, rtol=0, atol=1e-3)
+            torch.testing.assert_close(a.logits, b.logits, rtol=0, atol=1e-4)
         mixed = TIMES[:, None].repeat(1, 5)
         mixed[0, 1] = 500
         (first, *_) = model(pyramid, given, mixed)

@@ -46,7 +46,7 @@ class FrozenNormConv2d(nn.Conv2d):
     norm_var: Tensor
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-        super().__init__(**_geometry(conv), bias=conv.bias is not None, device="meta")
+        super().__init__(**geometry(conv), bias=conv.bias is not None, device="meta")
         self.weight, self.bias = conv.weight, conv.bias
         self.pads_itself = isinstance(conv, Conv2dSame)
         _keep_norm(self, norm)
@@ -68,12 +68,12 @@ class FrozenNormConv2d(nn.Conv2d):
     def merged(self) -> nn.Conv2d:
         """The one convolution that does the same, in eval mode; it is not trained."""
         kind = Conv2dSame if self.pads_itself else nn.Conv2d
-        plain = kind(**_geometry(self), device="meta")
+        plain = kind(**geometry(self), device="meta")
         plain.weight, plain.bias = (nn.Parameter(v, requires_grad=False) for v in self.folded())
         return plain.eval()
 
 
-def _geometry(conv: nn.Conv2d) -> dict[str, Any]:
+def geometry(conv: nn.Conv2d) -> dict[str, Any]:
     """Arguments of a convolution of the same shape."""
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
     return {name: getattr(conv, name) for name in (*names, "groups")}
@@ -133,10 +133,10 @@ def fold_frozen_norms(body: nn.Module) -> None:
         for norm in norms:
             rest = _rest_of(norm)
             if norm in pairs:
-                _replace(body, names[pairs[norm]], FrozenNormConv2d(pairs[norm], norm))
+                replace_module(body, names[pairs[norm]], FrozenNormConv2d(pairs[norm], norm))
             else:
                 rest.insert(0, FrozenNorm2d(norm))
-            _replace(body, names[norm], rest if len(rest) != 1 else rest[0])
+            replace_module(body, names[norm], rest if len(rest) != 1 else rest[0])
         after = body(probe)
     body.train(training)
     if probe.is_meta:  # built without values: nothing to compare
@@ -156,6 +156,7 @@ def _rest_of(norm: nn.BatchNorm2d) -> nn.Sequential:
     return nn.Sequential(*rest)
 
 
-def _replace(body: nn.Module, name: str, module: nn.Module) -> None:
+def replace_module(body: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of the one of this name."""
     parent, _, leaf = name.rpartition(".")
     setattr(body.get_submodule(parent) if parent else body, leaf, module)
