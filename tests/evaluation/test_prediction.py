@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffinst.config import Config, ConfigError
 from diffinst.datasets.split import Split
-from diffinst.evaluation.prediction import Prediction, as_instances, predictions, request
+from diffinst.evaluation.prediction import Prediction, predictions, request
 from diffinst.evaluation.source import Source
 from diffinst.io.images import ImageReadError
 
@@ -106,14 +106,3 @@ def test_an_image_of_another_size_is_an_error_beside_the_others(
     assert isinstance(turned, ImageReadError) and isinstance(good, Prediction)
     assert re.search(r"turned\.png: the image is \(64, 48\).*\(48, 64\)", str(turned))
     assert isinstance(missing, ImageReadError) and "gone.png" in str(missing)
-
-
-def test_results_become_instances_again(source: Source, shapes: Split) -> None:
-    record = shapes.records[1]
-    found = source.model.predict(record.path, steps=1, proposals=8, threshold=0.0, max_detections=5)
-    results = found.to_coco(record.id, shapes.category_ids, boxes="predicted")
-    again = as_instances(results, record, shapes)
-    assert again.to_coco(record.id, shapes.category_ids, boxes="predicted") == [
-        {**result, "bbox": pytest.approx(result["bbox"], abs=1e-4)} for result in results
-    ]
-    assert again.class_names == shapes.classes and len(as_instances([], record, shapes)) == 0

@@ -11,11 +11,11 @@ from PIL import Image
 
 from diffinst.config import Reading
 from diffinst.datasets.records import ImageRecord
+from diffinst.datasets.segmentation import Segmentation, compressed
 from diffinst.datasets.split import Split
 from diffinst.evaluation.matching import IOU_50, match
-from diffinst.evaluation.prediction import as_instances
 from diffinst.io.images import read_image
-from diffinst.results.convert import CocoResult
+from diffinst.results.convert import CocoResult, from_rle
 from diffinst.results.crops import CompressedRLE
 from diffinst.results.render.marks import Color, draw_masks
 from diffinst.results.render.sheet import to_width
@@ -56,13 +56,15 @@ def side_by_side(
     matched = match(record, results, split)
     hit, false, ignored = (marks[IOU_50] for marks in (matched.hit, matched.false, matched.ignored))
     found, missed = matched.found[IOU_50], matched.missed[IOU_50]
+    size = (record.height, record.width)
     line = max(1.0, _LINE * record.width / tile_width)
     tiles = []
-    for shown, colors in (
-        (results, _pick(RIGHT, hit, FALSE, false)),
-        (_truth(record, split), _pick(RIGHT, found, MISSED, missed)),
+    for shapes, colors in (
+        ([result["segmentation"] for result in results], _pick(RIGHT, hit, FALSE, false)),
+        ([a.segmentation for a in record.annotations], _pick(RIGHT, found, MISSED, missed)),
     ):
-        crops = as_instances(shown, record, split).mask_crops
+        rles = [compressed(cast("Segmentation", shape), *size) for shape in shapes]
+        crops = from_rle(cast("list[CompressedRLE]", rles), size)
         tiles.append(to_width(draw_masks(image, crops, colors, _FILL, line), tile_width))
     of_found = {"right (blue)": hit, "wrong (red)": false, "ignored (grey)": ignored}
     of_truth = {"found (blue)": found, "missed (yellow)": missed, "crowd (grey)": matched.crowd}
@@ -87,20 +89,3 @@ def _pick(
 ) -> list[Color]:
     pairs = zip(is_first, is_second, strict=True)
     return [first if a else second if b else IGNORED for a, b in pairs]
-
-
-def _truth(record: ImageRecord, split: Split) -> list[CocoResult]:
-    """The annotations as results."""
-    results: list[CocoResult] = []
-    for a in record.annotations:
-        x0, y0, x1, y1 = a.box
-        results.append(
-            {
-                "image_id": record.id,
-                "category_id": split.category_ids[a.label],
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "score": 1.0,
-                "segmentation": cast("CompressedRLE", a.segmentation),  # of any form, to be drawn
-            }
-        )
-    return results

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, cast
-
-import torch
+from typing import Literal, TypeAlias
 
 from diffinst.config import Config, Options
-from diffinst.datasets.segmentation import Segmentation, rasterize
 from diffinst.datasets.split import ImageRecord, Split
 from diffinst.evaluation.metrics import LVIS_MAX_DETECTIONS
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.images import ImageReadError, ImageTooLarge
 from diffinst.results.convert import CocoResult
-from diffinst.results.crops import CroppedMasks
 from diffinst.results.instances import Instances
 
 SamplerKind: TypeAlias = Literal["ddim", "search"]
@@ -234,23 +230,3 @@ def predict_and_keep(
         else:
             keep(outcome)
             yield None
-
-
-def as_instances(results: Sequence[CocoResult], record: ImageRecord, split: Split) -> Instances:
-    """The results of one image as the drawing functions take them; one full-size mask at a time."""
-    size = (record.height, record.width)
-    if not results:
-        return Instances.empty(size, split.classes)
-    masks = []
-    for result in results:
-        mask = rasterize(cast("Segmentation", result["segmentation"]), *size)
-        masks.append(CroppedMasks.from_dense(torch.from_numpy(mask)[None]))
-    x, y, width, height = torch.tensor([result["bbox"] for result in results]).unbind(-1)
-    return Instances(
-        boxes=torch.stack([x, y, x + width, y + height], dim=-1),
-        scores=torch.tensor([result["score"] for result in results]),
-        labels=torch.tensor([split.category_ids.index(r["category_id"]) for r in results]),
-        mask_crops=CroppedMasks.cat(masks),
-        image_size=size,
-        class_names=split.classes,
-    )
