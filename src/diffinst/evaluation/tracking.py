@@ -12,9 +12,8 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
-from diffinst.results.crops import CompressedRLE
+from diffinst.results.crops import CompressedRLE, rle_iou
 
 Frames: TypeAlias = Sequence[Sequence["TrackedMask"]]
 SAME = 0.5
@@ -108,13 +107,11 @@ def _compared(truth: Frames, found: Frames) -> dict[str, object]:
         for what, given in (("truth", objects), ("tracks", tracks)):
             if len({one.id for one in given}) != len(given):
                 raise ValueError(f"frame {index} of the {what} has an id twice")
-        real = [one for one in objects if not one.ignore]
-        overlap = _overlaps(tracks, real)
-        kept = [
-            k
-            for k, inside in enumerate(_inside(tracks, [o for o in objects if o.ignore]))
-            if inside < SAME or overlap[:, k].max(initial=0.0) >= SAME
-        ]
+        real, masks = [one for one in objects if not one.ignore], [one.mask for one in tracks]
+        overlap = rle_iou([one.mask for one in real], masks)
+        ignored = rle_iou(masks, [one.mask for one in objects if one.ignore], inside=True)
+        free = ignored.max(1, initial=0.0) < SAME
+        kept = np.flatnonzero(free | (overlap.max(0, initial=0.0) >= SAME)).tolist()
         overlaps.append(overlap[:, kept])
         for known, row, some in zip(numbers, rows, (real, [tracks[k] for k in kept]), strict=True):
             row.append(np.array([known.setdefault(one.id, len(known)) for one in some], np.int64))
@@ -128,24 +125,6 @@ def _compared(truth: Frames, found: Frames) -> dict[str, object]:
         "num_tracker_ids": len(numbers[1]),
         "num_timesteps": len(truth),
     }
-
-
-def _overlaps(tracks: Sequence[TrackedMask], objects: Sequence[TrackedMask]) -> NDArray[np.float64]:
-    """(objects, tracks) mask IoU."""
-    if not tracks or not objects:
-        return np.zeros((len(objects), len(tracks)))
-    masks = [one.mask for one in objects], [one.mask for one in tracks]
-    return np.asarray(coco_mask.iou(*masks, [0] * len(tracks)), np.float64)
-
-
-def _inside(tracks: Sequence[TrackedMask], ignored: Sequence[TrackedMask]) -> NDArray[np.float64]:
-    """(tracks,) the largest part of each that lies in one that is to be ignored."""
-    if not tracks or not ignored:
-        return np.zeros(len(tracks))
-    masks = [one.mask for one in tracks], [one.mask for one in ignored]
-    parts = np.asarray(coco_mask.iou(*masks, [1] * len(ignored)), np.float64)
-    largest: NDArray[np.float64] = parts.max(1)
-    return largest
 
 
 def frames_of_coco(

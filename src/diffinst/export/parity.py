@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from diffinst.config import Options
 from diffinst.export.about import About, read_about
@@ -21,7 +20,7 @@ from diffinst.inference.pipeline import Pipeline
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.images import ImageSource
 from diffinst.ops.boxes import iou
-from diffinst.results.crops import CroppedMasks
+from diffinst.results.crops import CroppedMasks, rle_iou
 from diffinst.results.instances import Instances
 from diffinst.structures import Candidates, Encoded
 
@@ -149,10 +148,7 @@ def common(expected: Instances, found: Instances, threshold: float) -> NDArray[n
 
 def _overlapping(these: Instances, those: Instances) -> NDArray[np.bool_]:
     """(n,) whether each of the first is among the second: its class, nearly its mask."""
-    if not len(these) or not len(those):
-        return np.zeros(len(these), dtype=bool)
-    a, b = these.mask_crops.to_rle(), those.mask_crops.to_rle()
-    overlap = np.array(coco_mask.iou(a, b, [0] * len(b)))
+    overlap = rle_iou(these.mask_crops.to_rle(), those.mask_crops.to_rle())
     nothing = [(x.mask_crops.area() == 0).numpy() for x in (these, those)]
     empty = nothing[0][:, None] & nothing[1][None]  # two empty masks: their boxes decide
     overlap = np.where(empty, iou(these.boxes[:, None], those.boxes[None]).numpy(), overlap)

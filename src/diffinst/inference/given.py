@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
+from diffinst.results.convert import OPTIONAL
+from diffinst.results.crops import rle_iou
 from diffinst.results.instances import Instances
 
 KNOWN = 0.5  # of a found mask inside a given one: the object is known
@@ -43,7 +44,7 @@ def around(given: Instances, found: Instances) -> Instances:
         given: Stays as it is; optional fields are dropped.
         found: Of the same image and classes.
     """
-    bare = {"ids": None, "stability": None, "score_spread": None, "mask_agreement": None}
+    bare = dict.fromkeys(OPTIONAL)
     kept = replace(given.to("cpu"), **bare)  # type: ignore[arg-type]
     found = replace(found.to("cpu"), **bare)  # type: ignore[arg-type]
     both = Instances.cat([kept, elsewhere(kept, found)])
@@ -57,9 +58,4 @@ def elsewhere(given: Instances, found: Instances) -> Instances:
 
 def inside_of(given: Instances, found: Instances) -> NDArray[np.float64]:
     """(n, m) the fraction of each found mask that lies inside each given one."""
-    if not len(given) or not len(found):
-        return np.zeros((len(given), len(found)))
-    one, other = given.mask_crops.to_rle(), found.mask_crops.to_rle()
-    # pycocotools: intersection over the area of the first where the second is a crowd
-    shared: NDArray[np.float64] = np.asarray(coco_mask.iou(other, one, [1] * len(one))).T
-    return shared
+    return rle_iou(found.mask_crops.to_rle(), given.mask_crops.to_rle(), inside=True).T

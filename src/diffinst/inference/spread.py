@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from diffinst.config import Options
 from diffinst.diffusion.noise import Noise
 from diffinst.diffusion.start import Start
 from diffinst.inference.pipeline import Pipeline, Size
 from diffinst.ops.boxes import class_nms
+from diffinst.results.crops import rle_iou
 from diffinst.results.instances import Instances
 from diffinst.structures import Encoded
 
@@ -82,10 +82,7 @@ def groups(found: Instances, runs: Sequence[int]) -> list[Group]:
         free[best] = False
         touching = (np.minimum(high, high[best]) > np.maximum(low, low[best])).all(1)
         near = np.flatnonzero(free & touching & (run != run[best]) & (labels == labels[best]))
-        overlap = np.zeros(0)
-        if near.size:
-            others = [masks[i] for i in near]
-            overlap = coco_mask.iou([masks[best]], others, [0] * len(others))[0]
+        overlap = rle_iou([masks[best]], [masks[i] for i in near])[0]
         order = [k for k in np.argsort(-overlap, kind="stable") if overlap[k] >= SAME]
         _, first = np.unique(run[near[order]], return_index=True)  # each run's nearest
         chosen = [order[k] for k in first]

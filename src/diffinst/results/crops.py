@@ -289,3 +289,14 @@ def _column_major_runs(
     borders = np.stack([starts, ends], axis=1).reshape(-1)
     last = [] if borders.size and borders[-1] == height * width else [height * width]
     return np.diff(np.concatenate([[0], borders, last])).astype(np.int64)
+
+
+def rle_iou(
+    these: Sequence[CompressedRLE], those: Sequence[CompressedRLE], *, inside: bool = False
+) -> NDArray[np.float64]:
+    """(n, m) mask IoU; `inside`: the fraction of each of these that lies in each of those."""
+    if not these or not those:
+        return np.zeros((len(these), len(those)))
+    # pycocotools: intersection over the area of the first where the second is a crowd
+    found = coco_mask.iou(these, those, [int(inside)] * len(those))
+    return np.asarray(found, np.float64)

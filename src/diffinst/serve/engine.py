@@ -17,13 +17,14 @@ from diffinst.inference.image import EncodedImage
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.images import Pixels
 from diffinst.io.out_of_memory import OutOfMemory
+from diffinst.results.crops import rle_iou
 from diffinst.results.instances import Instances
 from diffinst.serve.cache import Cache, Key
 from diffinst.serve.limits import Limits
 from diffinst.serve.looks import Large, Look, Pointed, Stopped, Whole, looks_in_parts
 from diffinst.serve.metrics import Metrics
 from diffinst.serve.models import Models
-from diffinst.serve.objects import SAME, instances_of, objects_of, overlaps
+from diffinst.serve.objects import SAME, instances_of, objects_of
 from diffinst.serve.queue import Worker
 from diffinst.serve.refusal import Refused
 from diffinst.serve.sessions import About, Sessions
@@ -191,7 +192,8 @@ class Engine:
             ids.extend(None if one is None else next(numbers) for one in answers)
             if not new:
                 return work
-            known = overlaps(work.current, new).max(1, initial=0) >= SAME
+            overlaps = rle_iou([one.rle for one in work.current], [one.rle for one in new])
+            known = overlaps.max(1, initial=0) >= SAME
             gone = {i for i, hit in zip(work.now, known, strict=True) if hit} | {asked.replace}
             state = [*(i for i in work.now if i not in gone), *(one.id for one in new)]
             return replace(work.become(state, new), model=name)

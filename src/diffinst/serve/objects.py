@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from diffinst.results.convert import from_rle
 from diffinst.results.instances import Instances
@@ -16,18 +13,13 @@ from diffinst.serve.work import Object
 SAME = 0.5  # IoU from which on two masks are one object
 
 
-def objects_of(found: Instances, decimals: int = 2) -> list[Object]:
-    """The instances in their order, with id 0: not numbered yet.
-
-    Args:
-        found: A result.
-        decimals: Of box coordinates.
-    """
+def objects_of(found: Instances) -> list[Object]:
+    """The instances in their order, with id 0: not numbered yet."""
     boxes, scores = found.boxes.tolist(), found.scores.tolist()
     labels, areas = found.labels.tolist(), found.mask_crops.area().tolist()
     rated = [None] * len(boxes) if found.stability is None else found.stability.tolist()
     return [
-        Object(0, label, score, [round(v, decimals) for v in box], area, rle, stability=stability)
+        Object(0, label, score, [round(v, 2) for v in box], area, rle, stability=stability)
         for box, score, label, area, rle, stability in zip(
             boxes, scores, labels, areas, found.mask_crops.to_rle(), rated, strict=True
         )
@@ -54,13 +46,3 @@ def instances_of(
         image_size=size,
         class_names=names,
     )
-
-
-def overlaps(a: Sequence[Object], b: Sequence[Object]) -> NDArray[np.float64]:
-    """(n, m) mask IoU of two lists."""
-    if not a or not b:
-        return np.zeros((len(a), len(b)))
-    ious: NDArray[np.float64] = coco_mask.iou(
-        [one.rle for one in a], [one.rle for one in b], [0] * len(b)
-    )
-    return np.asarray(ious)
