@@ -179,17 +179,6 @@ def test_small_files_are_not_kept(
     assert not (tmp_path / "cache").exists()
 
 
-def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("DIFFINST_CACHE", str(tmp_path))
-    assert cache.folder() == tmp_path
-    monkeypatch.delenv("DIFFINST_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.folder() == tmp_path / "diffinst"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.folder() == tmp_path / ".cache" / "diffinst"
-
-
 def _labels(records: PackedRecords) -> list[int]:
     return [a.label for record in records for a in record.annotations]
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from diffinst.datasets.segmentation import rasterize
-from diffinst.datasets.shapes import Numbered, Shape, ellipse, placed
+from diffinst.datasets.segmentation import placed, rasterize
+from diffinst.datasets.shapes import Numbered, Shape, ellipse
 
 
 @pytest.mark.parametrize(("top", "left"), [(0, 0), (1, 2), (2, 4)])

@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import zlib
 from collections.abc import Callable
 from dataclasses import fields
@@ -25,6 +24,7 @@ from safetensors.numpy import save_file
 
 from diffinst.datasets.packed import Array, Contents, Packed
 from diffinst.io.atomic import atomic_path
+from diffinst.io.places import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +35,6 @@ FEW_FILES = 2_000  # images, where each has annotations and size in files of the
 _CHUNK = 1 << 20  # bytes
 _KEY = "diffinst"  # of the metadata: all of `Contents` that is no column
 _KINDS = {"BOOL": "?", "U8": "u1", "I32": "<i4", "I64": "<i8", "F64": "<f8"}
-
-
-def folder() -> Path:
-    """DIFFINST_CACHE, else diffinst/ in XDG_CACHE_HOME or ~/.cache."""
-    if named := os.environ.get("DIFFINST_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffinst"
 
 
 def cached(
@@ -59,7 +52,7 @@ def cached(
     before = stamp()
     name = _digest(str(source.absolute()), part)
     try:
-        file = folder() / "annotations" / f"{name}-{_digest(before, str(FORMAT))}.safetensors"
+        file = cache_folder() / "annotations" / f"{name}-{_digest(before, str(FORMAT))}.safetensors"
     except RuntimeError as error:  # there is no home folder
         logger.warning("nothing is cached: %s", error)
         return read()

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from diffinst.datasets.problems import DatasetError, Place, Problems
-from diffinst.datasets.segmentation import RLE
-from diffinst.datasets.shapes import TABLES, Listed, Numbered, Shape, ellipse, placed, usable
+from diffinst.datasets.segmentation import RLE, placed
+from diffinst.datasets.shapes import TABLES, Listed, Numbered, Shape, ellipse, usable
 from diffinst.io.regular import check_regular
 
 _SHAPES = {"polygon", "mask", "box", "ellipse", "polyline", "points", "cuboid", "skeleton"}

@@ -16,8 +16,8 @@ from PIL import Image
 
 from diffinst.datasets.coco_entries import is_number
 from diffinst.datasets.problems import Place, Problems
-from diffinst.datasets.segmentation import RLE
-from diffinst.datasets.shapes import TABLES, Listed, Numbered, Shape, ellipse, placed, usable
+from diffinst.datasets.segmentation import RLE, placed
+from diffinst.datasets.shapes import TABLES, Listed, Numbered, Shape, ellipse, usable
 from diffinst.io.regular import check_regular
 
 _BACKGROUND = ("__ignore__", "_background_")  # of LabelMe's lists of labels

@@ -126,3 +126,20 @@ def compressed(segmentation: Segmentation, height: int, width: int) -> RLE:
         rle = mask_utils.frPyObjects(segmentation, height, width)
         return rle
     return segmentation
+
+
+def placed(mask: npt.NDArray[np.bool_], top: int, left: int, size: tuple[int, int]) -> RLE:
+    """A mask at its place in an image of (height, width), in which it lies wholly; compressed."""
+    height, width = size
+    framed = np.zeros((mask.shape[1], mask.shape[0] + 2), dtype=np.int8)  # (w, 1 + h + 1)
+    framed[:, 1:-1] = mask.T
+    steps = np.diff(framed, axis=1)  # (w, h + 1): +1 where a run starts, -1 one past its end
+    column, row = np.nonzero(steps)
+    edges = (left + column) * height + top + row  # each run's start and end in turn
+    # A run that reaches the bottom of the image goes on at the top of the next column.
+    twice = np.flatnonzero(edges[:-1] == edges[1:])
+    edges = np.delete(edges, [*twice, *(twice + 1)])
+    runs = np.diff(edges, prepend=0, append=height * width)
+    counts = runs if runs[-1] else runs[:-1]
+    rle = mask_utils.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return RLE(size=[height, width], counts=rle["counts"].decode("ascii"))

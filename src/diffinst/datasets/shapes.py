@@ -11,10 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
-from diffinst.datasets.segmentation import RLE, compressed
+from diffinst.datasets.segmentation import RLE
 from diffinst.io import images
 
 Listed: TypeAlias = tuple[str, int, object]
@@ -111,17 +108,3 @@ def ellipse(x: float, y: float, across: float, along: float, degrees: float = 0)
         polygon.append(x + dx * math.cos(turn) - dy * math.sin(turn))
         polygon.append(y + dx * math.sin(turn) + dy * math.cos(turn))
     return polygon
-
-
-def placed(mask: npt.NDArray[np.bool_], top: int, left: int, size: tuple[int, int]) -> RLE:
-    """A mask at its place in an image of (height, width), in which it lies wholly."""
-    height, width = size
-    columns = np.zeros((mask.shape[1], height), np.int8)  # those that the mask touches
-    columns[:, top : top + mask.shape[0]] = mask.T
-    edges = np.flatnonzero(np.diff(columns.ravel(), prepend=0, append=0)) + left * height
-    runs = np.diff(edges, prepend=0, append=height * width).tolist()
-    rle = compressed({"size": [height, width], "counts": runs}, height, width)
-    counts = rle["counts"]
-    return RLE(
-        size=[height, width], counts=counts.decode() if isinstance(counts, bytes) else counts
-    )

@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING
 from diffinst.io.tiff import is_tiff
 
 if TYPE_CHECKING:
-    from tifffile import TiffFile
+    from tifffile import TiffFile, TiffPage
 
-_TO_MICRONS = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "mm": 1e3, "cm": 1e4}
+_TO_MICRONS = {
+    "nm": 1e-3,
+    "µm": 1.0,
+    "μm": 1.0,
+    "um": 1.0,
+    "micron": 1.0,
+    "mm": 1e3,
+    "cm": 1e4,
+    "m": 1e6,
+}
 _CENTIMETER = 3  # of the TIFF tag ResolutionUnit; inches (2) are about paper, often 72 an inch
 
 
@@ -30,9 +39,14 @@ def microns_per_pixel(path: Path) -> float | None:
         if not is_tiff(path):
             return None
         with TiffFile(path) as file:
-            sides = _by_ome(file) or _by_tags(file)
+            return microns_of(file)
     except Exception:  # tifffile raises nearly everything on damaged files
         return None
+
+
+def microns_of(file: TiffFile, page: TiffPage | None = None) -> float | None:
+    """The same of an opened TIFF, by the tags of a page, where it is not the first one's."""
+    sides = _by_ome(file) or _by_tags(file, file.pages.first if page is None else page)
     if sides is None or not all(math.isfinite(side) and side > 0 for side in sides):
         return None
     return sides[0] if math.isclose(*sides, rel_tol=0.01) else None
@@ -42,18 +56,19 @@ def _by_ome(file: TiffFile) -> tuple[float, float] | None:
     """The first image's, width and height."""
     pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", file.ome_metadata or "")
     said = dict(re.findall(r'(\w+)="([^"]*)"', pixels[0])) if pixels else {}
-    if not {"PhysicalSizeX", "PhysicalSizeY"} <= said.keys():
-        return None
     sides = []
-    for axis in "XY":
-        unit = _TO_MICRONS.get(said.get(f"PhysicalSize{axis}Unit", "µm"), math.nan)
-        sides.append(float(said[f"PhysicalSize{axis}"]) * unit)
+    for name in ("PhysicalSizeX", "PhysicalSizeY"):
+        name = name if name in said else "PhysicalSizeX"
+        if name not in said:
+            return None
+        unit = _TO_MICRONS.get(said.get(f"{name}Unit", "µm"), math.nan)
+        sides.append(float(said[name]) * unit)
     return sides[0], sides[1]
 
 
-def _by_tags(file: TiffFile) -> tuple[float, float] | None:
+def _by_tags(file: TiffFile, page: TiffPage) -> tuple[float, float] | None:
     """By the resolution, whose unit ImageJ says in words."""
-    tags = file.pages.first.tags
+    tags = page.tags
     across, along = tags.valueof("XResolution"), tags.valueof("YResolution")
     if not across or not along:
         return None

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypedDict
+from typing import TypeAlias, TypedDict, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch import Tensor
+
+from diffinst.datasets.segmentation import placed
 
 Index: TypeAlias = int | slice | Tensor | NDArray[np.bool_] | NDArray[np.int64] | Sequence[int]
 
@@ -251,13 +253,8 @@ class CroppedMasks:
             >>> CroppedMasks.from_dense(torch.eye(2, dtype=torch.bool)[None]).to_rle()
             [{'size': [2, 2], 'counts': '0120'}]
         """
-        height, width = self.image_size
-        encoded: list[CompressedRLE] = []
-        for origin, patch in self.placed():
-            counts = _column_major_runs(patch, origin, self.image_size)
-            rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-            encoded.append({"size": [height, width], "counts": rle["counts"].decode("ascii")})
-        return encoded
+        rles = [placed(patch, y, x, self.image_size) for (y, x), patch in self.placed()]
+        return cast("list[CompressedRLE]", rles)
 
 
 def _first_and_last(occupied: Tensor) -> tuple[Tensor, Tensor]:
@@ -267,28 +264,6 @@ def _first_and_last(occupied: Tensor) -> tuple[Tensor, Tensor]:
     first = torch.where(occupied, positions, length).amin(dim=1)
     past_last = torch.where(occupied, positions + 1, 0).amax(dim=1)
     return torch.where(past_last == 0, 0, first), past_last
-
-
-def _column_major_runs(
-    patch: NDArray[np.bool_], origin: tuple[int, int], image_size: tuple[int, int]
-) -> NDArray[np.int64]:
-    """Run lengths (background first) of the image read column by column, from one patch."""
-    y0, x0 = origin
-    height, width = image_size
-    framed = np.zeros((patch.shape[1], patch.shape[0] + 2), dtype=np.int8)  # (w, 1 + h + 1)
-    framed[:, 1:-1] = patch.T
-    steps = np.diff(framed, axis=1)  # (w, h + 1): +1 where a run starts, -1 one past its end
-    start_column, start_row = np.nonzero(steps == 1)
-    end_column, end_row = np.nonzero(steps == -1)
-    starts = (x0 + start_column) * height + y0 + start_row
-    ends = (x0 + end_column) * height + y0 + end_row
-    # A run that reaches the bottom of the image goes on at the top of the next column.
-    joined = ends[:-1] == starts[1:]
-    starts = starts[np.concatenate([[True], ~joined])] if starts.size else starts
-    ends = ends[np.concatenate([~joined, [True]])] if ends.size else ends
-    borders = np.stack([starts, ends], axis=1).reshape(-1)
-    last = [] if borders.size and borders[-1] == height * width else [height * width]
-    return np.diff(np.concatenate([[0], borders, last])).astype(np.int64)
 
 
 def rle_iou(

@@ -10,17 +10,16 @@ import numpy as np
 from diffinst.config import Reading
 from diffinst.io.depth import Values
 from diffinst.io.image_error import ImageReadError
+from diffinst.io.microns import microns_of
 from diffinst.io.tiff import GEO_KEYS, area, plain
 from diffinst.io.windows.axes import ArrayLike, Axes, check_chunk
 from diffinst.io.windows.source import Transform
 
 if TYPE_CHECKING:
-    from tifffile import TiffFile, TiffPageSeries
+    from tifffile import TiffPageSeries
 
 MISSING = "run `pip install 'diffinst[microscopy]'` (tifffile, zarr, imagecodecs)"
-_ORIENTATION, _X_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 296
-_CENTIMETRE = 3
-_MICROMETRES = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "micron": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_ORIENTATION = 274
 _MOST_MPP = 100.0  # a coarser image is a scan of paper, whose dots per inch say nothing
 
 
@@ -68,7 +67,8 @@ class TiffPlanes:
             self.notes = tuple(self._axes.notes)
             levels = [level for level in series.levels if level.axes == series.axes]
             self.sizes = tuple(_size(level) for level in levels)
-            self.mpp = _mpp(self._file, series)
+            mpp = microns_of(self._file, series.keyframe)
+            self.mpp = mpp if mpp is not None and mpp <= _MOST_MPP else None
             self._arrays: list[ArrayLike] = []
             for i, level in enumerate(levels):
                 if level.dataoffset is not None:
@@ -114,34 +114,6 @@ class TiffPlanes:
 def _size(series: TiffPageSeries) -> tuple[int, int]:
     sides = dict(zip(series.axes, series.shape, strict=True))
     return int(sides["Y"]), int(sides["X"])
-
-
-def _mpp(file: TiffFile, series: TiffPageSeries) -> float | None:
-    """Micrometres per pixel as OME-XML, ImageJ or the resolution in centimetres say it."""
-    if file.ome_metadata:
-        import xml.etree.ElementTree as ET
-
-        for element in ET.fromstring(file.ome_metadata).iter():
-            if element.tag.endswith("Pixels") and "PhysicalSizeX" in element.attrib:
-                unit = element.attrib.get("PhysicalSizeXUnit", "µm")
-                return _sane(float(element.attrib["PhysicalSizeX"]) * _MICROMETRES.get(unit, 0.0))
-        return None
-    tags = series.keyframe.tags
-    if _X_RESOLUTION not in tags:
-        return None
-    top, bottom = tags[_X_RESOLUTION].value
-    if not top or not bottom:
-        return None
-    unit = str((file.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ")
-    if unit in _MICROMETRES:
-        return _sane(bottom / top * _MICROMETRES[unit])
-    if _RESOLUTION_UNIT in tags and int(tags[_RESOLUTION_UNIT].value) == _CENTIMETRE:
-        return _sane(bottom / top * 1e4)
-    return None
-
-
-def _sane(mpp: float) -> float | None:
-    return mpp if 0 < mpp <= _MOST_MPP else None
 
 
 def _damaged(error: Exception) -> str:
