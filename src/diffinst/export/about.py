@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 Format = Literal["torch-export", "onnx", "openvino"]
 FILES: dict[str, tuple[str, ...]] = {
@@ -53,13 +54,8 @@ def read_about(folder: str | Path) -> About:
     """
     file = Path(folder) / ABOUT
     try:
-        values = json.loads(file.read_text("utf-8"))
-        values["size"] = tuple(values["size"])
-        values["inputs"] = {k: tuple(v) for k, v in values["inputs"].items()}
-        values["outputs"] = tuple(values["outputs"])
-        values["class_names"] = tuple(values["class_names"])
-        return About(**values)
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        return msgspec.json.decode(file.read_bytes(), type=About)
+    except (OSError, msgspec.DecodeError) as error:
         raise ValueError(
             f"{file} is missing or damaged ({error}); write the folder with `diffinst export`"
         ) from error

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from PIL import Image
 
@@ -80,7 +81,7 @@ class Sessions:
         self._note_use(session)
         for path in self._folder(session).glob("*/about.json"):
             if IMAGE_ID.fullmatch(path.parent.name):
-                found.append(About(**json.loads(path.read_text("utf-8"))))
+                found.append(msgspec.json.decode(path.read_bytes(), type=About))
         return sorted(found, key=lambda about: (about.added, about.id))
 
     def add(self, session: str, pixels: Pixels, name: str) -> About:
@@ -119,7 +120,8 @@ class Sessions:
         Raises:
             Refused: 404; another session's image reads the same as none.
         """
-        return About(**json.loads((self._place(session, image) / "about.json").read_text("utf-8")))
+        file = self._place(session, image) / "about.json"
+        return msgspec.json.decode(file.read_bytes(), type=About)
 
     def file(self, session: str | None, image: str) -> Path:
         """Its pixels as a PNG file.

@@ -6,7 +6,6 @@ does, so with the server that started it, however that ends.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -19,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from diffinst.io.atomic import write_json
 from diffinst.io.one_line import one_line
@@ -57,10 +58,7 @@ class Asked:
     @classmethod
     def read(cls, folder: Path) -> Asked:
         """From a training's folder."""
-        values = json.loads((folder / ASKED).read_text("utf-8"))
-        for name in ("trained_on", "held_out", "classes"):
-            values[name] = tuple(values[name])
-        return cls(**values)
+        return msgspec.json.decode((folder / ASKED).read_bytes(), type=cls)
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ class Standing:
     @classmethod
     def read(cls, folder: Path) -> Standing:
         """From a training's folder."""
-        return cls(**json.loads((folder / STANDING).read_text("utf-8")))
+        return msgspec.json.decode((folder / STANDING).read_bytes(), type=cls)
 
     def write(self, folder: Path) -> None:
         """Into it."""

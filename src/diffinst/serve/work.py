@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypedDict
 
+import msgspec
+
 from diffinst.results.crops import CompressedRLE
 
 MOST_STATES = 100  # that can be undone
@@ -182,17 +184,8 @@ class Work:
         """What `to_json` gave.
 
         Raises:
-            KeyError: It is something else; so are TypeError and ValueError.
+            ValueError: It is something else; so are KeyError and TypeError.
         """
-        objects = [Object(**one) for one in values["objects"]]
-        return cls(
-            objects={one.id: one for one in objects},
-            now=tuple(values["now"]),
-            past=tuple(tuple(ids) for ids in values["past"]),
-            future=tuple(tuple(ids) for ids in values["future"]),
-            revision=int(values["revision"]),
-            accepted=bool(values["accepted"]),
-            least=float(values.get("least", 0.0)),  # not there before 0.2
-            model=str(values["model"]),
-            next_id=int(values["next_id"]),
+        return msgspec.convert(
+            {**values, "objects": {one["id"]: one for one in values["objects"]}}, cls
         )
