@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def test_chunks_begin_at_fixed_places() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with a signal")
 def test_a_killed_process_is_replaced_and_the_rows_are_the_same(setup: Setup, images: Path) -> None:
     some = items_of(images, sorted(os.listdir(images)))
-    with Watched(setup, TIMEOUT, None, print) as watched:
+    with closing(Watched(setup, TIMEOUT, None, print)) as watched:
         expected = do_shard(watched, some)
         assert [row.error for row in expected] == [None] * 4
         assert all(len(row.instances) == 2 for row in expected)
@@ -97,7 +98,7 @@ def test_a_process_that_cannot_begin_says_why(setup: Setup, tmp_path: Path) -> N
 
     wrong = msgspec.structs.replace(setup, weights="0")
     with (
-        Watched(wrong, TIMEOUT, None, print) as watched,
+        closing(Watched(wrong, TIMEOUT, None, print)) as watched,
         pytest.raises(ChildProcessError, match="its weights are others than at the start"),
     ):
         do_shard(watched, items_of(tmp_path, ["a"]))
@@ -112,13 +113,13 @@ def test_crash_hang_and_appetite_are_rows(
     (tmp_path / "site" / "sitecustomize.py").write_text(POISON)
     path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
     good = sorted(os.listdir(images))
-    with Watched(setup, TIMEOUT, None, print) as watched:
+    with closing(Watched(setup, TIMEOUT, None, print)) as watched:
         expected = do_shard(watched, items_of(images, good))
     monkeypatch.setenv("PYTHONPATH", path)
     for kind in ("dies", "hang", "eats"):
         (images / f"{kind}.png").write_bytes(b"POISON" + kind.encode())
     names = [good[0], "dies.png", good[1], "hang.png", "eats.png", *good[2:]]
-    with Watched(setup, TIMEOUT, 2**31, print) as watched:
+    with closing(Watched(setup, TIMEOUT, 2**31, print)) as watched:
         rows = do_shard(watched, items_of(images, names))
     found = {row.path: row for row in rows}
     assert [row.path for row in rows] == names
@@ -143,7 +144,7 @@ def test_images_that_pass_alone_but_not_together_are_done_alone(
     for name in ("p.png", "q.png"):
         (images / name).write_bytes(b"POISONpair")
     names = ["p.png", "q.png", "000.png"]
-    with Watched(setup, TIMEOUT, None, print) as watched:
+    with closing(Watched(setup, TIMEOUT, None, print)) as watched:
         rows = do_shard(watched, items_of(images, names))
     assert [row.path for row in rows] == names
     for row in rows[:2]:  # read, each alone, and found to be none

@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_a_full_disk_ends_the_process(
 def test_a_process_that_cannot_go_on_ends_the_run_without_a_row(model: Path, images: Path) -> None:
     """No image is to blame for a folder that vanishes while the process is at work."""
     some = [Item(name, f"{name}.png") for name in ("000", "001")]
-    with Watched(setup_of(model, images), 60.0, None, print) as watched:
+    with closing(Watched(setup_of(model, images), 60.0, None, print)) as watched:
         assert watched.at_once == 1
         images.rename(images.with_name("moved"))
         with pytest.raises(ChildProcessError, match="the images' folder is gone"):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from diffinst.cli.ending import writing_into
+from diffinst.cli.evaluate import exit_if_failed
 from diffinst.cli.options import Count, Device, Precise, Processes, Seed, usable_device
 from diffinst.cli.tables import print_curve
 from diffinst.cli.terminal import progress_bar, say
@@ -105,7 +105,4 @@ def curve(
     for note in notes:
         say(note)
     say(f"written: {out / 'curve.json'} and what lies beside it")
-    failed = list(dict.fromkeys(message for cell in cells for message in cell.failed))
-    if failed:
-        say(f"{len(failed)} images could not be read and are not counted: {'; '.join(failed[:3])}")
-        sys.exit(1)
+    exit_if_failed([message for cell in cells for message in cell.failed])

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from diffinst.cli.terminal import console, progress_lines, say
+from diffinst.cli.terminal import progress_bar, say
 
 if TYPE_CHECKING:
     from diffinst.download.sources import Step
@@ -89,10 +87,10 @@ def _fetch(step: Step) -> None:
 
     archive = step.archive
     size = None if archive.checksum is None else archive.size
-    with _bar(f"fetching {archive.name}") as advance:
+    with progress_bar(f"fetching {archive.name}", in_bytes=True) as advance:
         fetch(step.url, step.path, checksum=archive.checksum, size=size, progress=advance)
     if archive.checksum is None:
-        with _bar(f"checksum of {archive.name}") as advance:
+        with progress_bar(f"checksum of {archive.name}", in_bytes=True) as advance:
             given = checksum_of(step.path, "sha256", advance)
         say(
             f"{archive.name}: {readable(step.path.stat().st_size)}, {given}; no published checksum "
@@ -105,34 +103,10 @@ def _unpack(step: Step, out: Path) -> None:
     from diffinst.download.archive import unpack
 
     for part in step.parts:
-        with _bar(f"unpacking {part.targets[0]}", in_bytes=part.member is not None) as advance:
+        in_bytes = part.member is not None
+        with progress_bar(f"unpacking {part.targets[0]}", in_bytes=in_bytes) as advance:
             if part.member is None:
                 nuclei.convert(step.path, out, splits=part.splits, progress=advance)
             else:
                 (target,) = part.targets
                 unpack(step.path, out / target, member=part.member, progress=advance)
-
-
-@contextmanager
-def _bar(label: str, *, in_bytes: bool = True) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on stderr; yields a function to call with (done, total)."""
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    from diffinst.io.disk import readable
-
-    if not console.is_terminal:
-        yield progress_lines(label, readable if in_bytes else str)
-        return
-    amount = (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
-    columns = (TextColumn("{task.description}"), BarColumn(), *amount)
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

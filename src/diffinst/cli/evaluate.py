@@ -12,14 +12,13 @@ from cyclopts import Parameter
 from diffinst.cli.ending import writing_into
 from diffinst.cli.options import Amount, Compiled, Count, Precise, Processes, Seed, usable_device
 from diffinst.cli.tables import print_classes, print_metrics, print_sweep
-from diffinst.cli.terminal import progress_bar, say
+from diffinst.cli.terminal import progress_bar, say, say_some
 
 if TYPE_CHECKING:
     from diffinst.datasets.split import Split
     from diffinst.evaluation.report import Report
     from diffinst.evaluation.sweep import Cell
 
-_FAILURES_SHOWN = 10
 Numbers = Annotated[list[Count] | None, Parameter(consume_multiple=True, negative=())]
 
 
@@ -156,7 +155,7 @@ def evaluate(
     _show(report, out)
     if submission is not None:
         _submit(report, annotated, submission)
-    _exit_if_failed(report.failed)
+    exit_if_failed(report.failed)
 
 
 def _listed(number: int | Literal["auto"] | None) -> list[int]:
@@ -186,7 +185,7 @@ def _show_sweep(cells: Sequence[Cell], out: Path | None, title: str) -> None:
         for note in write_sweep_curves(cells, out, title=title):
             say(note)
         say(f"written: {out}")
-    _exit_if_failed([message for cell in cells for message in cell.failed])
+    exit_if_failed([message for cell in cells for message in cell.failed])
 
 
 def _show(report: Report, out: Path | None) -> None:
@@ -213,14 +212,9 @@ def _submit(report: Report, split: Split, target: Path) -> None:
     say(f"submission: {made.archive} and {made.results}, {made.written} results{more}")
 
 
-def _exit_if_failed(messages: Sequence[str]) -> None:
+def exit_if_failed(messages: Sequence[str]) -> None:
     """Name the images that could not be read, each once."""
     failed = list(dict.fromkeys(messages))
-    if not failed:
-        return
-    say(f"{len(failed)} images could not be read and are not counted:")
-    for message in failed[:_FAILURES_SHOWN]:
-        say(f"  {message}")
-    if len(failed) > _FAILURES_SHOWN:
-        say(f"  and {len(failed) - _FAILURES_SHOWN} more")
-    sys.exit(1)
+    say_some(f"{len(failed)} images could not be read and are not counted:", failed)
+    if failed:
+        sys.exit(1)

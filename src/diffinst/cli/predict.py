@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,11 +11,10 @@ from cyclopts import Parameter
 from diffinst.cli.options import Compiled, Device, Precise, Read, usable_device
 from diffinst.cli.scale import Many, predict_many, split
 from diffinst.cli.slide import Tiling, predict_slide
-from diffinst.cli.terminal import progress_bar, say
+from diffinst.cli.terminal import progress_bar, say, say_some
 from diffinst.config import OptionFields, Reading
 
 Asked = Annotated[OptionFields, Parameter(name="*")]
-SHOWN = 10  # notes, and images that could not be read
 
 
 def predict(
@@ -126,7 +124,7 @@ def predict(
         notes = track_video(
             loaded, images, out, layouts=layout, reading=reading, labels=labels, options=options
         )
-        return _list("notes:", notes)
+        return say_some("notes:", notes)
     with progress_bar("segmenting") as advance:
         done = predict_folder(
             loaded,
@@ -147,18 +145,7 @@ def predict(
     )
     for name, path in done.others.items():
         say(f"{name:<10} {path}")
-    _list("notes:", done.notes)
+    say_some("notes:", done.notes)
     if done.failed:
-        _list(f"{len(done.failed)} images could not be read:", done.failed)
+        say_some(f"{len(done.failed)} images could not be read:", done.failed)
         sys.exit(1)
-
-
-def _list(title: str, lines: Sequence[str]) -> None:
-    """The first lines below a title; nothing where there are none."""
-    if not lines:
-        return
-    say(title)
-    for line in lines[:SHOWN]:
-        say(f"  {line}")
-    if len(lines) > SHOWN:
-        say(f"  and {len(lines) - SHOWN} more")

@@ -9,8 +9,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from diffinst.cli.options import Amount, Device, Precise, Read, usable_device
-from diffinst.cli.predict import SHOWN, Asked
-from diffinst.cli.terminal import progress_bar, say
+from diffinst.cli.predict import Asked
+from diffinst.cli.terminal import SHOWN, progress_bar, say
 from diffinst.config import Reading
 
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from diffinst.cli.options import Count, Processes
-from diffinst.cli.terminal import EVERY, console, progress_bar, say
+from diffinst.cli.terminal import EVERY, SHOWN, console, progress_bar, say, say_some
 from diffinst.config import OptionFields, Reading
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from diffinst.scale.merge import Merged
     from diffinst.scale.progress import Progress
 
-SHOWN = 10  # problems
 _GROUP = Group("Many images", help="Any of these writes Parquet parts; see docs/scale.md.")
 
 
@@ -219,12 +218,8 @@ def verify(run: str, /) -> None:
     with progress_bar("verifying") as advance:
         found = verify_run(run, advance)
     say(f"{found.images} images, {found.errors} of them errors, {found.instances} instances")
+    say_some(f"{len(found.problems)} problems:", found.problems)
     if found.problems:
-        say(f"{len(found.problems)} problems:")
-        for line in found.problems[:SHOWN]:
-            say(f"  {line}")
-        if len(found.problems) > SHOWN:
-            say(f"  and {len(found.problems) - SHOWN} more")
         sys.exit(1)
     say("whole: every image once, every part as it was written")
 

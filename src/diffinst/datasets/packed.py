@@ -80,11 +80,6 @@ class Packed:
         """All columns by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all columns."""
-        return sum(array.nbytes for array in self.arrays().values())
-
     def __reduce__(self) -> tuple[object, ...]:
         """Columns that lie in a file go to another process by name, not by value."""
         return _unpickled, ({name: _handle(array) for name, array in self.arrays().items()},)

@@ -29,6 +29,7 @@ from diffinst.export.unrolled import (
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.images import ImageSource
+from diffinst.io.one_line import first_line
 
 NOISE = "noise.npz"
 OPSET = 18
@@ -120,7 +121,7 @@ def _write(
         try:
             program = torch.export.export(fixed, (), inputs, strict=False)
         except Exception as error:  # of the tracer, of many kinds
-            first = str(error).strip().splitlines()[0]
+            first = first_line(error)
             raise ValueError(
                 f"backbone {fixed.network.config.backbone.name} cannot be exported ({first})"
             ) from error

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from diffinst.config import BackboneConfig
 from diffinst.io.hub import offline_at_once
+from diffinst.io.one_line import first_line
 from diffinst.models.frozen_norm import fold_frozen_norms
 from diffinst.models.linear import Linear
 from diffinst.models.swin import PadFirstSwinBlock
@@ -135,7 +136,7 @@ def _create(config: BackboneConfig, is_swin: bool, pretrained: bool) -> nn.Modul
     except Exception as error:  # of the hub's client or the file's reader, of any kind
         if not pretrained:
             raise
-        reason = unreachable or (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = unreachable or first_line(error)
         if config.weights_file is not None:
             raise ValueError(
                 f"backbone.weights_file {config.weights_file} holds no weights of {config.name} "

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 TRIES = 5
 FIRST_PAUSE = 0.2  # seconds; doubled each time
 FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-PACKAGES = {  # what pip calls the package behind a protocol
-    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp",
-    "https": "aiohttp", "abfs": "adlfs", "az": "adlfs", "sftp": "paramiko",
-}  # fmt: skip
+
 Result = TypeVar("Result")
 
 
@@ -47,8 +44,7 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     try:
         found, path = fsspec.core.url_to_fs(uri)
     except ImportError as error:
-        package = PACKAGES.get(protocol.lower())
-        how = f"pip install {package}" if package else one_line(str(error))
+        how = one_line(str(error))  # fsspec names the package
         raise ValueError(f"{uri}: {protocol}:// needs a package of its own: {how}") from error
     except ValueError as error:
         raise ValueError(f"{uri}: {one_line(str(error))}; allowed are s3://, gs://, ...") from error

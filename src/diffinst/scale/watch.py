@@ -51,12 +51,6 @@ class Watched:
         self._at_once = 1
         self._closed = False
 
-    def __enter__(self) -> Watched:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     @property
     def pid(self) -> int | None:
         """Of the process, while there is one."""

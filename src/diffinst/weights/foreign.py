@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
+from diffinst.io.one_line import first_line
 from diffinst.weights.runs import CHECKPOINT, instead_of_checkpoint
 
 WRAPPERS = ("model", "state_dict")  # where training checkpoints keep the weights
@@ -56,7 +57,7 @@ def read_foreign(path: str | Path) -> dict[str, Tensor]:
                 f"{path} contains code and not only tensors; nothing of it was run ({code[1]}). "
                 "Ask its author for a .safetensors or a plain state dict"
             ) from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise ConvertError(
             f"{path} is no complete {suffix} file ({reason}); copy or download it again"
         ) from error

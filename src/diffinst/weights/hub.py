@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from diffinst.io.one_line import first_line
 from diffinst.weights.card import CARD_FILE, is_ours
 
 
@@ -51,7 +52,7 @@ def push(
             ignore_patterns=[CARD_FILE] if keep else None,
         )
     except Exception as error:  # what has no network raises differs from version to version
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         raise HubError(
             f"'{hub_id}' could not be uploaded ({reason}); log in with `hf auth login` or give a "
             "token that may write there"

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 
 from torch import Tensor
 
+from diffinst.io.one_line import first_line
 from diffinst.weights.foreign import read_foreign
 from diffinst.weights.store import WEIGHTS_FILE, CheckpointError
 
@@ -81,7 +82,7 @@ def _transformers(name: str, model: str) -> dict[str, Tensor]:
 
 
 def _unavailable(name: str, url: str, error: Exception) -> CheckpointError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = first_line(error)
     known = "" if name in KNOWN else f"; known are {', '.join(KNOWN)}"
     return CheckpointError(
         f"{name} cannot be loaded ({reason}); fetch {url} elsewhere, copy it here and give the "

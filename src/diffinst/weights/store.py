@@ -16,6 +16,7 @@ from diffinst.config import Config, ConfigError
 from diffinst.config.explain import did_you_mean
 from diffinst.io.atomic import atomic_path, write_json
 from diffinst.io.hub import offline_at_once
+from diffinst.io.one_line import first_line
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.weights.card import CARD_FILE, Card, write_card
 from diffinst.weights.runs import CHECKPOINT, instead_of_checkpoint, instead_of_run
@@ -225,7 +226,7 @@ def _download(hub_id: str) -> Path:
         with offline_at_once() as unreachable:
             return Path(snapshot_download(hub_id, allow_patterns=wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = unreachable or (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = unreachable or first_line(error)
         raise CheckpointError(
             f"'{hub_id}' is neither a folder here nor to be had from the hub ({reason}); "
             f"shipped weights: {', '.join(shipped_names()) or '(none)'}"
