@@ -58,4 +58,7 @@ def elsewhere(given: Instances, found: Instances) -> Instances:
 
 def inside_of(given: Instances, found: Instances) -> NDArray[np.float64]:
     """(n, m) the fraction of each found mask that lies inside each given one."""
-    return rle_iou(found.mask_crops.to_rle(), given.mask_crops.to_rle(), inside=True).T
+    shared: NDArray[np.float64] = rle_iou(
+        found.mask_crops.to_rle(), given.mask_crops.to_rle(), inside=True
+    ).T
+    return shared
