@@ -35,13 +35,20 @@ def test_what_is_not_given_is_the_models_own() -> None:
         ({"times": (5, 5)}, "times is 5, 5; give at least one time, each lower than"),
         ({"times": (1000, 3)}, "times is 1000, 3; .* from 999 to 0"),
         ({"times": ()}, "times is empty; "),
-        ({"times": (3, -1)}, "times"),
+        ({"times": (3, -1)}, r"^times\.1: .* greater than or equal to 0 \(got -1\)$"),
+        ({"times": (), "kind": "search"}, "times is empty; "),
     ],
 )
 def test_what_is_out_of_range_is_named(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         Options.of(Config(), **given)
     assert "\n" not in str(caught.value)
+
+
+def test_options_made_by_hand_are_checked_alike() -> None:
+    assert Options(steps=3).steps == 3
+    with pytest.raises(ConfigError, match=r"^steps: .*\(got 0\)$"):
+        Options(steps=0)
 
 
 def test_times_say_how_many_steps() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,14 @@ def test_a_pattern_is_a_folder(model: DiffusionInst, folder: Path) -> None:
     assert [r.path for r in found] == [folder / f"{i}.png" for i in range(3)]
     with pytest.raises(ImageReadError, match=r"\*\.bmp: no file matches"):
         model.predict(str(folder / "*.bmp"))
+
+
+@pytest.mark.parametrize("given", [b"\x89PNG", io.BytesIO(b"\x89PNG"), {"a.png": 1}])
+def test_what_only_looks_like_many_images_is_refused_at_once(
+    model: DiffusionInst, given: object
+) -> None:
+    with pytest.raises(ImageReadError, match=type(given).__name__):
+        model.predict(given)  # type: ignore[call-overload]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(

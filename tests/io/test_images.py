@@ -512,6 +512,16 @@ def test_files_stay_as_given_and_in_place(folder: Path) -> None:
     assert list_images(given) == [folder / "sub/c.tiff", folder / "notes.txt", folder / "a.jpg"]
 
 
+def test_a_pattern_stands_for_its_files(folder: Path) -> None:
+    assert list_images([folder / "*.jpg", folder / "sub"]) == [
+        folder / "a.jpg",
+        folder / "sub/c.tiff",
+    ]
+    assert list_images([folder / "**" / "*.tif*"]) == [folder / "sub/c.tiff"]
+    with pytest.raises(ImageReadError, match=r"\*\.nef: no file matches"):
+        list_images([folder / "*.nef"])
+
+
 def test_a_single_path_is_a_list_of_one(folder: Path) -> None:
     assert list_images(str(folder / "a.jpg")) == [folder / "a.jpg"]
 

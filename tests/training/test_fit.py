@@ -234,8 +234,12 @@ def test_interruption_says_what_is_left(
 
     monkeypatch.setattr(Criterion, "forward", interrupted)
     monkeypatch.setattr("signal.signal", lambda *_: None)  # Lightning would leave Ctrl-C ignored
-    with caplog.at_level(logging.WARNING, logger="diffinst"), pytest.raises(SystemExit):
+    with (
+        caplog.at_level(logging.WARNING, logger="diffinst"),
+        pytest.raises(SystemExit) as end,
+    ):
         run(data, tmp_path, config())
+    assert end.value.code == 130
     assert "interrupted at iteration 0; there is no checkpoint yet" in caplog.text
 
 
@@ -525,7 +529,9 @@ def test_a_full_disk_is_named_and_the_run_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full)
-        wrong = rf"the disk of {tmp_path} is full .*the last checkpoint, .*last\.ckpt, is intact$"
+        wrong = (
+            rf"in {tmp_path}.*: the disk .* is full; .*, and go on with .*last\.ckpt, is intact$"
+        )
         with pytest.raises(OSError, match=wrong) as caught:
             run(data, tmp_path, chosen)
     assert caught.value.errno == errno.ENOSPC and "--resume" in str(caught.value)

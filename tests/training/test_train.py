@@ -124,14 +124,20 @@ def test_a_run_goes_on_with_its_own_settings(done: Trained, shapes: Path) -> Non
     assert again.folder == done.folder and again.metrics == done.metrics
     with pytest.raises(ConfigError, match=r"train\.lr was 0\.001, now 0\.5"):
         train(shapes, out=done.folder, resume=True, progress=False, train={"lr": 0.5})
+    with pytest.raises(ConfigError, match=r"started with other settings.*backbone\.name was "):
+        train(shapes, preset="nano", out=done.folder, resume=True, progress=False)
+
+
+def test_the_same_command_goes_on(done: Trained, shapes: Path) -> None:
+    given = {"preset": "tiny", "pretrained": False, "progress": False, **SMALL}
+    again = train(shapes, out=done.folder, resume=True, **given)  # type: ignore[arg-type]
+    assert again.metrics == done.metrics
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
         ({"preset": "tiny", "config": "a.yaml"}, "--preset and --config both say where to start"),
-        ({"resume": True, "preset": "tiny"}, "omit --preset, --config, --from"),
-        ({"resume": True, "origin": "nano"}, "--resume goes on with the settings of the run"),
         ({"preset": "tny"}, "no preset 'tny' .*; there are .*tiny"),
         ({"preset": "tiny", "train": {"itertions": 5}}, "did you mean 'train.iterations'"),
         ({"preset": "tiny", "trian": {"lr": 1}}, "unknown field 'trian'; did you mean 'train'"),

@@ -137,9 +137,9 @@ def predict(
             formats=split(formats),
             **options,
         )
+    each = f", {done.seconds / done.images:.2f} s an image" if done.images else ""
     say(
-        f"{done.instances} instances on {done.images} images, "
-        f"{done.seconds / max(done.images, 1):.2f} s an image\n"
+        f"{done.instances} instances on {done.images} images{each}\n"
         f"overlays   {out / 'overlays'}\nmasks      {out / 'masks'}\n"
         f"results    {out / 'results.json'}"
     )

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from typing_extensions import TypedDict, Unpack
 
 from diffinst.config.explain import explain
 from diffinst.config.inference import PostprocessConfig, SamplerConfig
-from diffinst.config.part import ConfigError, PositiveFloat, PositiveInt
+from diffinst.config.part import ConfigError, PositiveFloat
 from diffinst.config.whole import Config
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Noises = Annotated[int, Field(ge=1, le=1000)]
+Time = Annotated[int, Field(ge=0, le=1_000_000_000)]
 
 
 class OptionFields(TypedDict, total=False):
@@ -86,7 +87,7 @@ class Options(SamplerConfig, PostprocessConfig):
     seed: Seed = 0
     noises: Noises = 1
     """Runs of each image, from the noise of seed, seed + 1, ...; 1: a plain prediction."""
-    times: tuple[PositiveInt | Literal[0], ...] | None = None
+    times: tuple[Time, ...] | None = None
     """Times to visit, falling; None: `steps` even ones from T - 1, or from the start's time."""
 
     until_settled: bool = False
@@ -95,6 +96,19 @@ class Options(SamplerConfig, PostprocessConfig):
     """Time that an image may take; None: as long as it takes."""
 
     _free: tuple[str, ...] = PrivateAttr(default=())
+
+    if not TYPE_CHECKING:  # checkers know the fields as keywords
+
+        def __init__(self, **values: object) -> None:
+            """See the fields.
+
+            Raises:
+                ConfigError: A value out of range; names it.
+            """
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise ConfigError(explain(error, type(self)())) from error
 
     @model_validator(mode="before")
     @classmethod
@@ -124,10 +138,7 @@ class Options(SamplerConfig, PostprocessConfig):
         if asked.get("steps") == "auto":
             most = asked.get("most_steps", config.sampler.most_steps)
             asked |= {"steps": most, "until_settled": True}
-        try:
-            options = cls.model_validate(own | asked)
-        except ValidationError as error:
-            raise ConfigError(explain(error, cls())) from error
+        options = cls(**(own | asked))
         options._free = free
         options._fit(config.model.diffusion.timesteps)
         return options
@@ -163,7 +174,7 @@ class Options(SamplerConfig, PostprocessConfig):
         times = self.times
         if times is None:
             return
-        if self.kind == "search":
+        if times and self.kind == "search":
             raise ConfigError(
                 f"times is {', '.join(map(str, times))}, but sampler.kind search begins every step "
                 "at the last time; give steps instead, or sampler.kind ddim"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from diffinst.inference.image import EncodedImage
-from diffinst.io.images import ImageReadError, list_images
-from diffinst.io.listing import named
+from diffinst.io.images import list_images
+from diffinst.io.listing import is_pattern, named
 
 
 def files_of(source: object) -> list[Path] | None:
@@ -23,22 +23,16 @@ def files_of(source: object) -> list[Path] | None:
     """
     if not isinstance(source, str | Path):
         return None
-    path, text = named(source), str(source)
-    if path.is_dir():
-        return list_images([path])
-    if path.exists() or not any(sign in text for sign in "*?["):
-        return None
-    files = [Path(name) for name in sorted(glob.glob(text, recursive=True))]
-    files = [name for name in files if name.is_file()]
-    if not files:
-        raise ImageReadError(f"{text}: no file matches (looked from {Path.cwd()}); check it")
-    return files
+    path = named(source)
+    several = path.is_dir() or (is_pattern(path) and not path.exists())
+    return list_images([path]) if several else None
 
 
 def is_one(source: object) -> bool:
     """Whether it is a single image, not an iterable of images; wrong types count as one."""
     one = (str, Path, Image.Image, np.ndarray, Tensor, EncodedImage)
-    return isinstance(source, one) or not isinstance(source, Iterable)
+    wrong = (bytes, bytearray, io.IOBase, Mapping)
+    return isinstance(source, one + wrong) or not isinstance(source, Iterable)
 
 
 def path_of(source: object) -> Path | None:

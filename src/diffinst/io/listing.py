@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,17 +17,17 @@ IMAGE_SUFFIXES = (
 
 
 def list_images(paths: Sequence[str | Path]) -> list[Path]:
-    """List image files, at least one: files as given, folders recursively in sorted order.
+    """List image files, at least one: files as given, folders and patterns in sorted order.
 
     Folders are searched for `IMAGE_SUFFIXES`; hidden files and folders are left out and links to
     folders inside them are not followed. Links to files are listed, wherever they lead.
 
     Args:
-        paths: files and folders, or a single one.
+        paths: files, folders and patterns such as "scans/*.png", or a single one.
 
     Raises:
-        ImageReadError: a path is empty or missing, a folder cannot be read or is a known format of
-            its own (Zarr), or no image was found.
+        ImageReadError: a path is empty or missing, no file matches a pattern, a folder cannot be
+            read or is a known format of its own (Zarr), or no image was found.
     """
     given = [paths] if isinstance(paths, str | Path) else paths
     found: list[Path] = []
@@ -35,11 +36,31 @@ def list_images(paths: Sequence[str | Path]) -> list[Path]:
             found += sorted(map(Path, images_below(path)))
         elif path.exists():
             found.append(path)
+        elif is_pattern(path):
+            found += matching(path)
         else:
             raise ImageReadError(missing(path))
     if not found:
         raise ImageReadError(_nothing([Path(path) for path in given]))
     return found
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether it stands for several files."""
+    return any(sign in str(path) for sign in "*?[")
+
+
+def matching(pattern: Path) -> list[Path]:
+    """The files that a pattern stands for, sorted; ** goes into folders below.
+
+    Raises:
+        ImageReadError: There are none.
+    """
+    files = [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]
+    files = [file for file in files if file.is_file()]
+    if not files:
+        raise ImageReadError(f"{pattern}: no file matches (looked from {Path.cwd()}); check it")
+    return files
 
 
 def named(path: str | Path) -> Path:

@@ -214,10 +214,10 @@ def _train(
             store.save(module.network, module.config, out)
         if stream.val is not None and module.evaluated_at != module.iteration:
             trainer.validate(module, datamodule=stream, verbose=False)
-    except SystemExit as stop:  # Lightning's answer to Ctrl-C, and without a code to SIGTERM
+    except SystemExit as stop:  # Lightning's answer: with code 1 to Ctrl-C, without to SIGTERM
         how = "go on with --resume" if last.is_file() else "there is no checkpoint yet"
         logger.warning("interrupted at iteration %d; %s", module.iteration, how)
-        raise SystemExit(stop.code or 128 + signal.SIGTERM) from stop
+        raise SystemExit(128 + (signal.SIGINT if stop.code else signal.SIGTERM)) from stop
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     if metrics and trainer.is_global_zero:
         write_json(out / METRICS_FILE, finite(metrics))

@@ -113,10 +113,10 @@ def disk_named(out: Path) -> Iterator[None]:
         then = "start again"
         if last.is_file():
             then = f"go on with --resume: the last checkpoint, {last}, is intact"
-        raise OSError(
-            error.errno,
-            f"the disk of {out.resolve()} is full ({error}); free some space there and {then}",
-        ) from error
+        said = error.strerror or str(error)
+        if "is full" not in said:  # one that names the disk says what to do as well
+            said = f"the disk of {out.resolve()} is full ({said}); free some space there"
+        raise OSError(error.errno, f"{said}, and {then}") from error
 
 
 def best_model(out: Path) -> Path | None:

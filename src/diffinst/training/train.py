@@ -82,10 +82,6 @@ def train(
     """
     if preset and config:
         raise ValueError("--preset and --config both say where to start; give one of them")
-    if resume and (preset or config or origin):
-        raise ValueError(
-            "--resume goes on with the settings of the run; omit --preset, --config, --from"
-        )
     start = Origin.read(origin) if origin else None
     chosen = _chosen(preset, config, start, Path(out) / RUN_FILE if resume else None)
     if single_class:
@@ -111,7 +107,8 @@ def _chosen(
     preset: str | None, config: str | Path | None, origin: Origin | None, run: Path | None
 ) -> Config:
     """What the run starts from: its own earlier settings, a file, a preset, or trained weights."""
-    if run is not None and run.is_file():
+    named = preset or config or origin  # what was named is compared with the run's own by `fit`
+    if run is not None and run.is_file() and not named:
         return Config.from_file(run)
     if config:
         chosen = Config.from_file(config)
