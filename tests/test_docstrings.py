@@ -21,7 +21,8 @@ SKIPPED = {  # all their examples need data or a network, and say so
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
-def test_examples_run(file: Path) -> None:
+def test_examples_run(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # some write files
     module = importlib.import_module(".".join(file.with_suffix("").parts).removesuffix(".__init__"))
     result = doctest.testmod(module)
     assert not result.failed
