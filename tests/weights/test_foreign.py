@@ -38,7 +38,9 @@ def test_arrays_of_every_protocol_come_back(tmp_path: Path, protocol: int) -> No
     assert tensors["c"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-@pytest.mark.parametrize("name", ["weights.pth", "weights.pt", "weights.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["weights.pth", "weights.pt", "weights.bin", "weights.safetensors"]
+)
 def test_torch_and_safetensors_files(tmp_path: Path, name: str) -> None:
     tensors = {"a": torch.from_numpy(ARRAY), "n": torch.tensor(3)}
     path = tmp_path / name
@@ -86,7 +88,7 @@ def test_what_is_no_weight_file(tmp_path: Path) -> None:
         read_foreign(tmp_path / "nothing.pth")
     other = tmp_path / "weights.h5"
     other.write_bytes(b"x")
-    with pytest.raises(ConvertError, match=r"cannot read '\.h5' files; allowed are \.pth"):
+    with pytest.raises(ConvertError, match=r"cannot read '\.h5' files; allowed: \.pth"):
         read_foreign(other)
 
 

@@ -24,7 +24,7 @@ def convert(file: Path, /, *, out: Path) -> None:
     Parameters
     ----------
     file
-        .pth, .pkl or .safetensors; read without running any code in it.
+        .pth, .pt, .bin, .pkl or .safetensors; read without running any code in it.
     out
         Folder for config.json and model.safetensors, or for backbone.safetensors.
     """

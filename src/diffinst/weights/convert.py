@@ -61,7 +61,7 @@ def convert(path: str | Path) -> Converted:
     """Read and convert a file, whatever it holds.
 
     Args:
-        path: .pth, .pt, .pkl or .safetensors of an official model or a backbone.
+        path: .pth, .pt, .bin, .pkl or .safetensors of an official model or a backbone.
 
     Raises:
         ConvertError: Unreadable, or neither of the two.

@@ -18,6 +18,8 @@ from torch import Tensor
 from diffinst.io.one_line import first_line
 from diffinst.weights.runs import CHECKPOINT, instead_of_checkpoint
 
+PICKLES = (".pth", ".pt", ".bin", ".pkl")
+READABLE = (*PICKLES, ".safetensors")
 WRAPPERS = ("model", "state_dict")  # where training checkpoints keep the weights
 OURS = "diffinst"  # in a training checkpoint of a run
 PARALLEL_PREFIX = "module."  # DataParallel and moving averages put it in front of every key
@@ -33,21 +35,19 @@ def read_foreign(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a file, without wrappers such as `{"model": ...}`.
 
     Args:
-        path: .pth or .pt (torch), .pkl (numpy arrays, as detectron2 writes) or .safetensors.
+        path: .pth, .pt or .bin (torch), .pkl (numpy arrays, as detectron2 writes) or .safetensors.
 
     Raises:
         ConvertError: Missing, truncated, with code inside, or without tensors.
     """
     path = Path(path)
     if not path.is_file():
-        raise ConvertError(f"{path} does not exist; give a .pth, .pt, .pkl or .safetensors file")
+        raise ConvertError(f"{path} does not exist; give a {', '.join(READABLE)} file")
     suffix = path.suffix.lower()
     if suffix == CHECKPOINT.suffix:
         raise ConvertError(instead_of_checkpoint(path))
-    if suffix not in (".pth", ".pt", ".pkl", ".safetensors"):
-        raise ConvertError(
-            f"{path}: cannot read '{suffix}' files; allowed are .pth, .pt, .pkl, .safetensors"
-        )
+    if suffix not in READABLE:
+        raise ConvertError(f"{path}: cannot read '{suffix}' files; allowed: {', '.join(READABLE)}")
     try:
         content = _content(path, suffix)
     except Exception as error:  # broken files make readers raise nearly anything

@@ -19,6 +19,7 @@ from diffinst.io.hub import offline_at_once
 from diffinst.io.one_line import first_line
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.weights.card import CARD_FILE, Card, write_card
+from diffinst.weights.foreign import PICKLES
 from diffinst.weights.runs import CHECKPOINT, instead_of_checkpoint, instead_of_run
 
 CONFIG_FILE = "config.json"
@@ -187,7 +188,7 @@ def locate(source: str | Path) -> Path:
     elif path.is_file():
         if path.suffix == CHECKPOINT.suffix:
             raise CheckpointError(instead_of_checkpoint(path))
-        if path.suffix in (".pth", ".pkl", ".pt", ".bin"):
+        if path.suffix.lower() in PICKLES:
             raise CheckpointError(
                 f"{path} is a pickle; turn an official file into safe weights first: "
                 f"`diffinst convert {path} --out FOLDER`, then load FOLDER"

@@ -15,11 +15,10 @@ from diffinst.config import Config, preset_names
 from diffinst.models.network import DiffusionInstNetwork
 from diffinst.weights import detectors, hubs, store
 from diffinst.weights.convert import COUNTER, convert_state
-from diffinst.weights.foreign import read_foreign
+from diffinst.weights.foreign import PICKLES, read_foreign
 from diffinst.weights.sizes import nearest_preset
 from diffinst.weights.store import CheckpointError
 
-FOREIGN = (".pth", ".pkl", ".pt", ".bin")
 COCO_CLASSES = 80
 FIXED = ("image_mean", "image_std", "stride_in_1x1")  # what a backbone's weights take for granted
 
@@ -168,7 +167,7 @@ def _foreign(source: str | Path) -> dict[str, Tensor] | None:
     path = Path(source)
     if not path.exists() and hubs.is_name(str(source)):
         return hubs.fetch(str(source))
-    if path.is_file() and path.suffix in FOREIGN:
+    if path.is_file() and path.suffix.lower() in PICKLES:
         return read_foreign(path)
     file = path / store.WEIGHTS_FILE if path.is_dir() else path
     if not file.is_file() or file.suffix != ".safetensors":
