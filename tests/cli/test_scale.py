@@ -40,6 +40,7 @@ def test_any_flag_of_many_images_asks_for_parts() -> None:
 def test_addresses_survive_being_a_path() -> None:
     for text in ("s3://bucket/run", "memory://a", "runs/many"):
         assert address(Path(text)) == text
+    assert address(Path("file:///data/run")) == "/data/run"
 
 
 def test_predict_verify_and_merge(diffinst: Run, model: Path, shapes: Path, tmp_path: Path) -> None:

@@ -114,12 +114,25 @@ def test_another_run_is_refused_and_says_what_differs(
     tiny: DiffusionInst, slide: Path, tmp_path: Path
 ) -> None:
     run(tiny, slide, tmp_path)
-    with pytest.raises(ConfigError, match=r"another options .*--out"):
+    with pytest.raises(ConfigError, match=r"another run: options was .*--out"):
         run(tiny, slide, tmp_path, seed=1)
-    with pytest.raises(ConfigError, match="another tiles"):
+    with pytest.raises(ConfigError, match=r"tiles was \{'[a-z_]+': [^,]+\}, is"):
         run(tiny, slide, tmp_path, TileRequest(tile=96, overlap=16))
-    with pytest.raises(ConfigError, match="another weights"):
+    with pytest.raises(ConfigError, match="another run: weights was"):
         run(DiffusionInst.from_preset("tiny", seed=1), slide, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["overview.png", "labels.tif", "parts/a.png"])
+def test_an_image_is_not_written_over_by_its_results(
+    tiny: DiffusionInst, tmp_path: Path, name: str
+) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (96, 96)).save(file)
+    before = file.read_bytes()
+    with pytest.raises(ConfigError, match=rf"{file.name}: would be written over .* --out"):
+        run(tiny, file, tmp_path)
+    assert file.read_bytes() == before and not (tmp_path / "run.json").exists()
 
 
 def test_a_folder_whose_chunks_were_written_anew_is_another_image(
@@ -134,7 +147,7 @@ def test_a_folder_whose_chunks_were_written_anew_is_another_image(
     assert run(tiny, path, tmp_path / "out").resumed == 2
     os.utime(chunk, ns=(0, 0))
     assert path.stat().st_mtime_ns == folder.st_mtime_ns
-    with pytest.raises(ConfigError, match=r"another changed .*--out"):
+    with pytest.raises(ConfigError, match=r"another run: .*changed.*--out"):
         run(tiny, path, tmp_path / "out")
 
 

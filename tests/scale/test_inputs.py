@@ -132,6 +132,13 @@ def test_what_cannot_be_listed_is_named(tmp_path: Path) -> None:
         paths(tmp_path / "torn.parquet")
 
 
+def test_where_nothing_is_found_is_said_for_each(tree: Path) -> None:
+    with pytest.raises(ImageReadError, match=r"\*\.xyz: no file matches"):
+        list(Inputs.of([tree, tree / "*.xyz"]))
+    with pytest.raises(ImageReadError, match=r"file://.*/none: nothing is there; check the addr"):
+        list(Inputs.of([tree, f"file://{tree}/none"]))
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
 def test_a_list_that_may_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a.png")

@@ -10,7 +10,7 @@ import pytest
 
 from diffinst.scale.fingerprint import FILE, AnotherRun, Run, load, loaded, save
 from diffinst.scale.inputs import Inputs
-from diffinst.scale.place import Place, place
+from diffinst.scale.place import Place, absolute, place
 from diffinst.scale.plan import digest
 from diffinst.scale.prepare import _begin, check_parts, plan_of, prepare
 from diffinst.scale.rows import TornPart, name_of
@@ -55,7 +55,7 @@ def test_the_first_of_two_drivers_decides(
 ) -> None:
     """Between the listing of the first and of the second an image arrives."""
     pytest.importorskip("fsspec")
-    where: Place = place(address or f"file://{tmp_path}/out")
+    where: Place = place(address or f"local://{tmp_path}/out")
     first, inputs = asked(images)
     kept = prepare(where, first, inputs, "fp32", quiet)
     (images / "zzz.png").write_bytes((images / "000.png").read_bytes())
@@ -76,3 +76,9 @@ def test_a_plan_that_does_not_come_is_named(finished: Path) -> None:
         plan_of(place(finished), run)
     with pytest.raises(AnotherRun, match=r"plan\.parquet is missing"):
         plan_of(place("memory://no-plan"), run, patience=0.0)
+
+
+def test_a_file_address_is_its_folder(tmp_path: Path) -> None:
+    where = place(f"file://{tmp_path}/run")
+    assert where.local == tmp_path / "run"
+    assert absolute(f"file://{tmp_path}/run") == f"{tmp_path}/run"

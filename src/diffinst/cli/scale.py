@@ -164,7 +164,8 @@ def address(out: Path) -> str:
         >>> address(Path("s3://bucket/run"))
         's3://bucket/run'
     """
-    return re.sub("^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", out.as_posix())
+    text = re.sub("^file:/+", "/", out.as_posix())
+    return re.sub("^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", text)
 
 
 @contextmanager

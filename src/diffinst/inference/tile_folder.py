@@ -32,6 +32,10 @@ from diffinst.results.lines import write_lines
 from diffinst.results.render.overview import SIDE, draw_outlines, shrunken
 
 LabelImage = Literal["zarr", "tif", "none"]
+_OWN = (
+    *("instances.geojson", "instances.jsonl", "labels.zarr", "labels.tif", "overview.png"),
+    *("parts", "run.json"),
+)
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def predict_tile_folder(
     refuse_file(out)
     reading = (Reading() if reading is None else reading).over(model.config.preprocess)
     check_options(model.config, options)
+    _refuse_own(image, out)
     opened = open_windowed(image, reading)
     try:
         bright = is_bright_field(image)
@@ -104,6 +109,14 @@ def predict_tile_folder(
     finally:
         opened.close()
     return TiledRun(counts, parts.resumed, time.perf_counter() - begin, files, notes)
+
+
+def _refuse_own(image: Path, out: Path) -> None:
+    """Refuse an image that the results would be written over."""
+    if any(image.resolve().is_relative_to((out / name).resolve()) for name in _OWN):
+        raise ConfigError(
+            f"{image}: would be written over by the results in {out}; choose another --out"
+        )
 
 
 class _Parts:
@@ -263,10 +276,14 @@ def _same_run(file: Path, fingerprint: dict[str, object]) -> None:
     except ValueError as error:
         raise ConfigError(f"{file}: is damaged ({error}); choose another folder") from error
     now = json.loads(json.dumps(fingerprint))
-    keys = [key for key in now if not isinstance(before, dict) or before.get(key) != now[key]]
+    before = before if isinstance(before, dict) else {}
+    keys = [key for key in now if before.get(key) != now[key]]
     if keys:
-        was = before.get(keys[0]) if isinstance(before, dict) else None
+        was, here = before.get(keys[0]), now[keys[0]]
+        if isinstance(was, dict) and isinstance(here, dict):  # only what differs of many
+            differing = [key for key in here if was.get(key) != here[key]]
+            was, here = ({key: one.get(key) for key in differing} for one in (was, here))
         raise ConfigError(
-            f"{file.parent}: holds a run with another {', '.join(keys)} ({keys[0]}: {was} there, "
-            f"{now[keys[0]]} now); choose another --out, or remove the folder to start anew"
+            f"{file.parent}: holds another run: {keys[0]} was {was}, is {here} now (differing: "
+            f"{', '.join(keys)}); choose another --out, or remove the folder to start anew"
         )

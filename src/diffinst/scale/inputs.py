@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from diffinst.io.image_error import ImageReadError
-from diffinst.io.listing import IMAGE_SUFFIXES, images_below, missing, named
+from diffinst.io.listing import IMAGE_SUFFIXES, images_below, is_pattern, matching, missing, named
 from diffinst.scale.remote import filesystem, is_uri, reason, tried
 
 LIST_SUFFIXES = (".txt", ".lst")
@@ -81,7 +80,7 @@ class Inputs:
             elif path.exists():
                 yield self._file(str(path))
             else:
-                yield from map(self._file, _matching(text))
+                yield from map(self._file, map(str, matching(path)))
 
     def _listed(self, line: str, folder: Path) -> Entry:
         if is_uri(line):
@@ -105,9 +104,9 @@ def _base(path: Path) -> str:
     text = str(path)
     if path.exists() or _parquet(text)[1] is not None:
         return str(path.parent)
-    if any(sign in text for sign in "*?["):
+    if is_pattern(path):
         parts = path.parts
-        fixed = next(i for i, part in enumerate(parts) if any(sign in part for sign in "*?["))
+        fixed = next(i for i, part in enumerate(parts) if is_pattern(Path(part)))
         return str(Path(*parts[:fixed]))
     raise ImageReadError(missing(path))
 
@@ -144,7 +143,7 @@ def _column(path: Path, column: str | None) -> Iterator[str]:
         raise ImageReadError(
             f"{path}: has {wrong}; there are {', '.join(names)}: name one, {path}:{names[0]}"
         )
-    for batch in file.iter_batches(columns=[column]):
+    for batch in file.iter_batches(columns=[column], use_threads=False):
         for value in batch.column(0).to_pylist():
             if not isinstance(value, str | None):
                 raise ImageReadError(f"{path}: column {column} holds no text; name another one")
@@ -172,12 +171,6 @@ def _lines(path: Path) -> Iterator[str]:
         ) from error
 
 
-def _matching(pattern: str) -> Iterator[str]:
-    for name in sorted(glob.iglob(pattern, recursive=True)):
-        if os.path.isfile(name):
-            yield os.path.abspath(name)
-
-
 def _of_uri(uri: str) -> Iterator[Entry]:
     """One object, or all below a prefix or a pattern; sizes and times as the listing gives them."""
     files, path = filesystem(uri)
@@ -193,6 +186,8 @@ def _of_uri(uri: str) -> Iterator[Entry]:
         raise ImageReadError(
             f"{uri}: cannot be listed ({reason(error)}); check the address and your access"
         ) from error
+    if not found:
+        raise ImageReadError(f"{uri}: nothing is there; check the address and your access")
     for name in sorted(found):
         about = found[name]
         if name.lower().endswith(IMAGE_SUFFIXES) and about.get("type") != "directory":

@@ -43,13 +43,13 @@ class Place(Protocol):
 
 def place(out: str | Path) -> Place:
     """Where a run's files go."""
-    text = str(out)
-    return _Remote(text.rstrip("/")) if is_uri(text) else _Folder(Path(out))
+    text = str(out).removeprefix("file://")
+    return _Remote(text.rstrip("/")) if is_uri(text) else _Folder(Path(text))
 
 
 def absolute(out: str | Path) -> str:
     """The same for other processes and machines, whose current folder is another one."""
-    text = str(out)
+    text = str(out).removeprefix("file://")
     return text if is_uri(text) else os.path.abspath(text)
 
 

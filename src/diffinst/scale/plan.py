@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FILE = "plan.parquet"
 GROUP = 4096  # rows of a row group
+# `use_threads=False`: a thread of pyarrow's that still ends as the process does may abort it.
 SMALLEST, LARGEST = 32, 4096  # images of a shard, where nobody says; 32 fill a batch on a GPU
 SHARDS = 64  # of a run, before shards get larger than the smallest
 EVERY = 100_000  # images between two calls of `progress`
@@ -142,7 +143,7 @@ class Plan:
         begin = shard * self.shard_size
         end = begin + self.size(shard)
         groups = range(begin // GROUP, -(-end // GROUP))
-        table = tried(lambda: self._file.read_row_groups(list(groups)))
+        table = tried(lambda: self._file.read_row_groups(list(groups), use_threads=False))
         rows = table.slice(begin - groups.start * GROUP, end - begin)
         return [Item(**values) for values in rows.to_pylist()]
 
@@ -152,7 +153,8 @@ def digest(where: Place) -> str:
     import pyarrow.parquet as pq
 
     found = hashlib.sha256()
-    for batch in pq.ParquetFile(where.open(FILE)).iter_batches(GROUP, columns=["id"]):
+    file = pq.ParquetFile(where.open(FILE))
+    for batch in file.iter_batches(GROUP, columns=["id"], use_threads=False):
         found.update("".join(batch.column(0).to_pylist()).encode())
     return found.hexdigest()
 
@@ -160,7 +162,7 @@ def digest(where: Place) -> str:
 def _rows(path: Path) -> Iterator[Item]:
     import pyarrow.parquet as pq
 
-    for batch in pq.ParquetFile(path).iter_batches(GROUP):
+    for batch in pq.ParquetFile(path).iter_batches(GROUP, use_threads=False):
         yield from (Item(**values) for values in batch.to_pylist())
 
 

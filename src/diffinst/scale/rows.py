@@ -168,7 +168,7 @@ def read_part(where: Place, shard: int, fingerprint: str) -> Iterator[Row]:
         file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
         _check(name, shard, fingerprint, file.schema_arrow.metadata or {})
         for group in range(file.num_row_groups):
-            for values in file.read_row_group(group).to_pylist():
+            for values in file.read_row_group(group, use_threads=False).to_pylist():
                 yield _row(values)
     except (pa.ArrowException, OSError, KeyError, msgspec.ValidationError) as error:
         raise _torn(name, error) from error
