@@ -104,7 +104,7 @@ class EncodedImage:
 
         Returns:
             As many instances as prompts. The score is what `predict` would give; 0 where nothing
-            was found but what another prompt means.
+            was found but what another prompt means or what is excluded, or only an empty mask.
 
         Raises:
             ValueError: A prompt that is none, or outside the image; says which.
