@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -15,6 +16,8 @@ from diffinst.config import ConfigError, OptionFields
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.track import Frame, Tracker
 from diffinst.io.images import ImageReadError
+from diffinst.results.crops import CroppedMasks
+from diffinst.results.instances import Instances
 
 SIZE = (64, 96)
 Places = list[tuple[float, float]]
@@ -73,6 +76,23 @@ def test_another_scene_begins_new_ids_and_says_so(nano: DiffusionInst) -> None:
     frames = followed(nano, [*before, *after], proposals=60)
     assert [f.note for f in frames] == ["", "", "scene change: ids start anew", ""]
     assert [ids(f) for f in frames] == [[1, 2], [1, 2], [3, 4], [3, 4]]
+
+
+@pytest.mark.parametrize(("moved", "new"), [(0, False), (2, False), (5, True), (30, True)])
+def test_chance_overlaps_of_crowded_frames_are_no_sign_of_one_scene(moved: int, new: bool) -> None:
+    """Squares of 10: moved by 2 they overlap by an IoU of 0.67, by 5 of 0.33."""
+    tracker = Tracker(DiffusionInst.from_preset("tiny").config)
+    dense = torch.zeros(16, 100, 140, dtype=torch.bool)
+    for k in range(16):
+        dense[k, k // 4 * 25 :, k % 4 * 25 :][:10, :10] = True
+    before, after = (
+        Instances(
+            masks.tight_boxes(), torch.ones(16), torch.zeros(16).long(), masks, (100, 140), ("a",)
+        )
+        for masks in (CroppedMasks.from_dense(m) for m in (dense, dense.roll(moved, 2)))
+    )
+    tracker.identities.take(before, 0.5)
+    assert tracker._is_new(after) is new
 
 
 def test_a_black_frame_is_no_other_scene(nano: DiffusionInst) -> None:

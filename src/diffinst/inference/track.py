@@ -32,6 +32,9 @@ TIME = 0
 WEAK = 0.75
 """Fraction of the threshold from which on what is found may be an object that is followed."""
 PATIENCE = 3
+CLEAR = 0.5
+"""Mask IoU from which on an object is where another was: where scenes are crowded many overlap by
+`identity.LEAST` by chance (docs/diary.md)."""
 CARRIED_BY = 50
 """Carried boxes are filled up to a multiple of this, so that few numbers of proposals occur."""
 GRID, ALIKE, FLAT = 16, 0.4, 2.0
@@ -140,7 +143,7 @@ class Tracker:
 
     def _is_new(self, found: Instances) -> bool:
         """Whether most of what was followed is nowhere among what is found."""
-        pairs = assigned(self.identities.likeness(found, None))
+        pairs = assigned(self.identities.likeness(found, None), CLEAR)
         return len(found) > 0 and len(pairs) < len(self.identities.followed) / 2
 
     def _followed(self, image: EncodedImage) -> tuple[Instances, Boxes]:
