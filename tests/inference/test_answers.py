@@ -230,5 +230,6 @@ def test_a_model_without_size_knowledge_and_two_classes_answers_too() -> None:
     assert len(found) == 3 and found.image_size == (48, 64)
     (some,) = image.prompt_candidates(points=[[5, 5]], most=2)
     assert 1 <= len(some) <= 2
-    with pytest.raises(ValueError, match="most is 0; give at least 1"):
-        image.prompt_candidates(points=[[5, 5]], most=0)
+    for most in (0, 2.5, "3"):
+        with pytest.raises(ValueError, match=f"most is {most!r}; give at least 1"):
+            image.prompt_candidates(points=[[5, 5]], most=most)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffinst.config import ConfigError, OptionFields
+from diffinst.config import ConfigError, OptionFields, Reading
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.track import Frame, Tracker
 from diffinst.io.images import ImageReadError
@@ -122,6 +122,16 @@ def test_the_same_video_gives_the_same_tracks(tiny: DiffusionInst) -> None:
     ]
 
 
+def test_encoded_frames_are_tracked_as_they_are(tiny: DiffusionInst) -> None:
+    movie = [blobs([(20 + k, 20), (70, 44)], seed=k) for k in range(2)]
+    encoded = [tiny.encode(image) for image in movie]
+    options: OptionFields = {"proposals": 20, "threshold": 0}
+    found = [frame.result for frame in tiny.track(encoded, **options)]
+    assert found == [frame.result for frame in tiny.track(movie, **options)]
+    with pytest.raises(ValueError, match="has been read already; give `reading` to encode"):
+        next(tiny.track(encoded, reading=Reading(channel=0)))
+
+
 def test_frames_are_asked_for_as_they_are_needed(tiny: DiffusionInst) -> None:
     asked = []
 
@@ -150,8 +160,17 @@ def test_what_cannot_be_tracked_is_said(tiny: DiffusionInst, tmp_path: Path) -> 
         list(tiny.track([]))
     with pytest.raises(ImageReadError, match="no frames in it"):
         tiny.track(tmp_path)
-    with pytest.raises(ConfigError, match="patience is -1"):
-        tiny.track([], patience=-1)
+    for patience in (-1, 1.5, "3", None):
+        with pytest.raises(ConfigError, match=f"patience is {patience!r}; give a number of frames"):
+            tiny.track([], patience=patience)  # type: ignore[arg-type]
+    one = np.zeros((40, 32), np.uint8)
+    single = (one, np.stack([one] * 3, 2), torch.zeros(3, 40, 32), Image.fromarray(one), 5)
+    for frames in (*single, tiny.encode(one)):
+        with pytest.raises(ImageReadError, match=r"^frames: .* is not several images; give"):
+            tiny.track(frames)  # type: ignore[arg-type]
+    several = (np.stack([one] * 2), np.zeros((2, 40, 32, 3), np.uint8), torch.zeros(2, 3, 40, 32))
+    for frames in several:
+        assert len(list(tiny.track(frames, proposals=4))) == 2
     with pytest.raises(ConfigError, match="kind ddim"):
         tiny.track([], kind="ddim")
     with pytest.raises(ConfigError, match="threshold"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import TypeAlias
 
 import numpy as np
@@ -75,8 +76,8 @@ class Tracker:
     def __init__(
         self, config: Config, *, patience: int = PATIENCE, **options: Unpack[OptionFields]
     ) -> None:
-        if patience < 0:
-            raise ConfigError(f"patience is {patience}; give a number of frames, from 0")
+        if not isinstance(patience, Integral) or patience < 0:
+            raise ConfigError(f"patience is {patience!r}; give a number of frames, from 0")
         if options.get("kind") not in (None, "search") or options.get("times") is not None:
             raise ConfigError(
                 "kind ddim and times bring all boxes to one time, but carried boxes have their "
