@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from numbers import Integral
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -143,7 +143,7 @@ class EncodedImage:
             ValueError: As there, or `most` below 1.
             ConfigError: As there.
         """
-        if not isinstance(most, Integral) or most < 1:
+        if not isinstance(most, SupportsIndex) or most < 1:
             raise ValueError(f"most is {most!r}; give at least 1, a whole number")
         given = self._answers(boxes, points, exclude, options)
         return [self._remembered(found) for found in candidates(given, most)]

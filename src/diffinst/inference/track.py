@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from numbers import Integral
-from typing import TypeAlias
+from typing import SupportsIndex, TypeAlias
 
 import numpy as np
 import torch
@@ -76,7 +75,7 @@ class Tracker:
     def __init__(
         self, config: Config, *, patience: int = PATIENCE, **options: Unpack[OptionFields]
     ) -> None:
-        if not isinstance(patience, Integral) or patience < 0:
+        if not isinstance(patience, SupportsIndex) or patience < 0:
             raise ConfigError(f"patience is {patience!r}; give a number of frames, from 0")
         if options.get("kind") not in (None, "search") or options.get("times") is not None:
             raise ConfigError(
