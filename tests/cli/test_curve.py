@@ -60,3 +60,11 @@ def test_wrong_numbers_and_data_are_one_line(
     code, _, err = diffinst("curve", tmp_path / "none", *flags)
     assert code == 1 and "none" in err
     assert not (tmp_path / "c").exists()
+
+
+def test_out_that_is_a_file_is_refused_at_once(
+    diffinst: Run, model: Path, shapes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    code, _, err = diffinst("curve", shapes, "--model", model, "--out", tmp_path / "a.png")
+    assert code != 0 and "a.png: is a file; results go into a folder" in " ".join(err.split())

@@ -52,6 +52,18 @@ def test_what_is_no_prompt_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_out_that_is_a_file_is_refused_at_once_and_a_box_may_begin_with_a_minus(
+    diffinst: Run, model: Path, image: Path, tmp_path: Path
+) -> None:
+    kept = image.read_bytes()
+    code, _, err = diffinst("prompt", image, "--model", "none", "--points", "5,5", "--out", image)
+    assert code != 0 and "a.png: is a file; results go into a folder" in " ".join(err.split())
+    assert image.read_bytes() == kept
+    flags = ("--model", model, "--out", tmp_path / "out", "--boxes=-5,2,12,12")
+    code, _, err = diffinst("prompt", image, *flags)
+    assert code == 0 and "1 prompts" in err
+
+
 def test_a_file_that_holds_no_lists_is_named(
     diffinst: Run, model: Path, image: Path, tmp_path: Path
 ) -> None:

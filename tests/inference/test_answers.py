@@ -103,9 +103,46 @@ def test_candidates_differ_and_come_best_first() -> None:
 
 def test_points_are_counted_on_each_mask() -> None:
     points = torch.tensor([[0.0, 0.0], [9.9, 9.9], [10.0, 5.0], [40.0, 20.0]])
-    full = (0, 0, 40, 20)
-    assert covered(points, squares(LEFT, RIGHT, full).mask_crops).tolist() == [0.5, 0.0, 1.0]
-    assert covered(points, squares().mask_crops).tolist() == []
+    masks = squares(LEFT, RIGHT, (0, 0, 40, 20)).mask_crops
+    assert covered([points], masks).tolist() == [[0.5, 0.0, 1.0]]
+    groups = [points[:0], points[:1], points[1:]]
+    assert covered(groups, masks).tolist() == [[0, 0, 0], [1, 0, 1], [1 / 3, 0, 1]]
+    assert covered([points], squares().mask_crops).tolist() == [[]]
+
+
+def test_points_of_many_prompts_are_counted_as_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    dense = torch.from_numpy(rng.random((12, 20, 40)) < 0.4)
+    dense[3:, :, :9] = False
+    dense[5] = False
+    groups = [torch.from_numpy(rng.uniform(0, (40, 20), (p, 2))) for p in (1, 3, 7, 2, 1)]
+    plain = []
+    for points in groups:
+        places = [(int(y), int(x)) for x, y in points.tolist()]
+        plain.append([sum(bool(mask[at]) for at in places) / len(places) for mask in dense])
+    assert covered(groups, CroppedMasks.from_dense(dense)).tolist() == plain
+
+
+def test_an_empty_mask_has_a_score_of_0() -> None:
+    given = Answers(
+        squares(LEFT, (5, 5, 5, 5)),
+        prompt=np.array([0, 1]),
+        value=np.array([0.9, 0.8]),
+        agreement=np.array([[1.0, 0], [0, 0.9]]),
+    )
+    assert chosen(given).scores.tolist() == pytest.approx([0.9, 0.0])
+
+
+@pytest.mark.parametrize(
+    "exclude", [[[30.0, 30.0]], [[30.0, 30.0], [150.0, 5.0]], [[0.0, 0.0, 160.0, 120.0]]]
+)
+def test_an_object_that_is_excluded_is_nobodys(
+    nuclei: tuple[Path, list[tuple[int, int, int, int]]], exclude: list[list[float]]
+) -> None:
+    path, boxes = nuclei  # the first disc is about (26, 30)
+    image = DiffusionInst.from_pretrained("nano-nuclei").encode(path)
+    assert image.prompt(points=[[25, 31]]).scores.min() > 0.5
+    assert image.prompt(boxes[:1], [[25, 31]], exclude).scores.tolist() == [0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +199,7 @@ def test_an_excluded_click_leads_to_another_answer(
     first, second = [(x0 + x1) / 2, (y0 + y1) / 2], [(u0 + u1) / 2, (v0 + v1) / 2]
     for excluded in (first, second):
         found = image.prompt(points=between, exclude=[excluded])
-        assert covered(torch.tensor([excluded]), found.mask_crops).tolist() == [0.0]
+        assert covered([torch.tensor([excluded])], found.mask_crops).tolist() == [[0.0]]
 
 
 def test_a_click_on_the_ground_finds_nothing(
@@ -172,7 +209,7 @@ def test_a_click_on_the_ground_finds_nothing(
     clicks = [[51.0, 5.0], [100.0, 110.0]]
     found = image.prompt(points=clicks)
     pairs = zip(clicks, found, strict=True)
-    on = [covered(torch.tensor([click]), one.mask_crops)[0] for click, one in pairs]
+    on = [covered([torch.tensor([click])], one.mask_crops)[0, 0] for click, one in pairs]
     assert [bool(score > 0) for score in found.scores] == [bool(value) for value in on]
     assert 0.0 in on
 
@@ -193,5 +230,6 @@ def test_a_model_without_size_knowledge_and_two_classes_answers_too() -> None:
     assert len(found) == 3 and found.image_size == (48, 64)
     (some,) = image.prompt_candidates(points=[[5, 5]], most=2)
     assert 1 <= len(some) <= 2
-    with pytest.raises(ValueError, match="most is 0; give at least 1"):
-        image.prompt_candidates(points=[[5, 5]], most=0)
+    for most in (0, 2.5, "3"):
+        with pytest.raises(ValueError, match=f"most is {most!r}; give at least 1"):
+            image.prompt_candidates(points=[[5, 5]], most=most)  # type: ignore[arg-type]

@@ -159,6 +159,16 @@ def test_time_that_does_not_fit_a_step_is_said(model: DiffusionInst) -> None:
     assert (meta.steps, meta.proposals) == (3, 100) and "does not fit 3 steps" in meta.note
 
 
+def test_what_was_not_forecast_to_fit_but_did_is_not_told(
+    model: DiffusionInst, machine: Machine
+) -> None:
+    model.predict(pixels(), seconds=1)
+    machine.slow = 0.5
+    meta = told(model.predict(pixels(), seconds=0.115).meta)  # 0.1 + 0.01, where 0.02 was forecast
+    assert (meta.steps, meta.proposals, meta.note) == (1, 100, "")
+    assert meta.seconds == pytest.approx(0.11)
+
+
 def test_a_run_ends_early_where_the_machine_is_slow_and_forecasts_follow(
     model: DiffusionInst, machine: Machine
 ) -> None:

@@ -72,3 +72,5 @@ def test_objects_of_another_image_or_model_are_refused() -> None:
     image = DiffusionInst.from_preset("tiny").encode(np.zeros((20, 40, 3), np.uint8))
     with pytest.raises(ValueError, match="given: objects of classes a, but the model has"):
         image.predict(given=squares((0, 0, 4, 4)))
+    with pytest.raises(ValueError, match="given: a list; give Instances, as `predict` returns"):
+        image.predict(given=[squares((0, 0, 4, 4))])  # type: ignore[arg-type]

@@ -40,6 +40,15 @@ def test_it_is_asked_often_and_encoded_once(
     assert model.encode(image) is image
 
 
+def test_options_without_effect_on_prompts_are_refused(model: DiffusionInst, path: Path) -> None:
+    image = model.encode(path)
+    assert len(image.prompt(points=[[9, 9]], seed=1, mask_quality=1.0, mask_threshold=0.4)) == 1
+    said = r"^prompt: steps, threshold: no option of prompts.* allowed are seed, mask_quality, mask"
+    for asked in (image.prompt, image.prompt_candidates):
+        with pytest.raises(ConfigError, match=said):
+            asked(points=[[9, 9]], steps=4, threshold=0.9)  # type: ignore[call-arg]
+
+
 def test_a_list_shares_batches_and_each_answers_as_alone(
     model: DiffusionInst, monkeypatch: pytest.MonkeyPatch
 ) -> None:

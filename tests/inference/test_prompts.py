@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffinst.inference.prompts import Excluded, Prompt, prompts_of, starts_of
+from diffinst.inference.prompts import Excluded, Numbers, Points, Prompt, prompts_of, starts_of
 
 SIZE = (40, 60)
 NONE = Excluded(torch.zeros(0, 2), torch.zeros(0, 4))
@@ -23,7 +23,7 @@ def test_boxes_come_first_and_clicks_are_grouped_by_depth() -> None:
     assert [prompt.points.tolist() for prompt in grouped] == [[[5, 6], [7, 8]], [[1, 1]]]
 
 
-@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor, iter])
 def test_any_numbers_do(kind: type) -> None:
     boxes, points = [[1.0, 2.0, 30.0, 20.0]], [[5.0, 6.0], [7.0, 8.0]]
     asked, _ = prompts_of(kind(boxes), kind(points), None, SIZE)
@@ -44,11 +44,17 @@ def test_any_numbers_do(kind: type) -> None:
         (None, [[5, 5]], [[5, 5]], r"point \[5.0, 5.0\] is meant and excluded; omit it from one"),
         (None, [[5, 5]], [[5, 5, 1]], r"excluded is \[5, 5, 1\]; give x, y or x0"),
         (None, [["a", "b"]], None, "points of object 0: no numbers x, y"),
+        (None, 5, None, r"points is 5; give \[\[x, y\], ...\]"),
+        (None, [None], None, "points of object 0: no numbers x, y"),
+        (5, None, None, "box: no numbers x0, y0, x1, y1"),
+        (None, [[5, 5]], [35, 50], r"excluded is 35; give x, y or .* for each: \[\[x, y\], ...\]"),
+        (None, [[5, 5]], [None], "excluded is None; give x, y"),
+        (None, [[5, 5]], 5, r"exclude is 5; give \[\[x, y\], ...\]"),
     ],
 )
 def test_what_is_no_prompt_is_refused_in_a_line(
-    boxes: list[list[float]] | None,
-    points: list[list[float]] | None,
+    boxes: Numbers | None,
+    points: Points | None,
     exclude: list[list[float]] | None,
     message: str,
 ) -> None:

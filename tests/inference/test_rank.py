@@ -104,6 +104,16 @@ def test_a_folder_is_ranked_by_doubt(tiny: DiffusionInst, folder: Path, tmp_path
         assert sheet.width > 800  # two tiles of 400 beside each other
 
 
+def test_relative_paths_get_a_sheet_and_stay_as_they_were_given(
+    tiny: DiffusionInst, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    given = Path(folder.name)
+    ranking = rank(tiny, [given], show=1, noises=2, proposals=8)
+    assert ranking.rows[0].path.parent == given
+    assert write_sheet(ranking, tmp_path / "rank.png")
+
+
 def test_what_is_gone_by_now_is_not_drawn(tmp_path: Path) -> None:
     gone = replace(found(0.5), path=tmp_path / "gone.png")
     ranking = Ranking((Ranked(tmp_path / "gone.png", 0.5, 1, "why"),), (gone,), 8)

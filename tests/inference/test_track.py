@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffinst.config import ConfigError, OptionFields
+from diffinst.config import ConfigError, OptionFields, Reading
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.inference.track import Frame, Tracker
 from diffinst.io.images import ImageReadError
+from diffinst.results.crops import CroppedMasks
+from diffinst.results.instances import Instances
 
 SIZE = (64, 96)
 Places = list[tuple[float, float]]
@@ -75,6 +78,23 @@ def test_another_scene_begins_new_ids_and_says_so(nano: DiffusionInst) -> None:
     assert [ids(f) for f in frames] == [[1, 2], [1, 2], [3, 4], [3, 4]]
 
 
+@pytest.mark.parametrize(("moved", "new"), [(0, False), (2, False), (5, True), (30, True)])
+def test_chance_overlaps_of_crowded_frames_are_no_sign_of_one_scene(moved: int, new: bool) -> None:
+    """Squares of 10: moved by 2 they overlap by an IoU of 0.67, by 5 of 0.33."""
+    tracker = Tracker(DiffusionInst.from_preset("tiny").config)
+    dense = torch.zeros(16, 100, 140, dtype=torch.bool)
+    for k in range(16):
+        dense[k, k // 4 * 25 :, k % 4 * 25 :][:10, :10] = True
+    before, after = (
+        Instances(
+            masks.tight_boxes(), torch.ones(16), torch.zeros(16).long(), masks, (100, 140), ("a",)
+        )
+        for masks in (CroppedMasks.from_dense(m) for m in (dense, dense.roll(moved, 2)))
+    )
+    tracker.identities.take(before, 0.5)
+    assert tracker._is_new(after) is new
+
+
 def test_a_black_frame_is_no_other_scene(nano: DiffusionInst) -> None:
     seen, black = blobs([(20, 20), (70, 44)]), np.zeros(SIZE, np.uint8)
     frames = followed(nano, [seen, black, black, seen], proposals=60)
@@ -100,6 +120,16 @@ def test_the_same_video_gives_the_same_tracks(tiny: DiffusionInst) -> None:
     assert [f.result for f in followed(tiny, movie, **{**options, "seed": 4})] != [
         f.result for f in one
     ]
+
+
+def test_encoded_frames_are_tracked_as_they_are(tiny: DiffusionInst) -> None:
+    movie = [blobs([(20 + k, 20), (70, 44)], seed=k) for k in range(2)]
+    encoded = [tiny.encode(image) for image in movie]
+    options: OptionFields = {"proposals": 20, "threshold": 0}
+    found = [frame.result for frame in tiny.track(encoded, **options)]
+    assert found == [frame.result for frame in tiny.track(movie, **options)]
+    with pytest.raises(ValueError, match="has been read already; give `reading` to encode"):
+        next(tiny.track(encoded, reading=Reading(channel=0)))
 
 
 def test_frames_are_asked_for_as_they_are_needed(tiny: DiffusionInst) -> None:
@@ -130,8 +160,17 @@ def test_what_cannot_be_tracked_is_said(tiny: DiffusionInst, tmp_path: Path) -> 
         list(tiny.track([]))
     with pytest.raises(ImageReadError, match="no frames in it"):
         tiny.track(tmp_path)
-    with pytest.raises(ConfigError, match="patience is -1"):
-        tiny.track([], patience=-1)
+    for patience in (-1, 1.5, "3", None):
+        with pytest.raises(ConfigError, match=f"patience is {patience!r}; give a number of frames"):
+            tiny.track([], patience=patience)  # type: ignore[arg-type]
+    one = np.zeros((40, 32), np.uint8)
+    single = (one, np.stack([one] * 3, 2), torch.zeros(3, 40, 32), Image.fromarray(one), 5)
+    for frames in (*single, tiny.encode(one)):
+        with pytest.raises(ImageReadError, match=r"^frames: .* is not several images; give"):
+            tiny.track(frames)  # type: ignore[arg-type]
+    several = (np.stack([one] * 2), np.zeros((2, 40, 32, 3), np.uint8), torch.zeros(2, 3, 40, 32))
+    for frames in several:
+        assert len(list(tiny.track(frames, proposals=4))) == 2
     with pytest.raises(ConfigError, match="kind ddim"):
         tiny.track([], kind="ddim")
     with pytest.raises(ConfigError, match="threshold"):

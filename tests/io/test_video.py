@@ -80,6 +80,40 @@ def test_a_video_that_ends_in_mid_frame_gives_those_before_and_says_so(tmp_path:
     assert len(notes) == 1 and f"cut.mp4: ends after {len(frames)} frames" in notes[0]
 
 
+@pytest.mark.parametrize("sound", [False, True])
+@pytest.mark.parametrize("suffix", ["mkv", "webm"])
+def test_a_file_without_a_number_of_frames_that_ends_early_says_so(
+    tmp_path: Path, suffix: str, sound: bool
+) -> None:
+    import av
+
+    rng, whole = np.random.default_rng(0), tmp_path / f"whole.{suffix}"
+    with av.open(str(whole), "w") as container:
+        stream = container.add_stream("libvpx", 25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height = 64, 48
+        voice = container.add_stream("libopus", 48000) if sound else None
+        for _ in range(20):
+            pixels = rng.integers(0, 256, (48, 64, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+        if voice is not None:  # lasts longer
+            assert isinstance(voice, av.AudioStream)
+            for k in range(60):
+                frame = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.int16), "s16", "mono")
+                frame.sample_rate, frame.pts = 48000, 960 * k
+                container.mux(voice.encode(frame))
+            container.mux(voice.encode(None))
+    found, notes = greys(whole)
+    assert len(found) == 20 and notes == []
+    content = whole.read_bytes()
+    (tmp_path / f"cut.{suffix}").write_bytes(content[: len(content) // 2])
+    found, notes = greys(tmp_path / f"cut.{suffix}")
+    assert 0 < len(found) < 20 and len(notes) == 1
+    said = f"ends after {len(found)} frames ({len(found) / 25:g} of the 0.8 seconds that were ann"
+    assert said in notes[0]
+
+
 def test_videos_without_frames_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mp4").write_bytes(b"no video" * 100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,14 @@ def test_features_hold_outline_class_and_score() -> None:
     assert dog["properties"]["classification"]["name"] == "dog"  # type: ignore[index]
     assert cat["properties"]["measurements"] == {"score": 0.75}
     assert len({dog["id"], cat["id"]}) == 2
+
+
+def test_track_and_doubt_are_numbers_among_the_measurements() -> None:
+    half = torch.full((2,), 0.5)
+    full = replace(two(), ids=torch.tensor([7, 9]), stability=half, mask_agreement=half / 3)
+    first, second = (f["properties"]["measurements"] for f in full.to_geojson()["features"])
+    assert first == {"score": 0.5, "track_id": 7, "stability": 0.5, "mask_agreement": 0.1667}
+    assert second == {**first, "score": 0.75, "track_id": 9}
 
 
 def test_a_file_of_parts_is_one_collection_with_ids_of_its_own(tmp_path: Path) -> None:

@@ -75,7 +75,9 @@ def curve(
     from diffinst.evaluation.curve import curve_rows, write_curve
     from diffinst.evaluation.source import Source
     from diffinst.evaluation.sweep import sweep
+    from diffinst.inference.folder import refuse_file
 
+    refuse_file(out)
     place = usable_device(device)
     annotated = load_split(data, split, single_class=single_class)
     if not any(record.annotations for record in annotated.records[:limit]):

@@ -34,7 +34,7 @@ def prompt(
         One image.
     boxes
         "x0,y0,x1,y1 x0,y0,x1,y1 ..." in pixels of the image, or a JSON file with a list of such
-        lists.
+        lists. Where it begins with a minus: --boxes=-5,20,60,80.
     points
         "x,y x,y ...": a click on each object; "x,y+x,y": two clicks on one object; or a JSON file.
     exclude
@@ -53,11 +53,13 @@ def prompt(
         raise ValueError(
             'nothing is asked for; give --boxes "x0,y0,x1,y1 ..." or --points "x,y ..."'
         )
+    from diffinst.inference.folder import refuse_file
     from diffinst.inference.predictor import DiffusionInst
     from diffinst.io.atomic import atomic_path, write_json
     from diffinst.io.lock import alone_in
     from diffinst.results.render.prompts import with_prompts
 
+    refuse_file(out)
     loaded = DiffusionInst.from_pretrained(model, device=usable_device(device))
     encoded = loaded.encode(image)
     clicks = [p if isinstance(p[0], list) else [p] for p in given["points"]]

@@ -142,17 +142,20 @@ def _agreement(prompts: Sequence[Prompt], excluded: Excluded, found: Found) -> N
     boxes = found.boxes
     clicked = len(excluded.points) or any(prompt.box is None for prompt in prompts)
     masks = found[range(len(found) if clicked else 0)].mask_crops  # drawn boxes look at boxes alone
-    rows = []
-    for prompt in prompts:
-        if prompt.box is not None:
-            rows.append(box_agreement(prompt, boxes).double().numpy())
-        else:
-            rows.append(np.maximum(covered(prompt.points, masks), NOTHING))
-    agreement = np.stack(rows)
+    *on, on_excluded = covered([*(prompt.points for prompt in prompts), excluded.points], masks)
+    agreement = np.stack(
+        [
+            np.maximum(fractions, NOTHING)
+            if prompt.box is None
+            else box_agreement(prompt, boxes).double().numpy()
+            for prompt, fractions in zip(prompts, on, strict=True)
+        ]
+    )
+    excluding = [_within(boxes, box).double().numpy() for box in excluded.boxes]
     if len(excluded.points):
-        agreement *= 1 - (1 - NOTHING) * covered(excluded.points, masks)
-    for box in excluded.boxes:
-        agreement *= 1 - (1 - NOTHING) * _within(boxes, box).double().numpy()
+        excluding.append((on_excluded > 0).astype(np.float64))
+    for fraction in excluding:
+        agreement *= fraction * NOTHING + (1 - fraction)  # NOTHING itself where it is 1
     return agreement
 
 
@@ -162,25 +165,31 @@ def _within(boxes: Tensor, box: Tensor) -> Tensor:
     return (high - low).clamp(min=0).prod(1) / area(boxes).clamp(min=1e-6)
 
 
-def covered(points: Tensor, masks: CroppedMasks) -> NDArray[np.float64]:
-    """(m,) the fraction of points (p, 2), x, y pixels, on each mask."""
-    x, y = points.floor().long().numpy().T
+def covered(groups: Sequence[Tensor], masks: CroppedMasks) -> NDArray[np.float64]:
+    """(n, m) the fraction of each of n groups of points (p, 2), x, y pixels, on each mask.
+
+    A group without points is on none.
+    """
+    sizes = np.array([len(points) for points in groups], np.int64)
+    owner = np.repeat(np.arange(len(groups)), sizes)
+    x, y = torch.cat([torch.zeros(0, 2), *groups]).floor().long().numpy().T
     height, width = masks.image_size
     x, y = np.minimum(x, width - 1), np.minimum(y, height - 1)  # a click on the far edge
-    rows = []
-    for (y0, x0), patch in masks.placed():
+    counts = np.zeros((len(masks), len(groups)), np.int64)
+    for count, ((y0, x0), patch) in zip(counts, masks.placed(), strict=True):
         inside = (x >= x0) & (y >= y0) & (x < x0 + patch.shape[1]) & (y < y0 + patch.shape[0])
-        on = patch[(y - y0)[inside], (x - x0)[inside]].sum() if inside.any() else 0
-        rows.append(on / len(points))
-    return np.array(rows, np.float64)
+        on = patch[y[inside] - y0, x[inside] - x0]
+        count[:] = np.bincount(owner[inside][on], minlength=len(groups))
+    fractions: NDArray[np.float64] = counts.T / np.maximum(sizes, 1)[:, None]
+    return fractions
 
 
 def chosen(given: Answers) -> Instances:
     """One instance per prompt, in their order.
 
     A prompt that finds its object taken by another one that fits better gets its next answer. Where
-    there is none of its own, or none that agrees with the prompt at all, it gets its best one with
-    a score of 0.
+    there is none of its own, none that agrees with the prompt at all, or only an empty mask, it
+    gets its best one with a score of 0.
     """
     count = len(given.agreement)
     ranked = [_ranked(given, prompt) for prompt in range(count)]
@@ -194,6 +203,7 @@ def chosen(given: Answers) -> Instances:
     result = given.found[[taken.get(prompt, ranked[prompt][0]) for prompt in range(count)]]
     scores = result.scores.clone()
     scores[lost] = 0.0
+    scores[result.mask_crops.area() == 0] = 0.0
     return replace(result, scores=scores)
 
 

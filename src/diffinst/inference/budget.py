@@ -192,8 +192,6 @@ class Timed:
             tried = sorted({*tried, *self.budget.front.proposals(options.kind, MOST)})
         sizes = [size for size in tried if size >= least] or [least]
         self.plan = planned(costs, self.budget.front, options, left, sizes)
-        if not self.plan.fits:
-            self.notes.append(_too_short(self.asked, self.plan))
         self.elastic = "steps" in options.free
         most = self.plan.steps
         if self.elastic and self.plan.fits and options.kind == "search":  # steps are all alike
@@ -240,7 +238,10 @@ class Timed:
         actual = statistics.fmean(self._took), now - begin
         self.budget.learn(self.key, *map(_ratio, actual, forecast))
         assert isinstance(found.meta, Meta)
-        took, note = now - self.since, "; ".join(self.notes)
+        took, notes = now - self.since, list(self.notes)
+        if not self.plan.fits and took > self.asked:
+            notes.append(_too_short(self.asked, self.plan))
+        note = "; ".join(notes)
         return replace(found, meta=replace(found.meta, seconds=took, asked=self.asked, note=note))
 
 

@@ -16,11 +16,16 @@ KNOWN = 0.5  # of a found mask inside a given one: the object is known
 
 
 def check_given(given: Instances, size: tuple[int, int], names: tuple[str, ...]) -> None:
-    """Refuse objects of another image or of other classes.
+    """Refuse objects of another image or of other classes, and what is no result.
 
     Raises:
         ValueError: Says what is given, and what the image and the model have.
     """
+    if not isinstance(given, Instances):
+        raise ValueError(
+            f"given: a {type(given).__name__}; give Instances, as `predict` returns them, several "
+            "joined by Instances.cat; Instances.from_coco makes them of COCO results"
+        )
     if given.image_size != size:
         raise ValueError(
             f"given: objects on an image of {given.image_size} (height, width), but this one is "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -104,10 +105,11 @@ class EncodedImage:
 
         Returns:
             As many instances as prompts. The score is what `predict` would give; 0 where nothing
-            was found but what another prompt means.
+            was found but what another prompt means or what is excluded, or only an empty mask.
 
         Raises:
             ValueError: A prompt that is none, or outside the image; says which.
+            ConfigError: A value out of range, or an option that prompts do not have; names it.
 
         Example:
             >>> from diffinst import DiffusionInst
@@ -139,9 +141,10 @@ class EncodedImage:
 
         Raises:
             ValueError: As there, or `most` below 1.
+            ConfigError: As there.
         """
-        if most < 1:
-            raise ValueError(f"most is {most}; give at least 1")
+        if not isinstance(most, SupportsIndex) or most < 1:
+            raise ValueError(f"most is {most!r}; give at least 1, a whole number")
         given = self._answers(boxes, points, exclude, options)
         return [self._remembered(found) for found in candidates(given, most)]
 
@@ -152,6 +155,13 @@ class EncodedImage:
         exclude: Sequence[Sequence[float]] | None,
         fields: PromptFields,
     ) -> Answers:
+        allowed = PromptFields.__annotations__
+        odd = [name for name in fields if name not in allowed]
+        if odd:
+            raise ConfigError(
+                f"prompt: {', '.join(odd)}: no option of prompts, which take one step each; "
+                f"allowed are {', '.join(allowed)}"
+            )
         options = Options.of(self.runner.config, **fields)
         prompts, excluded = prompts_of(boxes, points, exclude, self.size)
         with self.runner.advised([self.size], options):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TypeVar, overload
 
@@ -16,7 +15,7 @@ from diffinst.diffusion.start import Start
 from diffinst.inference.image import EncodedImage, encode_each
 from diffinst.inference.many import Read, SeedOf, predict_each
 from diffinst.inference.pretrained import Pretrained
-from diffinst.inference.sources import files_of, is_one, path_of
+from diffinst.inference.sources import files_of, is_one, path_of, refuse_one
 from diffinst.inference.tile_plan import Skip, TileRequest
 from diffinst.inference.tiles import TiledPrediction, start_tiles
 from diffinst.inference.trace import TracePoint
@@ -364,7 +363,7 @@ class DiffusionInst(Pretrained):
 
         Args:
             frames: A video, a folder of frames, a TIFF or GIF of several pages, or an iterable of
-                images as in `predict`. Frames are asked for as they are needed.
+                images as in `predict`, encoded ones too. Frames are asked for as they are needed.
             patience: Frames that an object may be missed before it ends.
             reading: As in `predict`.
             note: Gets what is to be told of how files were read; None: it becomes a warning.
@@ -384,10 +383,15 @@ class DiffusionInst(Pretrained):
             True
         """
         tracker, tell = Tracker(self.config, patience=patience, **options), note or _warn
-        reading = self._reading(reading)
+        each = self._reading(reading)
         if isinstance(frames, str | Path):
-            frames, reading = frames_of(frames, reading, tell)
-        return track(partial(self.encode, reading=reading), frames, tracker)
+            frames, each = frames_of(frames, each, tell)
+        refuse_one(frames)
+
+        def encode(frame: ImageSource | EncodedImage) -> EncodedImage:
+            return self.encode(frame, reading=reading if isinstance(frame, EncodedImage) else each)
+
+        return track(encode, frames, tracker)
 
     def trace(
         self,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffinst.ops.boxes import area, clip, cxcywh_to_xyxy, iou, xyxy_to_cxcywh
 
+T = TypeVar("T")
 Numbers: TypeAlias = Tensor | NDArray[np.generic] | Sequence[Sequence[float]]
 Points: TypeAlias = Numbers | Sequence[Numbers]
 """(n, 2) x, y pixels: a click on each of n objects; or n lists of them: several on each."""
@@ -79,10 +80,12 @@ def prompts_of(
     if not asked:
         raise ValueError("prompt: nothing is asked for; give boxes=[[x0, y0, x1, y1], ...], or "
                          "points=[[x, y], ...]")  # fmt: skip
-    given = list(exclude if exclude is not None else [])
-    odd = next((item for item in given if len(item) not in (2, 4)), None)
-    if odd is not None:
-        raise ValueError(f"prompt: excluded is {odd}; give x, y or x0, y0, x1, y1")
+    given = _listed("exclude", exclude)
+    odd = [item for item in given if not isinstance(item, Sized) or len(item) not in (2, 4)]
+    if odd:
+        raise ValueError(
+            f"prompt: excluded is {odd[0]}; give x, y or x0, y0, x1, y1 for each: [[x, y], ...]"
+        )
     excluded = Excluded(
         _points("excluded points", [p for p in given if len(p) == 2], size),
         _boxes("excluded box", [b for b in given if len(b) == 4], size),
@@ -97,11 +100,17 @@ def prompts_of(
 
 def _groups(points: Points | None) -> list[Numbers]:
     """The clicks of each object."""
-    if points is None or not len(points):
-        return []
-    if np.ndim(points[0]) <= 1:
-        return [[point] for point in points]  # type: ignore[list-item]
-    return list(points)
+    groups = _listed("points", points)
+    if groups and np.ndim(groups[0]) <= 1:
+        return [[point] for point in groups]
+    return groups
+
+
+def _listed(name: str, values: Iterable[T] | None) -> list[T]:
+    try:
+        return [] if values is None else list(values)
+    except TypeError:
+        raise ValueError(f"prompt: {name} is {values}; give [[x, y], ...]") from None
 
 
 def _numbers(name: str, values: Numbers, width: int) -> Tensor:

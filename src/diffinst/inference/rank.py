@@ -191,7 +191,7 @@ def write_sheet(ranking: Ranking, file: Path) -> bool:
         OSError: The file cannot be written.
     """
     tiles: list[tuple[Image.Image, str]] = []
-    by_path = {row.path: row for row in ranking.rows}
+    by_path = {row.path.absolute(): row for row in ranking.rows}  # as results name their files
     for found in ranking.first:
         assert found.path is not None and found.stability is not None
         try:

@@ -35,6 +35,27 @@ def is_one(source: object) -> bool:
     return isinstance(source, one + wrong) or not isinstance(source, Iterable)
 
 
+def refuse_one(frames: object) -> None:
+    """Say that frames are several images; an array of them has one axis more than an image.
+
+    Raises:
+        ImageReadError: It is a single image, or nothing that holds any.
+    """
+    match frames:
+        case np.ndarray():
+            one = frames.ndim < 3 or (frames.ndim == 3 and frames.shape[2] in (1, 3, 4))
+        case Tensor():
+            one = frames.ndim < 4
+        case _:
+            one = is_one(frames)
+    if one:
+        what = f"{type(frames).__name__} {getattr(frames, 'shape', '')}".rstrip()
+        raise ImageReadError(
+            f"frames: {what} is not several images; give a video, a folder, or images one by one, "
+            "such as a list of them"
+        )
+
+
 def path_of(source: object) -> Path | None:
     """The file that a source is, absolute, so that a later change of folder does not matter."""
     return Path(source).absolute() if isinstance(source, str | Path) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import SupportsIndex, TypeAlias
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ TIME = 0
 WEAK = 0.75
 """Fraction of the threshold from which on what is found may be an object that is followed."""
 PATIENCE = 3
+CLEAR = 0.5
+"""Mask IoU from which on an object is where another was: where scenes are crowded many overlap by
+`identity.LEAST` by chance (docs/diary.md)."""
 CARRIED_BY = 50
 """Carried boxes are filled up to a multiple of this, so that few numbers of proposals occur."""
 GRID, ALIKE, FLAT = 16, 0.4, 2.0
@@ -72,8 +75,8 @@ class Tracker:
     def __init__(
         self, config: Config, *, patience: int = PATIENCE, **options: Unpack[OptionFields]
     ) -> None:
-        if patience < 0:
-            raise ConfigError(f"patience is {patience}; give a number of frames, from 0")
+        if not isinstance(patience, SupportsIndex) or patience < 0:
+            raise ConfigError(f"patience is {patience!r}; give a number of frames, from 0")
         if options.get("kind") not in (None, "search") or options.get("times") is not None:
             raise ConfigError(
                 "kind ddim and times bring all boxes to one time, but carried boxes have their "
@@ -140,7 +143,7 @@ class Tracker:
 
     def _is_new(self, found: Instances) -> bool:
         """Whether most of what was followed is nowhere among what is found."""
-        pairs = assigned(self.identities.likeness(found, None))
+        pairs = assigned(self.identities.likeness(found, None), CLEAR)
         return len(found) > 0 and len(pairs) < len(self.identities.followed) / 2
 
     def _followed(self, image: EncodedImage) -> tuple[Instances, Boxes]:

@@ -34,6 +34,8 @@ VIDEO_SUFFIXES = (
 )  # fmt: skip
 FRAMES_PER_SECOND = 10
 """Of a written video whose frames came without a rate."""
+SHORT = 2
+"""Mean frames that a video may end before the time that was announced."""
 READ = Reading(stretch="full", page=None, channel=None, project=None)
 """Of what has become RGB of eight bits: there is nothing left to choose."""
 _CODECS = ("libx264", "libopenh264", "mpeg4")  # the first that is there
@@ -118,11 +120,12 @@ def _of_pages(path: Path, reading: Reading) -> Iterator[Pixels]:
 def _of_video(path: Path, note: Callable[[str], None]) -> Iterator[Pixels]:
     import av
 
-    count = 0
+    count, end = 0, 0.0
     with _opened(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         said, problem = stream.frames, ""
+        lasts = 0.0 if said else _announced(container, stream)
         try:
             for frame in container.decode(stream):
                 if frame.is_corrupt:
@@ -132,6 +135,7 @@ def _of_video(path: Path, note: Callable[[str], None]) -> Iterator[Pixels]:
                     np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), frame.rotation
                 )
                 count += 1
+                end = (frame.time or 0.0) + float((frame.duration or 0) * (frame.time_base or 0))
         except (av.error.FFmpegError, EOFError) as error:
             problem = getattr(error, "strerror", None) or str(error)
     if not count:
@@ -141,8 +145,24 @@ def _of_video(path: Path, note: Callable[[str], None]) -> Iterator[Pixels]:
         )
     if not problem and count < said:
         problem = f"{said} were announced"
+    elif not problem and end * (1 + SHORT / count) < lasts:
+        problem = f"{end:g} of the {lasts:g} seconds that were announced"
     if problem:
         note(f"{path}: ends after {count} frames ({problem}); those before are used")
+
+
+def _announced(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """Seconds that a Matroska file (MKV, WebM) says its video lasts; 0: nothing is said."""
+    import av
+
+    if "matroska" not in container.format.name:  # others: counted from what is there
+        return 0.0
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    if tag:
+        hours, minutes, seconds = map(float, tag.groups())
+        return 3600 * hours + 60 * minutes + seconds
+    alone = len(container.streams) == 1  # else sound may be what lasts
+    return (container.duration or 0) / av.time_base if alone else 0.0
 
 
 def frame_rate(path: str | Path) -> float:

@@ -26,6 +26,8 @@ may cut a mask. An empty mask has its predicted box in either case."""
 
 OPTIONAL = ("ids", "stability", "score_spread", "mask_agreement")
 """Fields of `Instances` that may be absent, one value per instance each."""
+NOTED = ("track_id", *OPTIONAL[1:])
+"""Their names in files."""
 
 
 class _Required(TypedDict):
@@ -69,10 +71,15 @@ def to_coco(
             _with(found, boxes).boxes.tolist(), scores, labels, rles, strict=True
         )
     ]
-    for name, values in found.optional().items():
-        for result, value in zip(results, values.tolist(), strict=True):
-            result.update({"track_id" if name == "ids" else name: value})  # type: ignore[misc]
+    for result, values in zip(results, noted(found), strict=True):
+        result.update(values)  # type: ignore[typeddict-item]
     return results
+
+
+def noted(found: Instances) -> list[dict[str, int | float]]:
+    """The optional fields of each instance that are there, by the names NOTED."""
+    columns = {NOTED[OPTIONAL.index(n)]: v.tolist() for n, v in found.optional().items()}
+    return [{name: values[i] for name, values in columns.items()} for i in range(len(found))]
 
 
 def from_coco(
@@ -144,7 +151,7 @@ def from_rle(rles: Sequence[CompressedRLE], image_size: tuple[int, int]) -> Crop
 
 def _given(results: Sequence[CocoResult], name: str) -> Tensor | None:
     """An optional field, if all results have it."""
-    key = "track_id" if name == "ids" else name
+    key = NOTED[OPTIONAL.index(name)]
     values = [value for result in results if (value := result.get(key)) is not None]
     return torch.tensor(values) if len(values) == len(results) else None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from diffinst.io.atomic import atomic_path
 from diffinst.io.windows.source import Transform
+from diffinst.results.convert import noted
 from diffinst.results.outlines import Ring, polygons
 from diffinst.results.render.marks import PALETTE
 
@@ -41,14 +42,15 @@ def features(
     """One feature per instance that has a mask, in the order of the result.
 
     The outline follows the edges of the pixels, so that it holds the very pixels of the mask. A
-    mask of several parts is a MultiPolygon. Properties are those of QuPath's detections.
+    mask of several parts is a MultiPolygon. Properties are those of QuPath's detections;
+    measurements are the score and the optional fields that are there.
 
     Args:
         found: The instances.
         first: The number of the first one; ids follow from it, the same ones at each call.
         transform: From pixels to map coordinates; None: pixels.
     """
-    scores, labels = found.scores.tolist(), found.labels.tolist()
+    scores, labels, others = found.scores.tolist(), found.labels.tolist(), noted(found)
     for i, ((y, x), mask) in enumerate(found.mask_crops.placed()):
         parts: list[list[object]] = [
             [_placed(ring, transform) for ring in part] for part in polygons(mask, y, x)
@@ -56,7 +58,7 @@ def features(
         if not parts:
             continue
         one = len(parts) == 1
-        name = found.class_names[labels[i]]
+        name, numbers = found.class_names[labels[i]], {"score": scores[i], **others[i]}
         yield {
             "type": "Feature",
             "id": str(uuid.uuid5(_NAMESPACE, str(first + i))),
@@ -67,7 +69,7 @@ def features(
             "properties": {
                 "objectType": "detection",
                 "classification": {"name": name, "color": list(PALETTE[labels[i] % len(PALETTE)])},
-                "measurements": {"score": round(scores[i], 4)},
+                "measurements": {key: round(value, 4) for key, value in numbers.items()},
             },
         }
 

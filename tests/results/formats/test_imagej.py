@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from diffinst.results.formats.imagej import write_file
@@ -44,6 +45,14 @@ def test_roifile_reads_the_very_pixels(scene: Scene, tmp_path: Path) -> None:
         rows, columns = np.nonzero(mask)
         bounds = (region.left, region.top, region.right, region.bottom)
         assert bounds == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="roifile for 3.10 cuts properties off")
+def test_track_and_doubt_are_properties(scene: Scene, tmp_path: Path) -> None:
+    found = replace(scene.found, ids=torch.arange(3, 8), stability=torch.full((5,), 0.125))
+    write_file(replace(scene, found=found), tmp_path / "a.zip")
+    region, *_ = roifile.roiread(tmp_path / "a.zip")
+    assert region.props == "score: 0.9000\ntrack_id: 3\nstability: 0.125\n"
 
 
 def test_nothing_and_no_pixels(nothing: Scene, without_pixels: Scene, tmp_path: Path) -> None:

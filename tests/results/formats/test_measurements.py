@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from diffinst.results.formats.measurements import COLUMNS, CsvFile, ParquetFile, measured
@@ -48,8 +49,15 @@ def test_of_no_pixels_only_the_area_is_known(without_pixels: Scene) -> None:
     assert (second["area"], second["area_um2"]) == (1, 4)
 
 
-def test_pandas_reads_both_files(scene: Scene, nothing: Scene, tmp_path: Path) -> None:
+@pytest.mark.parametrize("noted", [False, True])
+def test_pandas_reads_both_files(scene: Scene, nothing: Scene, tmp_path: Path, noted: bool) -> None:
     pytest.importorskip("pyarrow")
+    if noted:
+        doubt = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])
+        found = replace(scene.found, ids=torch.arange(3, 8), stability=doubt, score_spread=doubt)
+        scene = replace(scene, found=found)
+        rows = [(r["track_id"], r["stability"], r["mask_agreement"]) for r in measured(scene)]
+        assert rows[:2] == [(3, 0.0, None), (4, 0.25, None)]
     expected = pandas.DataFrame(list(measured(scene)), columns=COLUMNS)
     for file, read in (
         (CsvFile(tmp_path / "a.csv"), pandas.read_csv),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffinst.io.atomic import write_bytes
+from diffinst.results.convert import noted
 from diffinst.results.formats.scene import Scene, missing
 from diffinst.results.outlines import Ring, polygons
 
@@ -36,12 +37,13 @@ def write_file(scene: Scene, path: Path) -> None:
 
     Lines follow the edges of the pixels, as ImageJ's wand does, so that the region holds the very
     pixels. A mask of several parts, or with holes, is a composite region. The class is in the name
-    and is the group (from 1), the score a property. Objects without pixels are left out.
+    and is the group (from 1). Score and optional fields are properties. Objects without pixels are
+    left out.
     """
     need_roifile()
     found = scene.found
     content = io.BytesIO()
-    scores, labels = found.scores.tolist(), found.labels.tolist()
+    scores, labels, others = found.scores.tolist(), found.labels.tolist(), noted(found)
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for i, ((y, x), mask) in enumerate(found.mask_crops.placed()):
             rings = [ring for part in polygons(mask, y, x) for ring in part]
@@ -51,7 +53,9 @@ def write_file(scene: Scene, path: Path) -> None:
             region = _region(rings)
             region.name, region.version = name, VERSION
             region.group = min(labels[i] + 1, 255)
-            region.props = f"score: {scores[i]:.4f}\n"
+            region.props = f"score: {scores[i]:.4f}\n" + "".join(
+                f"{key}: {round(value, 4)}\n" for key, value in others[i].items()
+            )
             archive.writestr(zipfile.ZipInfo(f"{name}.roi"), region.tobytes())
     write_bytes(path, content.getvalue())
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffinst.io.atomic import atomic_path
+from diffinst.results.convert import NOTED, noted
 from diffinst.results.formats.scene import Scene, missing
 from diffinst.results.formats.spool import Spool
 
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 Row: TypeAlias = dict[str, str | int | float | None]
 
 TEXTS = ("image", "class_name")
-COUNTS = ("image_id", "object", "label", "area")
+COUNTS = ("image_id", "object", "label", "area", "track_id")
 LENGTHS = ("perimeter", "major_axis", "minor_axis")
 COLUMNS = (
     *("image_id", "image", "object", "label", "class_name", "score", "x0", "y0", "x1", "y1"),
     *("area", *LENGTHS, "eccentricity"),
     *(f"{what}_{channel}" for what in ("mean", "max") for channel in ("red", "green", "blue")),
     *("microns_per_pixel", "area_um2", *(f"{name}_um" for name in LENGTHS)),
+    *NOTED,
 )
 ROWS_TOGETHER = 50_000  # of a Parquet file: what a writer keeps
 
@@ -52,19 +54,19 @@ def measured(scene: Scene) -> Iterator[Row]:
     Lengths and areas are in pixels; in micrometres, too, where the scene knows their size. Axes are
     those of the ellipse of the same second moments. Brightness is that of the image as it is read,
     0 to 255 for each colour; None without the image. Of an object without pixels only the area, 0,
-    is known.
+    is known. Track and doubt are there where the result has them.
     """
     from skimage.measure import regionprops
 
     found = scene.found
     image, boxes = _pixels(scene), found.tight().boxes.tolist()
-    scores, labels = found.scores.tolist(), found.labels.tolist()
+    scores, labels, others = found.scores.tolist(), found.labels.tolist(), noted(found)
     for i, ((y, x), mask) in enumerate(found.mask_crops.placed()):
         row: Row = dict.fromkeys(COLUMNS)
         row |= {"image_id": scene.image_id, "image": scene.file_name, "object": i + 1}
         row |= {"label": labels[i], "class_name": found.class_names[labels[i]], "score": scores[i]}
         row |= dict(zip(("x0", "y0", "x1", "y1"), boxes[i], strict=True))
-        row |= {"area": int(mask.sum()), "microns_per_pixel": scene.mpp}
+        row |= {"area": int(mask.sum()), "microns_per_pixel": scene.mpp, **others[i]}
         if mask.any():
             (shape,) = regionprops(mask.astype(np.uint8))
             row["perimeter"] = float(shape.perimeter)
