@@ -73,7 +73,6 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "serve/models.py": "serve/test_training.py",
     "serve/objects.py": "serve/test_app.py",
     "serve/page_files.py": "serve/test_app.py",
-    "serve/queue.py": "serve/test_security.py",  # with clients that really leave
     "serve/refusal.py": "serve/test_security.py",
     "serve/requests.py": "serve/test_app.py",
     "serve/serving.py": "serve/test_security.py",
