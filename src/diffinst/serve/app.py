@@ -99,8 +99,7 @@ def images(request: Request) -> Answer:
     sessions, session = serving_of(request).sessions, session_of(request)
     return {
         "images": [
-            {**asdict(about), "accepted": sessions.work(session, about.id).accepted}
-            for about in sessions.images(session)
+            {**asdict(about), "accepted": work.accepted} for about, work in sessions.works(session)
         ]
     }
 

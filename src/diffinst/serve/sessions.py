@@ -80,8 +80,17 @@ class Sessions:
         self._note_use(session)
         for path in self._folder(session).glob("*/about.json"):
             if IMAGE_ID.fullmatch(path.parent.name):
-                found.append(About(**json.loads(path.read_text("utf-8"))))
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    found.append(About(**json.loads(path.read_text("utf-8"))))
         return sorted(found, key=lambda about: (about.added, about.id))
+
+    def works(self, session: str | None) -> list[tuple[About, Work]]:
+        """The same with the work on each."""
+        found = []
+        for about in self.images(session):
+            with contextlib.suppress(Refused, FileNotFoundError):  # removed meanwhile
+                found.append((about, self.work(session, about.id)))
+        return found
 
     def add(self, session: str, pixels: Pixels, name: str) -> About:
         """Take an image into a session.
