@@ -70,7 +70,6 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "serve/front.py": "serve/test_app.py",
     "serve/guard.py": "serve/test_security.py",
     "serve/metrics.py": "serve/test_app.py",
-    "serve/models.py": "serve/test_training.py",
     "serve/objects.py": "serve/test_app.py",
     "serve/page_files.py": "serve/test_app.py",
     "serve/refusal.py": "serve/test_security.py",

@@ -269,8 +269,7 @@ def _predict(request: Request, asked: PredictAsked) -> Job[Encoded | Step | Done
     serving, session = serving_of(request), session_of(request)
     engine = serving.engine
     name = engine.models.name(session, asked.model)
-    own = engine.models.configs(session)[name].sampler
-    options = asked.options(engine.limits, own)
+    options = asked.options(engine.limits, engine.models.config(session, name).sampler)
     serving.sessions.about(session, asked.image)
     return engine.worker.submit(
         lambda left: engine.predict(session, asked.image, name, options, left),
