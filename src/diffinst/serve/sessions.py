@@ -17,7 +17,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -204,13 +204,17 @@ class Sessions:
             (place / "about.json").unlink(missing_ok=True)  # first: now it is gone
             shutil.rmtree(place, ignore_errors=True)
 
-    def check_room(self, session: str) -> None:
+    def check_room(self, session: str, without: Iterable[Path] = ()) -> None:
         """Refuse what is too much for one session.
+
+        Args:
+            session: Its id.
+            without: Folders in it that are about to go.
 
         Raises:
             Refused: 413: it holds more than it may.
         """
-        held = bytes_in(self._folder(session))
+        held = bytes_in(self._folder(session)) - sum(map(bytes_in, without))
         if held > self._most_bytes:
             raise Refused(
                 413, f"this session would hold {held / 1e6:,.1f} MB on the server's disk; allowed "
