@@ -34,6 +34,7 @@ SESSION_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 IMAGE_ID = re.compile(r"[0-9a-f]{16}")
 MOST_NAME = 120  # characters of a file's name that are kept
 FOLDER = re.compile(r"[0-9a-f]{32}")  # of a session
+TILES = "tiles"  # beside a large image, for those who look at it
 DAY = 24 * 3600.0  # seconds
 NOTED = 600.0  # seconds after which a further use of a session is noted
 
@@ -271,9 +272,10 @@ class Sessions:
 
 
 def bytes_in(folder: Path) -> int:
-    """Of all files below a folder; 0 where there is none."""
+    """Of all files below a folder but tiles, which can be made again; 0 where there is none."""
     total = 0
-    for place, _, names in os.walk(folder):
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(TILES)]
         for name in names:
             with contextlib.suppress(FileNotFoundError):  # a temporary file, renamed since
                 total += os.stat(os.path.join(place, name)).st_size
