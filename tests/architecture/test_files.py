@@ -74,7 +74,6 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "serve/page_files.py": "serve/test_app.py",
     "serve/refusal.py": "serve/test_security.py",
     "serve/requests.py": "serve/test_app.py",
-    "serve/serving.py": "serve/test_security.py",
     "serve/train_run.py": "serve/test_training.py",  # as the process that it is
     "serve/training_routes.py": "serve/test_training.py",
     "serve/uploads.py": "serve/test_security.py",

@@ -29,7 +29,7 @@ from diffinst.serve.models import Models
 from diffinst.serve.queue import Job
 from diffinst.serve.refusal import Refused
 from diffinst.serve.requests import EditAsked, PredictAsked, PromptAsked
-from diffinst.serve.serving import MONTH, SESSION_COOKIE, Serving, serving_of, session_of
+from diffinst.serve.serving import Serving, keep_session, serving_of, session_of
 from diffinst.serve.sessions import About, Sessions, room
 from diffinst.serve.tiles import tile, tiled
 from diffinst.serve.training import Trainings
@@ -94,9 +94,11 @@ def create_app(
 
 
 @router.get("/images")
-def images(request: Request) -> Answer:
-    """This session's images."""
+def images(request: Request, response: Response) -> Answer:
+    """This session's images; the cookie is kept from now on."""
     sessions, session = serving_of(request).sessions, session_of(request)
+    if session is not None:
+        keep_session(response, session)
     return {
         "images": [
             {**asdict(about), "accepted": work.accepted} for about, work in sessions.works(session)
@@ -121,7 +123,7 @@ async def add_image(request: Request, name: str = Query("image", max_length=1000
     about, notes = await run_in_threadpool(add)
     serving.engine.metrics.count("images")
     answer = JSONResponse({**asdict(about), "notes": notes}, status_code=201)
-    answer.set_cookie(SESSION_COOKIE, session, httponly=True, samesite="strict", max_age=MONTH)
+    keep_session(answer, session)
     return answer
 
 
