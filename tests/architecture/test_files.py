@@ -63,7 +63,6 @@ MIRRORS = {  # what is tested in another file than its own, by file or folder, a
     "models/swin.py": "models/test_backbone.py",
     "evaluation/inputs.py": "evaluation/test_metrics.py",
     "results/meta.py": "results/test_instances.py",
-    "serve/answers.py": "serve/test_app.py",
     "serve/engine.py": "serve/test_app.py",
     "serve/exports.py": "serve/test_app.py",
     "serve/failures.py": "serve/test_app.py",

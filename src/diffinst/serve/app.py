@@ -130,9 +130,10 @@ async def add_image(request: Request, name: str = Query("image", max_length=1000
 @router.get("/images/{image}")
 def image_work(request: Request, image: str) -> Answer:
     """An image and the objects on it."""
-    sessions, session = serving_of(request).sessions, session_of(request)
-    about = sessions.about(session, image)
-    return {**asdict(about), "tiles": tiled(about), **told(sessions.work(session, image))}
+    serving, session = serving_of(request), session_of(request)
+    about, work = serving.sessions.about(session, image), serving.sessions.work(session, image)
+    classes = serving.engine.models.classes(session, work.model)
+    return {**asdict(about), "tiles": tiled(about), **told(work, classes)}
 
 
 @router.get("/images/{image}/pixels", response_class=FileResponse)
@@ -188,7 +189,8 @@ def edit(request: Request, image: str, asked: EditAsked) -> Answer:
                     raise Refused(422, f"label: {asked.label}; give 0 to {count - 1}")
                 return work.relabelled(asked.objects, asked.label)
 
-    return told(serving.sessions.change(session, image, change, asked.revision))
+    work = serving.sessions.change(session, image, change, asked.revision)
+    return told(work, serving.engine.models.classes(session, work.model))
 
 
 @router.get("/images/{image}/export")

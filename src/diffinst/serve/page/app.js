@@ -184,6 +184,7 @@ async function run() {
   const leave = new AbortController(), asked = options(), id = state.image.id;
   const runs = Number(asked.get("noises") || 1), large = Boolean(state.image.tiles);
   const parts = large ? "tiles" : runs > 1 ? `${runs} runs` : ""; // some of them at a time, in place of steps
+  const names = model().classes; // the menu may say another model by the time that a step comes
   const of = parts ? 1 : asked.has("steps") ? Number(asked.get("steps")) : 0;
   state.running = leave;
   state.steps = []; state.shown = null; state.refining = null;
@@ -197,7 +198,7 @@ async function run() {
       if (kind === "encoded") busy(parts ? `Looking at ${parts}` : of ? `Step 1 of ${of}` : "Step 1", true);
       if (kind === "step") {
         const before = state.steps.length ? state.steps[state.steps.length - 1].objects : null;
-        state.steps.push({seconds: data.seconds, objects: data.objects.map(one => prepared(one, before))});
+        state.steps.push({seconds: data.seconds, objects: data.objects.map(one => prepared({...one, names}, before))});
         state.shown = state.steps.length - 1;
         busy(parts ? `Looking at ${parts}` : of ? `Step ${Math.min(of, data.step + 1)} of ${of}` : `Step ${data.step + 1}`, true);
         timing(data.seconds, `${state.unit.toLowerCase()} ${data.step}`);
@@ -299,7 +300,7 @@ const visible = () => {
 function take(work, before = null) {
   const known = before || state.objects;
   Object.assign(state.image, {revision: work.revision, accepted: work.accepted, model: work.model});
-  state.objects = work.objects.map(one => prepared(one, known));
+  state.objects = work.objects.map(one => prepared({...one, names: work.classes}, known));
   $("undo").disabled = !work.can_undo;
   $("redo").disabled = !work.can_redo;
   const chosen = view.selected && state.objects.find(one => one.id === view.selected.id);
@@ -339,8 +340,8 @@ function show() {
     const cls = $("class");
     $("selected-title").textContent = className(one);
     $("selected-facts").textContent = facts(one).slice(0, 3).join(", ");
-    cls.replaceChildren(...model().classes.map((name, i) => new Option(name, i, false, i === one.label)));
-    cls.disabled = model().classes.length < 2;
+    cls.replaceChildren(...one.names.map((name, i) => new Option(name, i, false, i === one.label)));
+    cls.disabled = one.names.length < 2;
     $("keep").disabled = one.kept;
     $("keep").textContent = one.kept ? "Kept" : "Keep";
   }
@@ -349,7 +350,7 @@ function show() {
 
 const stable = value => `stability ${(100 * value).toFixed(0)} %`;
 const facts = one => [`score ${one.score.toFixed(2)}`, `${one.area} px`, ...(one.stability === null ? [] : [stable(one.stability)]), ...(one.kept ? ["kept"] : [])];
-const className = one => model().classes[one.label] || `class ${one.label}`;
+const className = one => one.names[one.label] || `class ${one.label}`;
 
 function select(one, scroll = true) {
   view.selected = one;
