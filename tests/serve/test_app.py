@@ -186,6 +186,14 @@ def test_sessions_that_nobody_used_for_long_are_removed_at_the_start(
     assert first.get("/images").json() == {"images": []}
 
 
+def test_a_session_holds_a_bounded_number_of_images(
+    tiny: DiffusionInst, tmp_path: Path, png: bytes, new_client: NewClient
+) -> None:
+    client = new_client(create_app({"tiny": tiny}, tmp_path, limits=Limits(images=2)))
+    codes = [client.post("/images", content=png).status_code for _ in range(3)]
+    assert codes == [201, 201, 409]
+
+
 def test_models_page_and_openapi(client: TestClient) -> None:
     served = client.get("/models").json()
     assert served["models"][0]["name"] == "tiny" and "stained" in served["samples"]

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
-import shutil
-import socket
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,58 +16,14 @@ from pycocotools import mask as coco_mask
 pytest.importorskip("fastapi", reason="pip install 'diffinst[serve]'")
 pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 
-import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from diffinst import DiffusionInst
 from diffinst.datasets.segmentation import compressed
-from diffinst.serve.app import create_app
 from diffinst.serve.page_files import page_files
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 WAIT = 120_000  # ms; a busy machine is slow
-expect.set_options(timeout=WAIT)
 CONTENT = page_files()["samples/stained.png"].content
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    named = os.environ.get("DIFFINST_BROWSER")
-    found = named or next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("no Chromium found: `apt-get install chromium`, or name one: DIFFINST_BROWSER")
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def address(nano: DiffusionInst, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    app = create_app({"nano-nuclei": nano}, tmp_path_factory.mktemp("sessions"))
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    """The page, opened by somebody new; nothing may be said on its console."""
-    context = browser.new_context(viewport={"width": 1200, "height": 760})
-    page = context.new_page()
-    page.set_default_timeout(WAIT)
-    said: list[str] = []
-    page.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(address)
-    yield page
-    context.close()
-    # A refused request is reported by the browser itself.
-    assert [line for line in said if not line.startswith("Failed to load resource")] == []
 
 
 def pick_image(page: Page) -> None:

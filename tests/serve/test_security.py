@@ -210,6 +210,8 @@ def test_too_many_requests_are_told_when_to_come_again(
         {"Sec-Fetch-Site": "same-site"},
         {"Host": "evil.example"},  # a name that somebody else points to 127.0.0.1
         {"Host": "127.0.0.1@evil.example"},
+        {"Host": "["},
+        {"Origin": "http://["},
     ],
 )
 def test_other_sites_are_refused(client: TestClient, png: bytes, headers: dict[str, str]) -> None:
@@ -226,14 +228,6 @@ def test_no_other_site_is_let_in_and_no_inline_script_runs(client: TestClient) -
         assert "unsafe" not in policy and answer.headers["x-content-type-options"] == "nosniff"
     page = client.get("/").text
     assert page.count("<script") == 1 and "onclick" not in page and "style=" not in page
-
-
-def test_a_session_holds_a_bounded_number_of_images(
-    tiny: DiffusionInst, tmp_path: Path, png: bytes, new_client: NewClient
-) -> None:
-    client = new_client(create_app({"tiny": tiny}, tmp_path, limits=Limits(images=2)))
-    codes = [client.post("/images", content=png).status_code for _ in range(3)]
-    assert codes == [201, 201, 409]
 
 
 def test_half_an_upload_leaves_nothing(tiny: DiffusionInst, tmp_path: Path, png: bytes) -> None:

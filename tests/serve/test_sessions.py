@@ -31,6 +31,18 @@ def test_pixels_come_back_as_they_were(tmp_path: Path) -> None:
     assert sessions.images(session) == [] and list(tmp_path.rglob("*.png")) == []
 
 
+def test_images_that_are_removed_meanwhile_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions, session = Sessions(tmp_path, 5, 10**6), Sessions.new_id()
+    gone, half, there = (sessions.add(session, PIXELS, "a.png") for _ in range(3))
+    listed = sessions.images(session)
+    monkeypatch.setattr(sessions, "images", lambda session: listed)
+    sessions.remove(session, gone.id)
+    (sessions.file(session, half.id).with_name("work.json")).unlink()
+    assert sessions.works(session) == [(there, Work())]
+
+
 @pytest.mark.parametrize("session", [None, "", "x", "../" * 14 + "x", "a" * 43])
 def test_unknown_sessions_hold_nothing(tmp_path: Path, session: str | None) -> None:
     sessions = Sessions(tmp_path, 5, 10**6)

@@ -12,7 +12,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from starlette.types import ASGIApp
 
+from diffinst import DiffusionInst
 from diffinst.serve import tiles
+from diffinst.serve.app import create_app
+from diffinst.serve.limits import Limits
 from diffinst.serve.refusal import Refused
 from diffinst.serve.sessions import About
 
@@ -28,12 +31,17 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def image(client: TestClient, cut: None) -> str:
+def large() -> bytes:
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     pixels = np.stack([x, y, x + y], axis=2).astype(np.uint8)
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, format="PNG")
-    return str(client.post("/images", content=content.getvalue()).json()["id"])
+    return content.getvalue()
+
+
+@pytest.fixture
+def image(client: TestClient, cut: None, large: bytes) -> str:
+    return str(client.post("/images", content=large).json()["id"])
 
 
 def test_together_they_are_the_image_at_each_level(client: TestClient, image: str) -> None:
@@ -87,20 +95,18 @@ def test_another_session_has_no_tiles(
     assert other.get(f"/images/{image}/tile?level=0&x=0&y=0").status_code == 404
 
 
-def test_a_session_that_holds_too_much_gets_no_tiles(
-    client: TestClient, image: str, tmp_path: Path
+def test_they_take_no_room_of_the_session(
+    tiny: DiffusionInst, large: bytes, cut: None, tmp_path: Path, new_client: NewClient
 ) -> None:
-    (file,) = (tmp_path / "sessions").glob("*/*/image.png")
+    limits = Limits(session_bytes=10_000)
+    client = new_client(create_app({"tiny": tiny}, tmp_path, limits=limits))
+    image = client.post("/images", content=large).json()["id"]
+    assert client.get(f"/images/{image}/tile?level=0&x=0&y=0").status_code == 200
+    made = [path.stat().st_size for path in tmp_path.rglob("*.jpg")]
+    assert sum(made) > 10_000
+    assert client.post("/images", content=large).status_code == 201
 
-    def full() -> None:
-        raise Refused(413, "too much")
 
-    about = About(image, "a", WIDTH, HEIGHT, 0)
-    with pytest.raises(Refused, match="too much"):
-        tiles.tile(file, about, 0, 0, 0, full)
-    assert {path.name for path in file.parent.iterdir()} == {
-        "about.json", "image.png", "work.json",
-    }  # fmt: skip
-    gone = file.with_name("gone.png")
+def test_an_image_that_is_gone_has_none(image: str, tmp_path: Path, cut: None) -> None:
     with pytest.raises(Refused, match="not there any more"):
-        tiles.tile(gone, about, 0, 0, 0, lambda: None)
+        tiles.tile(tmp_path / "gone.png", About(image, "a", WIDTH, HEIGHT, 0), 0, 0, 0)

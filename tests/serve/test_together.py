@@ -131,6 +131,19 @@ def test_an_image_that_is_removed_meanwhile_is_missing_for_itself_alone(
     assert batches == [3, 1]
 
 
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_file_that_cannot_be_read_fails_for_itself_alone(
+    engine: Engine, keys: list[Key], batches: list[int], damaged: bool
+) -> None:
+    file = engine.sessions.file(keys[1].session, keys[1].image)
+    file.unlink()
+    if damaged:
+        file.write_bytes(b"no image")
+    found = answers(engine, keys)
+    assert [isinstance(one, Done) for one in found] == [True, False, True, True, True]
+    assert batches == [3, 1]
+
+
 def test_where_all_do_not_fit_the_image_goes_alone(
     engine: Engine,
     keys: list[Key],

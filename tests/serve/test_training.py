@@ -33,7 +33,8 @@ from diffinst.serve.corrected import LEAST, Corrected, write_dataset
 from diffinst.serve.limits import Limits
 from diffinst.serve.models import MOST_TRAINED, Models
 from diffinst.serve.objects import objects_of
-from diffinst.serve.sessions import Sessions
+from diffinst.serve.refusal import Refused
+from diffinst.serve.sessions import Sessions, bytes_in
 from diffinst.serve.train_run import Asked, Standing, train_and_score
 from diffinst.serve.training import Trainings, seen_by
 
@@ -358,6 +359,29 @@ def test_a_new_model_is_not_called_as_a_given_one(
     taken = ("tiny-trained-1", "tiny")
     training = trainings.start(session, "tiny-trained-1", tiny, images, 5, taken)
     assert training.asked.name == "tiny-trained-2"
+
+
+def test_a_training_that_is_refused_leaves_the_stopped_one_as_it_is(
+    tiny: DiffusionInst, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions, session = Sessions(tmp_path / "s", 9, 10**9), Sessions.new_id()
+    images = []
+    for i in range(LEAST):
+        about = sessions.add(session, np.full((48, 64, 3), i, np.uint8), "a.png")
+        images.append(Corrected(about, objects_of(square(tiny))))
+    trainings = Trainings(sessions, tiny.device)
+    monkeypatch.setattr(trainings, "_spawn", lambda folder: None)
+    stopped = trainings.start(session, "tiny", tiny, images, 5)
+    Standing(phase="stopped").write(stopped.folder)
+    before = bytes_in(sessions.folder_of(session))
+    monkeypatch.setattr(trainings, "_sessions", Sessions(tmp_path / "s", 9, before // 2))
+    with pytest.raises(Refused, match="remove images"):
+        trainings.start(session, "tiny", tiny, images, 5)
+    (last,) = trainings.of(session)
+    assert last.can_resume and bytes_in(sessions.folder_of(session)) == before
+    monkeypatch.setattr(trainings, "_sessions", Sessions(tmp_path / "s", 9, before + 5000))
+    trainings.start(session, "tiny", tiny, images, 5)  # what the first one leaves is room for it
+    assert [one.can_resume for one in trainings.of(session)] == [False, True]
 
 
 def square(model: DiffusionInst) -> Instances:

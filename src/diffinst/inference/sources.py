@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffinst.inference.image import EncodedImage
-from diffinst.io.images import list_images
+from diffinst.io.images import ImageReadError, list_images
 from diffinst.io.listing import is_pattern, named
 
 

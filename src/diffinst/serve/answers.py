@@ -38,12 +38,17 @@ def done(item: Done) -> Answer:
         "proposals": item.proposals,
         "note": item.note,
         "answers": item.answers,
-        **told(item.work),
+        **told(item.work, item.classes),
     }
 
 
-def told(work: Work) -> Answer:
-    """The present state of the work on an image."""
+def told(work: Work, classes: tuple[str, ...] | None) -> Answer:
+    """The present state of the work on an image.
+
+    Args:
+        work: On it.
+        classes: Of the model that made it, as `Models.classes` knows them.
+    """
     return {
         "objects": [_object(one) for one in work.current],
         "revision": work.revision,
@@ -51,6 +56,7 @@ def told(work: Work) -> Answer:
         "can_redo": bool(work.future),
         "accepted": work.accepted,
         "model": work.model,
+        "classes": list(classes or ()),
     }
 
 

@@ -29,7 +29,7 @@ from diffinst.serve.models import Models
 from diffinst.serve.queue import Job
 from diffinst.serve.refusal import Refused
 from diffinst.serve.requests import EditAsked, PredictAsked, PromptAsked
-from diffinst.serve.serving import MONTH, SESSION_COOKIE, Serving, serving_of, session_of
+from diffinst.serve.serving import Serving, keep_session, serving_of, session_of
 from diffinst.serve.sessions import About, Sessions, room
 from diffinst.serve.tiles import tile, tiled
 from diffinst.serve.training import Trainings
@@ -94,13 +94,14 @@ def create_app(
 
 
 @router.get("/images")
-def images(request: Request) -> Answer:
-    """This session's images."""
+def images(request: Request, response: Response) -> Answer:
+    """This session's images; the cookie is kept from now on."""
     sessions, session = serving_of(request).sessions, session_of(request)
+    if session is not None:
+        keep_session(response, session)
     return {
         "images": [
-            {**asdict(about), "accepted": sessions.work(session, about.id).accepted}
-            for about in sessions.images(session)
+            {**asdict(about), "accepted": work.accepted} for about, work in sessions.works(session)
         ]
     }
 
@@ -122,16 +123,17 @@ async def add_image(request: Request, name: str = Query("image", max_length=1000
     about, notes = await run_in_threadpool(add)
     serving.engine.metrics.count("images")
     answer = JSONResponse({**asdict(about), "notes": notes}, status_code=201)
-    answer.set_cookie(SESSION_COOKIE, session, httponly=True, samesite="strict", max_age=MONTH)
+    keep_session(answer, session)
     return answer
 
 
 @router.get("/images/{image}")
 def image_work(request: Request, image: str) -> Answer:
     """An image and the objects on it."""
-    sessions, session = serving_of(request).sessions, session_of(request)
-    about = sessions.about(session, image)
-    return {**asdict(about), "tiles": tiled(about), **told(sessions.work(session, image))}
+    serving, session = serving_of(request), session_of(request)
+    about, work = serving.sessions.about(session, image), serving.sessions.work(session, image)
+    classes = serving.engine.models.classes(session, work.model)
+    return {**asdict(about), "tiles": tiled(about), **told(work, classes)}
 
 
 @router.get("/images/{image}/pixels", response_class=FileResponse)
@@ -152,8 +154,7 @@ def image_tile(
     """A tile of a large image as JPEG; `tiles` of the image says how it is cut."""
     sessions, session = serving_of(request).sessions, session_of(request)
     about, file = sessions.about(session, image), sessions.file(session, image)
-    found = tile(file, about, level, x, y, lambda: sessions.check_room(session or ""))
-    return FileResponse(found, media_type="image/jpeg")
+    return FileResponse(tile(file, about, level, x, y), media_type="image/jpeg")
 
 
 @router.delete("/images/{image}", status_code=204)
@@ -188,7 +189,8 @@ def edit(request: Request, image: str, asked: EditAsked) -> Answer:
                     raise Refused(422, f"label: {asked.label}; give 0 to {count - 1}")
                 return work.relabelled(asked.objects, asked.label)
 
-    return told(serving.sessions.change(session, image, change, asked.revision))
+    work = serving.sessions.change(session, image, change, asked.revision)
+    return told(work, serving.engine.models.classes(session, work.model))
 
 
 @router.get("/images/{image}/export")
@@ -270,8 +272,7 @@ def _predict(request: Request, asked: PredictAsked) -> Job[Encoded | Step | Done
     serving, session = serving_of(request), session_of(request)
     engine = serving.engine
     name = engine.models.name(session, asked.model)
-    own = engine.models.configs(session)[name].sampler
-    options = asked.options(engine.limits, own)
+    options = asked.options(engine.limits, engine.models.config(session, name).sampler)
     serving.sessions.about(session, asked.image)
     return engine.worker.submit(
         lambda left: engine.predict(session, asked.image, name, options, left),

@@ -39,8 +39,7 @@ def corrected(sessions: Sessions, session: str | None, models: Collection[str]) 
         models: Names of the models whose classes are meant; images of others do not count.
     """
     found = []
-    for about in sessions.images(session):
-        work = sessions.work(session, about.id)
+    for about, work in sessions.works(session):
         unasked = not work.model and not work.now  # a person says that nothing is there
         if work.accepted and (work.model in models or unasked):
             found.append(Corrected(about, work.shown(work.least)))

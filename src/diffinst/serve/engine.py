@@ -51,12 +51,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Done:
-    """The work after a request: `answers` are the ids that prompts got, None where nothing is."""
+    """The work after a request, and the classes of its labels.
+
+    `answers` are the ids that prompts got, None where nothing is.
+    """
 
     seconds: float
     steps: int
     proposals: int
     work: Work
+    classes: tuple[str, ...] | None
     answers: list[int | None]
     note: str = ""
 
@@ -138,7 +142,8 @@ class Engine:
         work = self.sessions.change(session, image, after)
         done = found.meta or Options.of(chosen.config, **options)  # tiles have no meta
         note = note or (found.meta.note if found.meta is not None else "")
-        yield Done(_since(since), done.steps, done.proposals, work, [], note)
+        names = chosen.class_names
+        yield Done(_since(since), done.steps, done.proposals, work, names, [], note)
 
     def prompt(
         self,
@@ -200,7 +205,7 @@ class Engine:
 
         work = self.sessions.change(session, image, after)
         self.metrics.add("prompts", len(answers))
-        yield Done(_since(since), 1, 0, work, ids)
+        yield Done(_since(since), 1, 0, work, self.models.classes(session, work.model), ids)
 
     def forget(self, session: str | None, image: str) -> None:
         """Drop what is encoded of an image."""
@@ -246,7 +251,7 @@ class Engine:
             given = other.model in self.models.given or other.session == key.session
             new = other != key and other not in alike and other not in self.cache
             if len(alike) < most - 1 and given and new and other.model == key.model:
-                with contextlib.suppress(Refused):  # removed meanwhile: its own request says so
+                with contextlib.suppress(Refused, OSError):  # its own request says what is wrong
                     about = self.sessions.about(other.session, other.image)
                     whole = not (is_large(about) and looks_in_parts(model))
                     if whole and model.batch_of(about.size)[0] == padded:

@@ -105,7 +105,10 @@ class Guard:
         wait = self._rate.wait(client)
         if wait:
             raise Refused(429, f"too many requests; try again in {wait} s", wait)
-        _same_site(headers, self._hosts, scope["path"])
+        try:
+            _same_site(headers, self._hosts, scope["path"])
+        except ValueError as error:
+            raise Refused(403, "Host or Origin is no address") from error
         if self._token is not None and not _open(scope) and not self._knows(headers):
             raise Refused(401, "this server asks for its token, which it printed at its start")
         length = headers.get("content-length", "0")

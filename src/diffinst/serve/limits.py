@@ -21,7 +21,7 @@ class Limits:
         body_seconds: For a body to arrive.
         pixels: Of an image.
         images: Of a session.
-        session_bytes: Of a session on disk, models that it trained included.
+        session_bytes: Of a session on disk, models that it trained included, tiles not.
         session_days: Unused, after which a session is removed; 0: never.
         iterations: Of one training; 0: nobody trains.
         seconds: Of work on one request; it ends at the step after it.

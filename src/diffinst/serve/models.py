@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
-from diffinst.config import Config
+from diffinst.config import Config, ConfigError
 from diffinst.inference.predictor import DiffusionInst
 from diffinst.serve.cache import Cache
 from diffinst.serve.refusal import Refused
@@ -65,9 +65,7 @@ class Models:
                 try:
                     self._trained[folder] = DiffusionInst.from_pretrained(folder, device)
                 except CheckpointError as error:
-                    raise Refused(410, f"model {name} cannot be read any more; take another") from (
-                        error
-                    )
+                    raise _unreadable(name) from error
             self._trained.move_to_end(folder)
             while len(self._trained) > MOST_TRAINED:
                 self._forget(self._trained.popitem(last=False)[1])
@@ -100,15 +98,26 @@ class Models:
         """Drop what a model encoded: it would keep the model in memory."""
         self._cache.forget(lambda _, encoded: encoded.runner.network is model.network)
 
+    def config(self, session: str | None, name: str) -> Config:
+        """That of one model, which is not loaded for it.
+
+        Raises:
+            Refused: 404: no such model; 410: it cannot be read any more.
+        """
+        if name in self.given:
+            return self.given[name].config
+        try:
+            return Config.from_file(self._folder(session, name) / CONFIG_FILE)
+        except ConfigError as error:
+            raise _unreadable(name) from error
+
     def configs(self, session: str | None) -> dict[str, Config]:
-        """All that a session may choose from; nothing is loaded for it."""
-        own = self.trainings.models(session)
-        given = {name: model.config for name, model in self.given.items()}
-        return given | {
-            name: Config.from_file(folder / CONFIG_FILE)
-            for name, folder in own.items()
-            if name not in given
-        }
+        """Those of all that a session may choose from; what cannot be read is left out."""
+        found = {}
+        for name in [*self.given, *self.trainings.models(session)]:
+            with contextlib.suppress(Refused):
+                found[name] = self.config(session, name)
+        return found
 
     def classes(self, session: str | None, name: str) -> tuple[str, ...] | None:
         """The classes of a model; None: it is not served (any more)."""
@@ -116,3 +125,7 @@ class Models:
             return self.given[name].class_names
         own = {one.asked.name: one.asked.classes for one in self.trainings.of(session)}
         return own.get(name)
+
+
+def _unreadable(name: str) -> Refused:
+    return Refused(410, f"model {name} cannot be read any more; take another")

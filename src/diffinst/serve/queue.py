@@ -109,7 +109,7 @@ class Worker:
     """The thread and its queue.
 
     Args:
-        most: Jobs that are there at a time, the one at work included.
+        most: Jobs that are there at a time, the one at work included, those given up not.
         metrics: Counts them.
     """
 
@@ -117,15 +117,16 @@ class Worker:
         self._most, self._metrics = most, metrics
         self._jobs: queue.SimpleQueue[Job[object] | None] = queue.SimpleQueue()
         self._waiting: deque[Job[object]] = deque()  # those in `_jobs`, to look at
-        self._lock = threading.Lock()
-        self._there, self._usual = 0, FIRST_GUESS
+        self._lock = threading.RLock()
+        self._at_work, self._usual = False, FIRST_GUESS
         self._thread = threading.Thread(target=self._work, name="diffinst-worker", daemon=True)
         self._thread.start()
 
     @property
     def there(self) -> int:
-        """Jobs that wait or are at work."""
-        return self._there
+        """Jobs that somebody waits for, and the one at work."""
+        with self._lock:
+            return self._at_work + sum(not job.left for job in self._waiting)
 
     def needed(self) -> list[Key]:
         """Encoded images that waiting jobs will ask for, the next one's first."""
@@ -143,11 +144,10 @@ class Worker:
             Refused: 429, with the seconds after which to try again.
         """
         with self._lock:
-            if self._there >= self._most:
+            if self.there >= self._most:
                 self._metrics.count("refused_busy")
-                wait = min(60, max(1, math.ceil(self._there * self._usual)))
-                raise Refused(429, f"{self._there} requests wait already; try again later", wait)
-            self._there += 1
+                wait = min(60, max(1, math.ceil(self._usual)))  # then there is one less
+                raise Refused(429, f"{self.there} requests wait already; try again later", wait)
             job = Job(make, asyncio.get_running_loop(), needs)
             self._waiting.append(job)  # type: ignore[arg-type]
             self._jobs.put(job)  # type: ignore[arg-type]
@@ -162,11 +162,13 @@ class Worker:
         while (job := self._jobs.get()) is not None:
             with self._lock:
                 self._waiting.remove(job)
+                self._at_work = True
             since = time.monotonic()
             done = job.run()
             took = time.monotonic() - since
             with self._lock:
-                self._there -= 1
-                self._usual = 0.8 * self._usual + 0.2 * took
+                self._at_work = False
+                if done:
+                    self._usual = 0.8 * self._usual + 0.2 * took
             self._metrics.count("jobs_done" if done else "jobs_cancelled")
             self._metrics.add("work_seconds", took)

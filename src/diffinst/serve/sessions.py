@@ -17,7 +17,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ SESSION_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 IMAGE_ID = re.compile(r"[0-9a-f]{16}")
 MOST_NAME = 120  # characters of a file's name that are kept
 FOLDER = re.compile(r"[0-9a-f]{32}")  # of a session
+TILES = "tiles"  # beside a large image, for those who look at it
 DAY = 24 * 3600.0  # seconds
 NOTED = 600.0  # seconds after which a further use of a session is noted
 
@@ -81,8 +82,17 @@ class Sessions:
         self._note_use(session)
         for path in self._folder(session).glob("*/about.json"):
             if IMAGE_ID.fullmatch(path.parent.name):
-                found.append(msgspec.json.decode(path.read_bytes(), type=About))
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    found.append(msgspec.json.decode(path.read_bytes(), type=About))
         return sorted(found, key=lambda about: (about.added, about.id))
+
+    def works(self, session: str | None) -> list[tuple[About, Work]]:
+        """The same with the work on each."""
+        found = []
+        for about in self.images(session):
+            with contextlib.suppress(Refused, FileNotFoundError):  # removed meanwhile
+                found.append((about, self.work(session, about.id)))
+        return found
 
     def add(self, session: str, pixels: Pixels, name: str) -> About:
         """Take an image into a session.
@@ -197,13 +207,17 @@ class Sessions:
             (place / "about.json").unlink(missing_ok=True)  # first: now it is gone
             shutil.rmtree(place, ignore_errors=True)
 
-    def check_room(self, session: str) -> None:
+    def check_room(self, session: str, without: Iterable[Path] = ()) -> None:
         """Refuse what is too much for one session.
+
+        Args:
+            session: Its id.
+            without: Folders in it that are about to go.
 
         Raises:
             Refused: 413: it holds more than it may.
         """
-        held = bytes_in(self._folder(session))
+        held = bytes_in(self._folder(session)) - sum(map(bytes_in, without))
         if held > self._most_bytes:
             raise Refused(
                 413, f"this session would hold {held / 1e6:,.1f} MB on the server's disk; allowed "
@@ -260,9 +274,10 @@ class Sessions:
 
 
 def bytes_in(folder: Path) -> int:
-    """Of all files below a folder; 0 where there is none."""
+    """Of all files below a folder but tiles, which can be made again; 0 where there is none."""
     total = 0
-    for place, _, names in os.walk(folder):
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(TILES)]
         for name in names:
             with contextlib.suppress(FileNotFoundError):  # a temporary file, renamed since
                 total += os.stat(os.path.join(place, name)).st_size

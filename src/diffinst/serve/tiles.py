@@ -8,19 +8,17 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict
 
 from PIL import Image
 
 from diffinst.serve.refusal import Refused
-from diffinst.serve.sessions import About, room
+from diffinst.serve.sessions import TILES, About, room
 
 WHOLE = 4_000_000  # pixels of an image up to which the page and the model get it in one piece
 SIDE = 1024  # pixels of a tile; the last ones of a row and a column are smaller
 QUALITY = 92  # of JPEG: they are looked at, and the model sees the image itself
-FOLDER = "tiles"
 _making = threading.Lock()
 
 
@@ -51,9 +49,7 @@ def times_whole(about: About) -> float:
     return max(1.0, about.width * about.height / WHOLE)
 
 
-def tile(
-    file: Path, about: About, level: int, x: int, y: int, check_room: Callable[[], None]
-) -> Path:
+def tile(file: Path, about: About, level: int, x: int, y: int) -> Path:
     """The JPEG of a tile.
 
     Args:
@@ -62,21 +58,19 @@ def tile(
         level: 0: every pixel; 1: every second one, ...
         x: The tile's place in its row.
         y: In its column.
-        check_room: Refuses when the session holds too much, the new tiles included.
 
     Raises:
-        Refused: 404: the image has no such tile, or is gone; 413: as `check_room`; 507: the disk is
-            full.
+        Refused: 404: the image has no such tile, or is gone; 507: the disk is full.
     """
     cut, scale = tiled(about), 2**level
     width, height = -(-about.width // scale), -(-about.height // scale)
     if cut is None or level >= cut["levels"] or x * SIDE >= width or y * SIDE >= height:
         raise Refused(404, f"this image has no tile {x}, {y} at level {level}")
-    folder = file.with_name(FOLDER)
+    folder = file.with_name(TILES)
     if not folder.is_dir():
         with _making:  # one image is in memory at a time
             if not folder.is_dir():
-                _make(file, folder, cut["levels"], check_room)
+                _make(file, folder, cut["levels"])
     return folder / _name(level, x, y)
 
 
@@ -84,17 +78,16 @@ def _name(level: int, x: int, y: int) -> str:
     return f"{level}-{x}-{y}.jpg"
 
 
-def _make(file: Path, folder: Path, levels: int, check_room: Callable[[], None]) -> None:
+def _make(file: Path, folder: Path, levels: int) -> None:
     try:
-        with room(), tempfile.TemporaryDirectory(prefix=f"{FOLDER}-", dir=folder.parent) as place:
+        with room(), tempfile.TemporaryDirectory(prefix=f"{TILES}-", dir=folder.parent) as place:
             with Image.open(file) as opened:
                 image = opened.convert("RGB")
-            unfinished = Path(place) / FOLDER
+            unfinished = Path(place) / TILES
             unfinished.mkdir()
             for level in range(levels):
                 _cut(image, level, unfinished)
                 image = image.reduce(2)
-            check_room()
             os.replace(unfinished, folder)
     except FileNotFoundError as error:  # removed meanwhile
         raise Refused(404, "this image is not there any more") from error

@@ -144,9 +144,7 @@ class Trainings:
             )
             folder = self._sessions.folder_of(session) / PLACE / str(number)
             shutil.rmtree(folder, ignore_errors=True)
-            for one in before:  # nobody goes on with an earlier one any more
-                for part in (DATA, ORIGIN, RUN):
-                    shutil.rmtree(one.folder / part, ignore_errors=True)
+            earlier = [one.folder / part for one in before for part in (DATA, ORIGIN, RUN)]
             try:
                 with room():
                     model.save_pretrained(folder / ORIGIN)
@@ -161,10 +159,12 @@ class Trainings:
                     )
                     Standing().write(folder)
                     write_json(folder / ASKED, asdict(asked))  # last: now it is there
-                self._sessions.check_room(session)
+                self._sessions.check_room(session, without=earlier)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
+            for part in earlier:  # nobody goes on with an earlier one any more
+                shutil.rmtree(part, ignore_errors=True)
             with self._lock:
                 self._spawn(folder)
         return self.of(session)[-1]

@@ -1,6 +1,7 @@
 // The page: what a person does, what is asked of the server for it, what is shown then.
 
 import * as api from "./api.js";
+import {filesOf} from "./files.js";
 import {Tiles} from "./tiles.js";
 import {Training} from "./train.js";
 import {View, colour, prepared} from "./view.js";
@@ -8,9 +9,10 @@ import {View, colour, prepared} from "./view.js";
 const $ = id => document.getElementById(id);
 const view = new View($("canvas"));
 const state = {
-  models: [], images: [], image: null, // the present image's work, as the server has it
+  models: [], images: [], at: null, // at: the image that is chosen, shown or not
+  image: null, // its work as the server has it, once it is shown
   objects: [], steps: [], shown: null, unit: "Step", // shown: position in steps, null: the result
-  tool: "select", running: null, asking: null, refining: null, excluding: false, corner: null,
+  tool: "select", running: null, asking: null, adding: null, refining: null, excluding: false, corner: null,
 };
 
 // --- saying things ---------------------------------------------------------------------------
@@ -29,19 +31,26 @@ function toast(text, bad = false, action = null) {
 function failed(error, again = null) {
   if (error.name === "AbortError") return;
   if (error.status === 401) { $("token").open || $("token").showModal(); return; }
+  if (error.status === 404 && state.at) { gone(error).catch(failed); return; }
+  if (error.status === 422 && error.message.startsWith("model ")) loadModels().then(defaults, () => undefined);
   if (error.status === 409) refresh().catch(() => undefined);
   if (!(error instanceof api.Failure)) console.error(error);
   toast(error.message, true, again && (error.status === 0 || error.status >= 500) ? ["Try again", again] : null);
 }
 
-/** Run a request; where the server is busy, wait as long as it says, three times. */
-async function patiently(request) {
+/** Run a request; where the server is busy, wait as long as it says, three times, or until the signal. */
+async function patiently(request, signal) {
   for (let tries = 0; ; tries++) {
     try { return await request(); } catch (error) {
       if (error.status !== 429 || tries === 3) throw error;
       const wait = Math.max(1, error.wait);
-      busy(`The server is busy; trying again in ${wait} s`);
-      await new Promise(done => setTimeout(done, wait * 1000));
+      signal.throwIfAborted();
+      busy(`The server is busy; trying again in ${wait} s`, true);
+      await new Promise((done, stopped) => {
+        setTimeout(done, wait * 1000);
+        signal.addEventListener("abort", () => stopped(signal.reason), {once: true});
+      });
+      busy("Trying again", Boolean(state.running));
     }
   }
 }
@@ -71,22 +80,37 @@ function hint() {
 async function addFiles(files) {
   const images = [...files];
   if (!images.length) return;
+  const {signal} = state.adding = new AbortController();
   let first = null;
   for (const [i, file] of images.entries()) {
-    busy(images.length > 1 ? `Opening ${i + 1} of ${images.length}` : "Opening the image");
+    if (signal.aborted) break;
+    busy(images.length > 1 ? `Opening ${i + 1} of ${images.length}` : "Opening the image", images.length > 1);
     try {
       const most = state.limits ? state.limits.upload_bytes : Infinity;
       if (file.size > most) throw new api.Failure(413, `${file.name}: ${Math.round(file.size / 1e6)} MB; allowed are ${most / 1e6} MB`);
-      const about = await patiently(() => api.upload(file, file.name || "pasted.png"));
+      const about = await patiently(() => api.upload(file, file.name || "pasted.png"), signal);
       about.notes.forEach(note => toast(note));
       first = first || about;
-    } catch (error) { failed(error); }
+    } catch (error) {
+      failed(error);
+      if (!error.status || error.status === 409) break; // nor will the next one come in
+    }
   }
   busy("");
   if (!first) return;
-  await listImages();
-  await openImage(first.id);
-  run();
+  try {
+    await listImages();
+    await openImage(first.id);
+    if (!signal.aborted) run();
+  } catch (error) { failed(error); }
+}
+
+async function drop(transfer) {
+  try {
+    const {files, folders} = await filesOf(transfer);
+    if (folders && !files.length) toast("There is no image in this folder.", true);
+    await addFiles(files);
+  } catch (error) { failed(error); }
 }
 
 async function addSample(name) {
@@ -104,66 +128,108 @@ async function listImages() {
   $("run").disabled = !one;
 }
 
+/** Show an image; until it is there it can be removed and left, no more. */
 async function openImage(id) {
   stop();
-  const mine = state.opening = {}; // another image may be opened, or a run begun, meanwhile
-  const work = await api.get(`/images/${id}`);
-  const picture = work.tiles ? new Tiles(work, () => view.draw()) : new Image();
-  if (!work.tiles) picture.src = `/images/${id}/pixels`;
-  if (work.tiles) busy("Opening a large image");
-  try { await picture.decode(); } finally { if (work.tiles && !state.running) busy(""); }
-  if (state.opening !== mine) return;
-  stop();
-  state.steps = []; state.shown = null; state.refining = state.corner = null;
-  state.image = work;
-  localStorage.setItem("image", id);
-  view.show(picture);
-  settle();
-  if (state.models.some(one => one.name === work.model)) $("model").value = work.model; // else it was removed
-  take(work);
+  const mine = state.at = {id, ...state.images.find(one => one.id === id)}; // another one may be opened meanwhile
+  state.image = null;
   naming();
-  timeline();
-  $("timing").textContent = $("last-run").textContent = "";
+  try {
+    const work = await api.get(`/images/${id}`);
+    if (state.at !== mine) return;
+    if (work.tiles) busy("Opening a large image");
+    const picture = await shown(work);
+    if (state.at !== mine) return;
+    state.steps = []; state.shown = null; state.refining = state.corner = null;
+    state.image = work;
+    localStorage.setItem("image", id);
+    view.show(picture);
+    settle();
+    if (state.models.some(one => one.name === work.model)) $("model").value = work.model; // else it was removed
+    take(work);
+    timeline();
+    $("timing").textContent = $("last-run").textContent = "";
+  } catch (error) {
+    if (state.at === mine) nothing();
+    throw error;
+  } finally { if (state.at === mine && !state.asking) busy(""); }
+}
+
+/** The picture of an image. Where it cannot be shown, the server is asked why. */
+async function shown(work) {
+  const picture = work.tiles ? new Tiles(work, () => view.draw()) : new Image();
+  if (!work.tiles) picture.src = `/images/${work.id}/pixels`;
+  try { await picture.decode(); } catch {
+    await api.file(picture.src);
+    throw new api.Failure(0, `${work.name} cannot be shown.`, 0);
+  }
+  return picture;
+}
+
+/** Nothing is on the canvas. */
+function nothing() {
+  state.steps = []; state.shown = null; state.objects = [];
+  view.show(null);
+  show(); timeline(); hint();
+}
+
+async function openNear(at) {
+  const next = state.images[Math.max(0, Math.min(at, state.images.length - 1))];
+  if (next) await openImage(next.id);
+  else { state.at = state.image = null; nothing(); localStorage.removeItem("image"); }
+}
+
+/** Something was not there: the image perhaps, removed in another tab. */
+async function gone(error) {
+  const {id} = state.at, at = state.images.findIndex(one => one.id === id);
+  await listImages();
+  if (!state.at || state.at.id !== id) return;
+  if (state.images.some(one => one.id === id)) { toast(error.message, true); naming(); return; }
+  toast(`${state.at.name} is not there any more: it was removed, in another tab perhaps.`, true);
+  await openNear(at);
 }
 
 function naming() {
-  const at = state.images.findIndex(one => one.id === state.image.id);
-  $("image-name").textContent = $("image-name").title = state.image.name;
-  if (at >= 0) state.images[at].accepted = Boolean(state.image.accepted);
-  const done = state.images.filter(one => one.accepted).length;
+  const {id, name} = state.at, at = state.images.findIndex(one => one.id === id);
+  $("image-name").textContent = $("image-name").title = name;
+  if (at >= 0 && state.image) state.images[at].accepted = Boolean(state.image.accepted);
+  const done = state.images.filter(one => one.accepted).length, accepted = at >= 0 && state.images[at].accepted;
   $("image-place").textContent = `${at + 1} of ${state.images.length}${done && state.images.length > 1 ? `, ${done} accepted` : ""}`;
   $("previous").disabled = at <= 0;
   $("next").disabled = at < 0 || at >= state.images.length - 1;
-  $("accept").setAttribute("aria-pressed", String(Boolean(state.image.accepted)));
-  $("accept").lastElementChild.textContent = state.image.accepted ? "Accepted" : "Accept";
+  $("accept").setAttribute("aria-pressed", String(accepted));
+  $("accept").lastElementChild.textContent = accepted ? "Accepted" : "Accept";
 }
 
 async function go(by) {
-  const at = state.images.findIndex(one => one.id === state.image.id), to = state.images[at + by];
+  if (!state.at) return false;
+  const at = state.images.findIndex(one => one.id === state.at.id), to = state.images[at + by];
   if (to) await openImage(to.id).catch(failed);
   return Boolean(to);
 }
 
 async function accept() {
   if (state.running) return toast("Wait for the end of the run, or stop it (Esc); then accept.", true);
+  if (pending()) return toast("Wait for the answer to your box or click; then accept.", true);
   if (!await edit("accept", {threshold: Number($("threshold").value)})) return;
   if (await go(1)) { if (!state.objects.length) run(); } else toast("Accepted. This was the last image.");
 }
 
 async function refresh() {
-  if (state.image) take(await api.get(`/images/${state.image.id}`));
+  const {image} = state;
+  if (!image) return;
+  const work = await api.get(`/images/${image.id}`);
+  if (state.image === image) take(work);
 }
 
 async function removeImage() {
-  if (!confirm(`Remove ${state.image.name} and the work on it?`)) return;
+  if (!state.at || !confirm(`Remove ${state.at.name} and the work on it?`)) return;
   stop();
   try {
-    const at = state.images.findIndex(one => one.id === state.image.id);
-    await api.remove(`/images/${state.image.id}`);
+    const {id} = state.at, at = state.images.findIndex(one => one.id === id);
+    await api.remove(`/images/${id}`);
     await listImages();
-    const next = state.images[Math.min(at, state.images.length - 1)];
-    if (next) await openImage(next.id);
-    else { state.image = null; state.steps = []; state.objects = []; view.show(null); show(); hint(); localStorage.removeItem("image"); }
+    await openNear(at);
   } catch (error) { failed(error); }
 }
 
@@ -179,11 +245,16 @@ function options() {
   return asked;
 }
 
+/** Whether what a person pointed at on this image is not answered yet. */
+const pending = () => Boolean(state.asking && state.image && state.asking.image === state.image.id);
+
 async function run() {
   if (!state.image || state.running) return;
-  const leave = new AbortController(), asked = options(), id = state.image.id;
+  if (pending()) { toast("Wait for the answer to your box or click; then run.", true); return; }
+  const leave = new AbortController(), asked = options();
   const runs = Number(asked.get("noises") || 1), large = Boolean(state.image.tiles);
   const parts = large ? "tiles" : runs > 1 ? `${runs} runs` : ""; // some of them at a time, in place of steps
+  const names = model().classes; // the menu may say another model by the time that a step comes
   const of = parts ? 1 : asked.has("steps") ? Number(asked.get("steps")) : 0;
   state.running = leave;
   state.steps = []; state.shown = null; state.refining = null;
@@ -197,7 +268,7 @@ async function run() {
       if (kind === "encoded") busy(parts ? `Looking at ${parts}` : of ? `Step 1 of ${of}` : "Step 1", true);
       if (kind === "step") {
         const before = state.steps.length ? state.steps[state.steps.length - 1].objects : null;
-        state.steps.push({seconds: data.seconds, objects: data.objects.map(one => prepared(one, before))});
+        state.steps.push({seconds: data.seconds, objects: data.objects.map(one => prepared({...one, names}, before))});
         state.shown = state.steps.length - 1;
         busy(parts ? `Looking at ${parts}` : of ? `Step ${Math.min(of, data.step + 1)} of ${of}` : `Step ${data.step + 1}`, true);
         timing(data.seconds, `${state.unit.toLowerCase()} ${data.step}`);
@@ -212,9 +283,9 @@ async function run() {
         if (data.note) toast(data.note);
         if (!visible().length) toast("Nothing found above this score. Lower it, or draw a box around an object.");
       }
-    }));
+    }), leave.signal);
   } catch (error) {
-    if (state.image && state.image.id === id) { state.shown = null; state.steps = []; show(); }
+    if (state.running === leave) { state.shown = null; state.steps = []; show(); }
     failed(error, run);
   } finally {
     if (state.running === leave) { state.running = null; running(false); busy(""); timeline(); }
@@ -228,12 +299,18 @@ function running(is) {
 }
 
 function stop() {
+  if (state.asking) state.asking.leave.abort();
   if (!state.running) return;
   state.running.abort();
   state.running = null;
   running(false); busy("");
   state.steps = []; state.shown = null;
   show(); timeline();
+}
+
+function stopAll() {
+  if (state.adding) state.adding.abort();
+  stop();
 }
 
 function timing(seconds, what) {
@@ -299,7 +376,7 @@ const visible = () => {
 function take(work, before = null) {
   const known = before || state.objects;
   Object.assign(state.image, {revision: work.revision, accepted: work.accepted, model: work.model});
-  state.objects = work.objects.map(one => prepared(one, known));
+  state.objects = work.objects.map(one => prepared({...one, names: work.classes}, known));
   $("undo").disabled = !work.can_undo;
   $("redo").disabled = !work.can_redo;
   const chosen = view.selected && state.objects.find(one => one.id === view.selected.id);
@@ -339,8 +416,8 @@ function show() {
     const cls = $("class");
     $("selected-title").textContent = className(one);
     $("selected-facts").textContent = facts(one).slice(0, 3).join(", ");
-    cls.replaceChildren(...model().classes.map((name, i) => new Option(name, i, false, i === one.label)));
-    cls.disabled = model().classes.length < 2;
+    cls.replaceChildren(...one.names.map((name, i) => new Option(name, i, false, i === one.label)));
+    cls.disabled = one.names.length < 2;
     $("keep").disabled = one.kept;
     $("keep").textContent = one.kept ? "Kept" : "Keep";
   }
@@ -349,7 +426,7 @@ function show() {
 
 const stable = value => `stability ${(100 * value).toFixed(0)} %`;
 const facts = one => [`score ${one.score.toFixed(2)}`, `${one.area} px`, ...(one.stability === null ? [] : [stable(one.stability)]), ...(one.kept ? ["kept"] : [])];
-const className = one => model().classes[one.label] || `class ${one.label}`;
+const className = one => one.names[one.label] || `class ${one.label}`;
 
 function select(one, scroll = true) {
   view.selected = one;
@@ -364,11 +441,14 @@ function along(by) {
   if (shown.length) select(shown[(at + by + shown.length + (at < 0 && by < 0 ? 1 : 0)) % shown.length]);
 }
 
-/** Whether the server took the correction. */
+/** Whether the server took the correction of what is shown. */
 async function edit(action, more = {}) {
-  if (!state.image || state.running) return false;
+  const {image} = state;
+  if (!image || state.running) return false;
   try {
-    take(await api.post(`/images/${state.image.id}/edit`, {action, revision: state.image.revision, ...more}));
+    const work = await api.post(`/images/${image.id}/edit`, {action, revision: image.revision, ...more});
+    if (state.image !== image) return false; // another one is shown by now
+    take(work);
     if (action === "undo" || action === "redo") { state.steps = []; state.shown = null; timeline(); show(); }
     return true;
   } catch (error) { failed(error); return false; }
@@ -378,26 +458,27 @@ const onSelected = (action, more = {}) => view.selected && state.shown === null 
 
 /** Ask for the object that a person points at; with `refined` correct that one. */
 async function point(asked, refined = null) {
-  if (state.asking || state.running) return;
-  const asking = state.asking = {left: false}; // left: Esc ended refining meanwhile
+  if (!state.image || state.asking || state.running) return;
+  const asking = state.asking = {image: state.image.id, leave: new AbortController()}; // leave: Esc ends refining, and a wait for a busy server
   const wait = setTimeout(() => busy("Looking there"), 150);
   const body = {image: state.image.id, model: $("model").value, boxes: asked.box ? [asked.box] : [],
     points: asked.points.length ? [asked.points] : [], exclude: asked.exclude,
     together: Boolean(asked.box && asked.points.length), replace: refined ? refined.id : null};
   try {
-    const done = await patiently(() => api.post("/prompt", body)), [id] = done.answers;
+    const done = await patiently(() => api.post("/prompt", body), asking.leave.signal), [id] = done.answers;
     if (!state.image || state.image.id !== body.image) return; // another one is shown by now
     if (id !== null) state.steps = []; // what they show is no longer how it came about
     state.shown = null;
     take(done);
     if (id === null) toast("Nothing was found there. Try a box around it.");
-    else if (!asking.left) { state.refining = id; select(state.objects.find(one => one.id === id)); }
+    else if (!asking.leave.signal.aborted) { state.refining = id; select(state.objects.find(one => one.id === id)); }
     timing(done.seconds, "for this object");
     timeline();
   } catch (error) { failed(error); } finally {
     clearTimeout(wait);
     state.asking = null;
-    busy(""); hint();
+    if (!state.running) busy("");
+    hint();
   }
 }
 
@@ -532,9 +613,9 @@ document.addEventListener("keydown", event => {
     ",": () => scrubTo((state.shown ?? state.steps.length - 1) - 1), ".": () => scrubTo((state.shown ?? state.steps.length - 1) + 1),
     "+": () => view.zoom(1.25), "=": () => view.zoom(1.25), "-": () => view.zoom(0.8), "0": () => view.fit(),
     Delete: () => onSelected("delete"), Backspace: () => onSelected("delete"), PageDown: () => go(1), PageUp: () => go(-1),
-    Escape: () => { if (state.asking) state.asking.left = true; if (state.running) stop(); else if (state.corner) { state.corner = view.drawing = null; hint(); view.draw(); } else select(null); menus.forEach(menu => { menu.open = false; }); },
+    Escape: () => { const was = state.running; stopAll(); if (!was && state.corner) { state.corner = view.drawing = null; hint(); view.draw(); } else if (!was) select(null); menus.forEach(menu => { menu.open = false; }); },
   };
-  const free = ["?", "o", "v", "b", "p", "Escape"];
+  const free = ["?", "o", "v", "b", "p", "Escape", "PageDown", "PageUp"];
   const act = keys[event.key] || keys[event.key.toLowerCase()];
   if (act && (state.image || free.includes(event.key.toLowerCase()) || free.includes(event.key))) { event.preventDefault(); act(); }
 });
@@ -578,7 +659,7 @@ document.querySelectorAll("[data-export]").forEach(one => { one.onclick = () => 
 const menus = [...document.querySelectorAll(".menu")];
 document.addEventListener("click", event => menus.forEach(menu => { if (!menu.contains(event.target)) menu.open = false; }));
 const on = {
-  open: () => $("file").click(), pick: () => $("file").click(), run, stop, play, undo: () => edit("undo"), redo: () => edit("redo"),
+  open: () => $("file").click(), pick: () => $("file").click(), run, stop: stopAll, play, undo: () => edit("undo"), redo: () => edit("redo"),
   "zoom-in": () => view.zoom(1.25), "zoom-out": () => view.zoom(0.8), fit: () => view.fit(), previous: () => go(-1), next: () => go(1),
   exclude: () => { state.excluding = !state.excluding; hint(); }, accept, remove: removeImage, keep: () => onSelected("keep"), delete: () => onSelected("delete"), help: () => $("keys").showModal(),
 };
@@ -592,7 +673,7 @@ let inside = 0;
 document.addEventListener("dragenter", event => { event.preventDefault(); inside++; $("droppable").hidden = false; });
 document.addEventListener("dragleave", () => { inside--; $("droppable").hidden = inside > 0; });
 document.addEventListener("dragover", event => event.preventDefault());
-document.addEventListener("drop", event => { event.preventDefault(); inside = 0; $("droppable").hidden = true; addFiles(event.dataTransfer.files); });
+document.addEventListener("drop", event => { event.preventDefault(); inside = 0; $("droppable").hidden = true; drop(event.dataTransfer); });
 
 $("token-form").onsubmit = async event => {
   event.preventDefault();
@@ -640,7 +721,11 @@ async function begin() {
     await listImages();
     show();
     const last = state.images.find(one => one.id === localStorage.getItem("image")) || state.images[0];
-    if (last) await openImage(last.id);
+    if (last) await openImage(last.id).catch(error => {
+      failed(error);
+      const other = state.images.find(one => one !== last);
+      return other && openImage(other.id);
+    });
     if (served.limits.iterations) training.look();
   } catch (error) { failed(error, begin); }
 }

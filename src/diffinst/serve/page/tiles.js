@@ -9,6 +9,7 @@ export class Tiles {
     this.id = work.id; this.width = work.width; this.height = work.height;
     this.side = work.tiles.side; this.levels = work.tiles.levels;
     this.redraw = redraw;
+    this.src = this.address(this.levels - 1, 0, 0);
     this.kept = new Map(); // by address, those drawn last at the end
   }
 
@@ -18,8 +19,10 @@ export class Tiles {
     await image.decode();
   }
 
+  address(level, x, y) { return `/images/${this.id}/tile?level=${level}&x=${x}&y=${y}`; }
+
   fetch(level, x, y) {
-    const address = `/images/${this.id}/tile?level=${level}&x=${x}&y=${y}`, image = new Image();
+    const address = this.address(level, x, y), image = new Image();
     image.onload = () => { image.there = true; this.redraw(); };
     image.onerror = () => setTimeout(() => { this.kept.delete(address); this.redraw(); }, AGAIN);
     image.src = address;
@@ -29,7 +32,7 @@ export class Tiles {
   }
 
   tile(level, x, y) {
-    const address = `/images/${this.id}/tile?level=${level}&x=${x}&y=${y}`, image = this.kept.get(address);
+    const address = this.address(level, x, y), image = this.kept.get(address);
     if (!image) return this.fetch(level, x, y);
     this.kept.delete(address); this.kept.set(address, image);
     return image;
