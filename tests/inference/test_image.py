@@ -49,6 +49,12 @@ def test_options_without_effect_on_prompts_are_refused(model: DiffusionInst, pat
             asked(points=[[9, 9]], steps=4, threshold=0.9)  # type: ignore[call-arg]
 
 
+def test_a_start_of_another_kind_is_refused(model: DiffusionInst, path: Path) -> None:
+    for ask in (model.predict, model.stream):
+        with pytest.raises(ValueError, match=r"start: a Tensor; give Start\(boxes, time\)"):
+            list(ask(path, start=torch.zeros(3, 4)))  # type: ignore[call-overload, arg-type]
+
+
 def test_a_list_shares_batches_and_each_answers_as_alone(
     model: DiffusionInst, monkeypatch: pytest.MonkeyPatch
 ) -> None:

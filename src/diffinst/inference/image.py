@@ -202,6 +202,7 @@ class EncodedImage:
         self, start: Start | None, options: Options, since: float | None = None, *, every: bool
     ) -> Iterator[Instances]:
         """After each step, or after the last one alone."""
+        starts = _starts(start)
         if options.noises > 1:
             with self.runner.advised([self.size], options):
                 found = self.runner.spread(self.encoded, self.size, options, start)
@@ -211,7 +212,6 @@ class EncodedImage:
         with self.runner.advised([self.size], options):
             if options.seconds is not None:
                 since = self.runner.budget.clock() if since is None else since
-                starts = [] if start is None else [start]
                 timed = Timed(self.runner, self.encoded, options, self.size, since, starts)
                 for found in timed.results(every=every):
                     yield replace(found, image=self.image, path=self.path)
@@ -246,8 +246,7 @@ class EncodedImage:
 
     def _steps(self, pipeline: Pipeline, start: Start | None) -> Iterator[Step]:
         noise = self.runner.noise([pipeline.options.seed], pipeline.options)
-        starts = [] if start is None else [start]
-        return pipeline.run(self.encoded, noise, starts, [self.size])
+        return pipeline.run(self.encoded, noise, _starts(start), [self.size])
 
     def _shown(self, pipeline: Pipeline, step: Step) -> Instances:
         return self._remembered(pipeline.result(step, self.encoded, 0, self.size))
@@ -283,6 +282,12 @@ def encode_each(
                 # a copy: a view would keep the whole batch in memory
                 found[place] = batch if len(some) == 1 else Encoded.cat([batch[i]])
     return [EncodedImage(runner, found[i], images[i], paths[i]) for i in range(len(images))]
+
+
+def _starts(start: Start | None) -> list[Start]:
+    if not isinstance(start, Start | None):
+        raise ValueError(f"start: a {type(start).__name__}; give Start(boxes, time)")
+    return [] if start is None else [start]
 
 
 def _one_run(options: Options) -> Options:
