@@ -179,7 +179,7 @@ def test_a_damaged_part_is_named(tiny: DiffusionInst, slide: Path, tmp_path: Pat
     flipped[whole.index(b"NUMPY") + 130] ^= 1  # of the first array
     for damaged in (whole[: len(whole) // 2], whole[:-1], bytes(flipped), b"", b"torn"):
         part.write_bytes(damaged)
-        with pytest.raises(ConfigError, match=r"row-00001\.npz: is damaged .* remove it"):
+        with pytest.raises(ConfigError, match=r"row-00001\.npz: is torn, .* remove it"):
             run(tiny, slide, tmp_path)
 
 

@@ -44,10 +44,12 @@ def test_an_image_smaller_than_a_tile_is_one_tile_of_its_size() -> None:
     assert (tile.rect, tile.core) == ((0, 0, 30, 40), (0, 0, 30, 40))
 
 
-@pytest.mark.parametrize(("tile", "overlap"), [(100, 128), (100, 51), (100, -1), (0, 0)])
+@pytest.mark.parametrize(("tile", "overlap"), [(100, 128), (100, 51), (0, 0)])
 def test_a_tile_smaller_than_twice_the_overlap_is_refused(tile: int, overlap: int) -> None:
     with pytest.raises(ConfigError, match=rf"tile is {tile} and overlap {overlap} .*--overlap"):
         TileGrid((500, 500), tile, overlap)
+    with pytest.raises(ConfigError, match="overlap is -1; give pixels, from 0"):
+        TileGrid((500, 500), 100, -1)
 
 
 def test_steps_are_multiples_of_the_networks_stride() -> None:

@@ -352,7 +352,7 @@ def test_address() -> None:
 
 
 def test_folder(tmp_path: Path) -> None:
-    with pytest.raises(ImageReadError, match="is a folder; give a file, or list it with `list_ima"):
+    with pytest.raises(ImageReadError, match="is a folder; give one image file"):
         read_image(tmp_path)
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffinst.config import Reading
 from diffinst.io.microns import microns_per_pixel
+from diffinst.io.windows import open_windowed
 
 tifffile = pytest.importorskip("tifffile")
 PIXELS = np.zeros((4, 6), np.uint8)
@@ -46,3 +48,15 @@ def test_what_says_nothing_of_it(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:20])
     assert microns_per_pixel(path) is None
     assert microns_per_pixel(tmp_path / "gone.tif") is None
+
+
+def test_of_several_images_that_of_the_largest(tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as file:
+        for side, mpp in ((16, 4.0), (64, 0.5)):
+            about = {"PhysicalSizeX": mpp, "PhysicalSizeY": mpp}
+            file.write(np.zeros((side, side), np.uint8), metadata={"axes": "YX", **about})
+    assert microns_per_pixel(path) == 0.5
+    image = open_windowed(path, Reading())
+    assert (image.shape, image.mpp) == ((64, 64), 0.5)
+    image.close()

@@ -139,3 +139,9 @@ def test_a_time_limit_is_refused_before_anything_is_written(tmp_path: Path, mode
     with pytest.raises(ConfigError, match=r"seconds is 0\.5, but parts have to be the same bytes"):
         predict_dataset([str(tmp_path / "a.png")], tmp_path / "out", model=str(model), seconds=0.5)
     assert not (tmp_path / "out" / "plan.parquet").exists()
+
+
+@pytest.mark.parametrize(("images", "out"), [("memory://a", "runs/a"), ("a.png", "memory://a")])
+def test_the_memory_of_a_process_is_refused(images: str, out: str) -> None:
+    with pytest.raises(ValueError, match="memory://a: the memory of one process"):
+        predict_dataset(images, out)

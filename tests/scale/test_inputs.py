@@ -65,6 +65,14 @@ def test_a_column_of_parquet(tree: Path) -> None:
         paths(tree / "n.parquet")
 
 
+def test_a_column_without_a_path_is_named(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"path": pa.array([None, ""], pa.string())})
+    pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(ImageReadError, match=r"a\.parquet: column path holds no path"):
+        list(Inputs.of(tmp_path / "a.parquet"))
+
+
 def test_a_list_may_begin_with_a_mark_of_its_encoding(tree: Path) -> None:
     (tree / "list.txt").write_bytes(b"\xef\xbb\xbfb.png\r\nx/b.png\r\n")
     assert paths(tree / "list.txt") == ["b.png", "x/b.png"]

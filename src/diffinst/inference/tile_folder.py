@@ -136,7 +136,8 @@ class _Parts:
             found = unpacked(file.read_bytes(), tiles)
         except (ValueError, IndexError, OSError) as error:
             raise ConfigError(
-                f"{file}: is damaged ({error}); remove it, and its tiles are predicted anew"
+                f"{file}: is torn, or no part of this run; remove it, and its tiles are predicted "
+                "anew"
             ) from error
         return found
 

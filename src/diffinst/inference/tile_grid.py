@@ -82,7 +82,9 @@ class TileGrid:
     align: int = 1
 
     def __post_init__(self) -> None:
-        if self.overlap < 0 or self.tile < 2 * self.overlap or self.tile < 1:
+        if self.overlap < 0:
+            raise ConfigError(f"overlap is {self.overlap}; give pixels, from 0")
+        if self.tile < max(1, 2 * self.overlap):
             raise ConfigError(
                 f"tile is {self.tile} and overlap {self.overlap} pixels; a tile must be at least "
                 "twice the overlap, so that it has a part of its own: raise --tile or lower "

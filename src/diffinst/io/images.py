@@ -113,7 +113,7 @@ def _from_file(path: Path, reading: Reading) -> tuple[Pixels, tuple[str, ...]]:
         reason = getattr(error, "strerror", None) or error
         raise ImageReadError(f"{path}: cannot be opened ({reason}); check the path") from error
     if stat.S_ISDIR(status.st_mode):
-        what = what_it_is(path) or "is a folder; give a file, or list it with `list_images`"
+        what = what_it_is(path) or "is a folder; give one image file"
         raise ImageReadError(f"{path}: {what}")
     if not stat.S_ISREG(status.st_mode):
         raise ImageReadError(f"{path}: is a device or pipe; save the image to a file first")

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffinst.io.tiff import is_tiff
+from diffinst.io.tiff import area, is_tiff
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -39,23 +39,25 @@ def microns_per_pixel(path: Path) -> float | None:
         if not is_tiff(path):
             return None
         with TiffFile(path) as file:
-            return microns_of(file)
+            return microns_of(file, max(file.series, key=area).keyframe)
     except Exception:  # tifffile raises nearly everything on damaged files
         return None
 
 
-def microns_of(file: TiffFile, page: TiffPage | None = None) -> float | None:
-    """The same of an opened TIFF, by the tags of a page, where it is not the first one's."""
-    sides = _by_ome(file) or _by_tags(file, file.pages.first if page is None else page)
+def microns_of(file: TiffFile, page: TiffPage) -> float | None:
+    """The same of an opened TIFF, of the image that a page is the first one of."""
+    sides = _by_ome(file, page) or _by_tags(file, page)
     if sides is None or not all(math.isfinite(side) and side > 0 for side in sides):
         return None
     return sides[0] if math.isclose(*sides, rel_tol=0.01) else None
 
 
-def _by_ome(file: TiffFile) -> tuple[float, float] | None:
-    """The first image's, width and height."""
-    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", file.ome_metadata or "")
-    said = dict(re.findall(r'(\w+)="([^"]*)"', pixels[0])) if pixels else {}
+def _by_ome(file: TiffFile, page: TiffPage) -> tuple[float, float] | None:
+    """Width and height; of several images those of the first one of the page's size."""
+    found = re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", file.ome_metadata or "")
+    images = [dict(re.findall(r'(\w+)="([^"]*)"', pixels)) for pixels in found] or [{}]
+    size = {"SizeX": str(page.imagewidth), "SizeY": str(page.imagelength)}
+    said = next((image for image in images if size.items() <= image.items()), images[0])
     sides = []
     for name in ("PhysicalSizeX", "PhysicalSizeY"):
         name = name if name in said else "PhysicalSizeX"

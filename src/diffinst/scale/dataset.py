@@ -104,7 +104,7 @@ def predict_dataset(
         OSError: Something cannot be written; parts that are there stay.
         ChildProcessError: Processes cannot be started, or are lost again and again.
     """
-    _check(engine, workers, shard, shard_size, timeout)
+    _check(images, out, engine, workers, shard, shard_size, timeout)
     need_pyarrow()
     inputs, where = Inputs.of(images), place(out)
     notes: dict[str, None] = {}
@@ -166,6 +166,8 @@ def cores() -> int:
 
 
 def _check(
+    images: Sequence[str | Path] | str | Path,
+    out: str | Path,
     engine: str,
     workers: int | None,
     shard: tuple[int, int] | None,
@@ -179,6 +181,12 @@ def _check(
             f"--shard {shard[0]}/{shard[1]}: of {shard[1]} slices, the first is 1/{shard[1]}, the "
             f"last {shard[1]}/{shard[1]}"
         )
+    for text in map(str, [*([images] if isinstance(images, str | Path) else images), out]):
+        if text.startswith("memory:"):
+            raise ValueError(
+                f"{text}: the memory of one process, which the others of a run do not see; give a "
+                "folder, or an address such as s3://bucket/folder"
+            )
     if workers is not None and workers < 1:
         raise ValueError(f"--workers {workers}: give at least 1")
     if shard_size is not None and shard_size < 1:

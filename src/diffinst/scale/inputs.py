@@ -143,12 +143,16 @@ def _column(path: Path, column: str | None) -> Iterator[str]:
         raise ImageReadError(
             f"{path}: has {wrong}; there are {', '.join(names)}: name one, {path}:{names[0]}"
         )
+    empty = True
     for batch in file.iter_batches(columns=[column], use_threads=False):
         for value in batch.column(0).to_pylist():
             if not isinstance(value, str | None):
                 raise ImageReadError(f"{path}: column {column} holds no text; name another one")
             if value:
+                empty = False
                 yield value
+    if empty:
+        raise ImageReadError(f"{path}: column {column} holds no path; name another one")
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -78,6 +78,13 @@ class GeoPlanes:
             a, d = file.transform.a, file.transform.d
             self.mpp = float(np.hypot(a, d)) * float(file.crs.linear_units_factor[1]) * 1e6
         self.notes: tuple[str, ...] = ()
+        self.missing = None if file.nodata is None else float(file.nodata)
+        self._table: Values | None = None
+        if file.count == 1 and file.colorinterp[0] == ColorInterp.palette:
+            colours = file.colormap(1)
+            self._table = np.zeros((max(colours) + 1, 3), np.uint8)
+            for index, colour in colours.items():
+                self._table[index] = colour[:3]
 
     def values(self, y: int, x: int, height: int, width: int, level: int) -> Values:
         """See `source.Planes`."""
@@ -88,7 +95,7 @@ class GeoPlanes:
         window = Window(x * rx, y * ry, width * rx, height * ry)
         shape = (len(self._bands), height, width)
         values: Values = self._file.read(self._bands, window=window, out_shape=shape)
-        return np.moveaxis(values, 0, -1)
+        return np.moveaxis(values, 0, -1) if self._table is None else self._table[values[0]]
 
     def close(self) -> None:
         """See `source.Planes`."""

@@ -20,6 +20,7 @@ class ZarrPlanes:
 
     transform: Transform | None = None
     crs: str | None = None
+    missing: float | None = None
 
     def __init__(self, path: Path, reading: Reading) -> None:
         try:

@@ -18,6 +18,7 @@ class SlidePlanes:
 
     transform: Transform | None = None
     crs: str | None = None
+    missing: float | None = None
     notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path, reading: Reading) -> None:

@@ -6,6 +6,7 @@ import math
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from diffinst.config import Reading
 from diffinst.io.depth import (
@@ -76,11 +77,13 @@ class Planes(Protocol):
         transform: As there.
         crs: As there.
         notes: As there.
+        missing: The value of deep pixels that stands for no data; None: there is none.
     """
 
     name: str
     sizes: tuple[tuple[int, int], ...]
     mpp: float | None
+    missing: float | None
     transform: Transform | None
     crs: str | None
     notes: tuple[str, ...]
@@ -98,7 +101,8 @@ class Ranged:
     """A `WindowedImage` of planes; deep values are stretched by one range for the whole image.
 
     The range comes from the smallest level of at least `SIDE` pixels, or, where no level is small,
-    from `WINDOWS` x `WINDOWS` windows spread evenly over the image. NaN is black.
+    from `WINDOWS` x `WINDOWS` windows spread evenly over the image. Pixels without data, NaN and
+    infinity among them, have no part in it and are black.
 
     Args:
         planes: Closed with this.
@@ -128,7 +132,9 @@ class Ranged:
         if self._range is None:
             eight: Pixels = values.astype(np.uint8, copy=False)
         else:
-            eight = scaled(values[..., :3], *self._range)
+            gone = self._gone(values)
+            eight = scaled(np.where(gone, 0, values[..., :3]), *self._range)
+            eight[gone[..., 0]] = 0
             if values.shape[2] == RGBA:
                 top = most(values.dtype) if values.dtype.kind == "u" else 1.0
                 eight = np.concatenate([eight, scaled(values[..., 3:], 0.0, top)], axis=2)
@@ -160,7 +166,16 @@ class Ranged:
                 f"{self.name}: {where} gives {values.shape[0]}x{values.shape[1]} pixels only; the "
                 "file is cut short: copy or download it again"
             )
-        return np.nan_to_num(values) if values.dtype.kind == "f" else values
+        return values
+
+    def _gone(self, values: Values) -> npt.NDArray[np.bool_]:
+        """(height, width, 1) whether there is no data in a pixel of deep values."""
+        colours = values[..., :3]
+        gone = ~np.isfinite(colours) if values.dtype.kind == "f" else np.zeros(colours.shape, bool)
+        if self._planes.missing is not None:
+            gone |= colours == self._planes.missing
+        without: npt.NDArray[np.bool_] = np.logical_or.reduce(gone, axis=2, keepdims=True)
+        return without
 
     def _found_range(self, reading: Reading) -> tuple[float, float] | None:
         """What becomes black and white; None: values are 8 bits already."""
@@ -176,6 +191,9 @@ class Ranged:
         if reading.stretch == "full" and kind == "u":
             return 0.0, most(probe.dtype)
         sample = self._sample()
+        sample = sample[~self._gone(sample)[..., 0]][:, None]  # (n, 1, channels)
+        if not len(sample):
+            return 0.0, 0.0
         low, high = float(sample.min()), float(sample.max())
         if kind == "f" and low >= -FLOAT_SLACK and high <= 1 + FLOAT_SLACK:
             return 0.0, 1.0

@@ -41,6 +41,7 @@ class TiffPlanes:
 
     transform: Transform | None = None
     crs: str | None = None
+    missing: float | None = None
 
     def __init__(self, path: Path, reading: Reading) -> None:
         try:
