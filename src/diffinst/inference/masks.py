@@ -18,8 +18,10 @@ from diffinst.models.mask_head import MaskHead
 from diffinst.ops.boxes import clip
 from diffinst.ops.masks import enlarge, map_points
 from diffinst.ops.resample import (
+    Axis,
     AxisTaps,
     grid_to_output,
+    laid_out,
     map_to_output,
     threshold_together,
     threshold_window,
@@ -28,6 +30,7 @@ from diffinst.results.crops import CroppedMasks
 from diffinst.structures import Encoded
 
 CELLS = 2**22  # of maps evaluated at once; eight numbers each
+LINES = 2**16  # rows and columns of windows whose cells are looked up at once; 100 bytes each
 
 Cells = tuple[int, int]
 
@@ -73,7 +76,7 @@ class _Fields(Protocol):
     windows: list[list[int]]
 
     def rows(self, first: int, mask: Tensor, y: Tensor) -> AxisTaps:
-        """Which cells rows (m,) of the image blend, of the masks first + mask, (m,) or (1,)."""
+        """Which cells rows (m,) of the image blend, of the masks first + mask, (m,)."""
         ...
 
     def columns(self, first: int, mask: Tensor, x: Tensor) -> AxisTaps:
@@ -94,18 +97,46 @@ class _Fields(Protocol):
 
 
 def _one_by_one(fields: _Fields, threshold: float) -> list[Tensor]:
-    patches, none = [], torch.zeros(1, dtype=torch.int64)
-    for i, (y0, x0, height, width) in enumerate(fields.windows):
-        if not height or not width:
-            patches.append(torch.zeros(height, width, dtype=torch.bool))
-            continue
-        rows = fields.rows(i, none, torch.arange(y0, y0 + height))
-        columns = fields.columns(i, none, torch.arange(x0, x0 + width))
-        high, wide = fields.support(rows, columns)
-        probs = fields.part(i, high, wide)
-        matrix = rows.matrix(0, height, high)
-        patches.append(threshold_window(probs, matrix, columns, wide, threshold))
+    patches = []
+    for start, windows in _groups(fields.windows):
+        rows = _taps(partial(fields.rows, start), [(y0, height) for y0, _, height, _ in windows])
+        columns = _taps(
+            partial(fields.columns, start), [(x0, width) for _, x0, _, width in windows]
+        )
+        for i, (_, _, height, width) in enumerate(windows):
+            if not height or not width:
+                patches.append(torch.zeros(height, width, dtype=torch.bool))
+                continue
+            high, wide = fields.support(rows[i], columns[i])
+            probs = fields.part(start + i, high, wide)
+            matrix = rows[i].matrix(0, height, high)
+            patches.append(threshold_window(probs, matrix, columns[i], wide, threshold))
     return patches
+
+
+def _groups(windows: list[list[int]]) -> Iterator[tuple[int, list[list[int]]]]:
+    """Windows of about `LINES` rows and columns, and the number of the first."""
+    start, lines = 0, 0
+    for i, (_, _, height, width) in enumerate(windows):
+        if lines > LINES:
+            yield start, windows[start:i]
+            start, lines = i, 0
+        lines += height + width
+    yield start, windows[start:]
+
+
+def _taps(axis: Axis, spans: list[tuple[int, int]]) -> list[AxisTaps]:
+    """What the rows or columns of windows blend, worked out for all windows at once.
+
+    Args:
+        axis: Of all of them.
+        spans: First pixel and number of pixels of each.
+    """
+    first, length = torch.tensor(spans, dtype=torch.int64).view(-1, 2).unbind(1)
+    which, place = laid_out(length, int(length.sum()))
+    taps, lengths = axis(which, first[which] + place), length.tolist()
+    pairs = zip(taps.index.split(lengths), taps.weight.split(lengths), strict=True)
+    return [AxisTaps(index, weight) for index, weight in pairs]
 
 
 def _together(fields: _Fields, threshold: float) -> list[Tensor]:

@@ -201,20 +201,20 @@ def _block(
     count, height, width = probs.shape
     number, top, left, tall, wide = torch.tensor(block, device=probs.device).unbind(1)
     row_total, column_total = sum(s[3] for s in block), sum(s[4] for s in block)
-    row_strip, row_place = _laid_out(tall, row_total)
+    row_strip, row_place = laid_out(tall, row_total)
     taps = rows(number[row_strip], top[row_strip] + row_place)
     cells = taps.index + (number[row_strip] * height)[:, None]
     lines = weighted_gather(probs.reshape(count * height, width), cells, taps.weight)
 
-    column_strip, column_place = _laid_out(wide, column_total)
+    column_strip, column_place = laid_out(wide, column_total)
     taps = columns(number[column_strip], left[column_strip] + column_place)
-    row, place = _laid_out(wide[row_strip], sum(s[3] * s[4] for s in block))
+    row, place = laid_out(wide[row_strip], sum(s[3] * s[4] for s in block))
     column = (wide.cumsum(0) - wide)[row_strip][row] + place
     index = taps.index[column] + (row * width)[:, None]
     return (lines.flatten()[index] * taps.weight[column]).sum(1) > threshold
 
 
-def _laid_out(
+def laid_out(
     lengths: Int64[Tensor, "n"], total: int
 ) -> tuple[Int64[Tensor, "{total}"], Int64[Tensor, "{total}"]]:
     """n stretches end to end: which one, and the place in it; `total` is the sum of lengths."""
