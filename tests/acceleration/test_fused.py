@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from diffinst import kernels
-from diffinst.acceleration.fused import ACTIVATIONS, FusedConv2d, fuse_activations, takes
-from diffinst.acceleration.optimize import optimized
+from diffinst.acceleration.fused import ACTIVATIONS, FusedConv2d, fuse_activations, onednn_can
+from diffinst.acceleration.optimize import Precision, optimized
 from diffinst.config import Config
 from diffinst.models.network import DiffusionInstNetwork
 
@@ -34,15 +34,29 @@ def test_it_computes_the_convolution_and_its_activation(
         assert torch.equal(fused(x), wanted)
 
 
-def test_activations_of_a_network_are_done_on_the_way() -> None:
-    network = DiffusionInstNetwork(Config.from_preset("nano").model).eval()
+@pytest.mark.parametrize(("preset", "backbone"), [("nano", {}), ("tiny", {"name": "resnet50"})])
+def test_activations_of_a_network_are_done_on_the_way(
+    preset: str, backbone: dict[str, str]
+) -> None:
+    config = Config.from_preset(preset).updated(model={"backbone": backbone})
+    network = DiffusionInstNetwork(config.model).eval()
     fast = optimized(network)
     fused = [m for m in fast.modules() if isinstance(m, FusedConv2d)]
     encoder = [*fast.backbone.modules(), *fast.mask_branch.modules()]
     left = {m for m in encoder if isinstance(m, ACTIVATIONS)} - {m.activation for m in fused}
-    assert not left
-    assert len(fused) > 60 and sum(isinstance(m.activation, nn.ReLU6) for m in fused) > 30
+    residuals = {m for name, m in fast.backbone.named_modules() if name.endswith("act3")}
+    assert left == residuals and not any(type(m) is nn.Conv2d for m in fast.modules())
+    assert len(fused) > 60 and sum(isinstance(m.activation, ACTIVATIONS) for m in fused) > 30
     assert not any(isinstance(m, FusedConv2d) for m in network.modules())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_optimized_can_be_optimized_again(precision: Precision) -> None:
+    network = DiffusionInstNetwork(Config.from_preset("tiny").model)
+    once = optimized(network, precision)
+    pixels = torch.zeros(1, 3, 64, 64, dtype=once.backbone.dtype)
+    twice = optimized(once, precision)
+    torch.testing.assert_close(twice.features(pixels)[0], once.features(pixels)[0])
 
 
 class Twice(nn.Module):
@@ -68,9 +82,9 @@ def test_an_output_that_is_read_twice_stays() -> None:
 
 def test_other_devices_and_types_are_left_to_torch() -> None:
     weight = torch.zeros(1, 3, 1, 1)
-    assert not takes(maps().double(), weight.double())
-    assert not takes(maps(), weight.bfloat16())
-    assert not takes(maps().to("meta"), weight.to("meta"))
-    assert not takes(maps()[:0], weight)
+    assert not onednn_can(maps().double(), weight.double())
+    assert not onednn_can(maps(), weight.bfloat16())
+    assert not onednn_can(maps().to("meta"), weight.to("meta"))
+    assert not onednn_can(maps()[:0], weight)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not takes(maps(), weight)
+        assert not onednn_can(maps(), weight)

@@ -60,3 +60,29 @@ def test_of_several_images_that_of_the_largest(tmp_path: Path) -> None:
     image = open_windowed(path, Reading())
     assert (image.shape, image.mpp) == ((64, 64), 0.5)
     image.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "mpp"),
+    [
+        ('PhysicalSizeX="0.5" PhysicalSizeXUnit="&#181;m"', 0.5),
+        ('PhysicalSizeX="500" PhysicalSizeXUnit="nm"', 0.5),
+        ('PhysicalSizeX="abc"', None),
+    ],
+)
+def test_what_is_said_oddly_is_no_error(tmp_path: Path, said: str, mpp: float | None) -> None:
+    size = 'DimensionOrder="XYCZT" Type="uint8" SizeX="6" SizeY="4" SizeC="1" SizeZ="1" SizeT="1"'
+    text = f"<OME><Image><Pixels {size} {said}><TiffData/></Pixels></Image></OME>"
+    tifffile.imwrite(tmp_path / "a.ome.tif", PIXELS, description=text, metadata=None)
+    assert microns_per_pixel(tmp_path / "a.ome.tif") == mpp
+    image = open_windowed(tmp_path / "a.ome.tif", Reading())
+    assert image.mpp == mpp
+    image.close()
+
+
+def test_a_resolution_of_nothing(tmp_path: Path) -> None:
+    about = {"resolution": ((0, 1), (0, 1)), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS, metadata=None, **about)
+    image = open_windowed(tmp_path / "a.tif", Reading())
+    assert image.mpp is None
+    image.close()

@@ -80,5 +80,5 @@ def test_a_plan_that_does_not_come_is_named(finished: Path) -> None:
 
 def test_a_file_address_is_its_folder(tmp_path: Path) -> None:
     where = place(f"file://{tmp_path}/run")
-    assert where.local == tmp_path / "run"
+    assert where.local == place(Path(f"file://{tmp_path}/run")).local == tmp_path / "run"
     assert absolute(f"file://{tmp_path}/run") == f"{tmp_path}/run"

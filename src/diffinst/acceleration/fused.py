@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from diffinst import kernels
 from diffinst.models.frozen_norm import geometry, replace_module
 
-How: TypeAlias = tuple[str, list[float], str]
+Pointwise: TypeAlias = tuple[str, list[float], str]
 """An activation as oneDNN's operator takes it: name, numbers, variant."""
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU)
 
@@ -34,21 +34,21 @@ class FusedConv2d(nn.Conv2d):
         super().__init__(**geometry(conv), bias=conv.bias is not None, device="meta")
         self.weight, self.bias = conv.weight, conv.bias
         self.activation = nn.Identity() if activation is None else activation
-        self._how = how_of(activation)
+        self._pointwise = pointwise(activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the convolution's output, activated."""
-        if torch.compiler.is_compiling() or not kernels.enabled() or not takes(x, self.weight):
+        if torch.compiler.is_compiling() or not kernels.enabled() or not onednn_can(x, self.weight):
             active: Tensor = self.activation(self._conv_forward(x, self.weight, self.bias))
             return active
         result: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups,
-            *self._how,
+            *self._pointwise,
         )  # fmt: skip
         return result
 
 
-def how_of(activation: nn.Module | None) -> How:
+def pointwise(activation: nn.Module | None) -> Pointwise:
     """How oneDNN calls an activation of `ACTIVATIONS`."""
     match activation:
         case nn.ReLU():
@@ -61,7 +61,7 @@ def how_of(activation: nn.Module | None) -> How:
             return "none", [], ""
 
 
-def takes(x: Tensor, weight: Tensor) -> bool:
+def onednn_can(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN does a convolution of these here."""
     if x.device.type != "cpu" or x.dtype != weight.dtype or not x.numel():
         return False
@@ -87,8 +87,8 @@ def _dtypes() -> tuple[torch.dtype, ...]:
 def fuse_activations(network: nn.Module, run: Callable[[], Sequence[Tensor]]) -> None:
     """Let every plain convolution of a network do the activation behind it, in place.
 
-    Which activation reads which convolution's output is found by a run, and another one checks that
-    the network still computes the same; else it stays as it was.
+    Which activation reads which convolution's output, unchanged, is found by a run; another one
+    checks that the network still computes the same, else it stays as it was.
 
     Args:
         network: In eval mode; norms behind convolutions are folded.
@@ -96,18 +96,22 @@ def fuse_activations(network: nn.Module, run: Callable[[], Sequence[Tensor]]) ->
     """
     names = {module: name for name, module in network.named_modules()}
     activations: dict[nn.Conv2d, nn.Module | None] = {}
-    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensor too, so that no id comes again
+    # by id; the tensor too, so that no id comes again, and how often it has been written in place
+    outputs: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}
 
     def after(module: nn.Module, _: object, output: object) -> None:
-        if type(module) is nn.Conv2d:
+        if type(module) is nn.Conv2d and module.padding_mode == "zeros":
             assert isinstance(output, Tensor)
-            outputs[id(output)] = module, output
+            if isinstance(module.padding, str):
+                return
+            outputs[id(output)] = module, output, output._version
             activations[module] = None
 
     def before(module: nn.Module, inputs: tuple[object, ...]) -> None:
         if isinstance(module, ACTIVATIONS) and id(inputs[0]) in outputs:
-            conv, _ = outputs.pop(id(inputs[0]))
-            activations[conv] = module
+            conv, output, written = outputs.pop(id(inputs[0]))
+            if output._version == written:  # no residual has been added to it
+                activations[conv] = module
 
     hooks = [m.register_forward_hook(after) for m in names]
     hooks += [m.register_forward_pre_hook(before) for m in names]

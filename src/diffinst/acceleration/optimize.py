@@ -45,7 +45,7 @@ def optimized(network: DiffusionInstNetwork, precision: Precision = "fp32") -> D
     copy = deepcopy(network).eval().requires_grad_(False)
     _fold_norms(copy)
     if copy.image_mean.device.type == "cpu":
-        probe = torch.linspace(-2, 2, 3 * 64 * 64).view(1, 3, 64, 64)
+        probe = torch.linspace(-2, 2, 3 * 64 * 64).view(1, 3, 64, 64).to(copy.backbone.dtype)
         fuse_activations(copy, lambda: copy.features(probe))
     if chosen == "bf16":
         exact = (*EXACT, Backbone) if rounding_hurts(network.backbone) else EXACT

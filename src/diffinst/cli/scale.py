@@ -164,8 +164,9 @@ def address(out: Path) -> str:
         >>> address(Path("s3://bucket/run"))
         's3://bucket/run'
     """
-    text = re.sub("^file:/+", "/", out.as_posix())
-    return re.sub("^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", text)
+    from diffinst.scale.place import plain
+
+    return re.sub("^([a-z][a-z0-9+.-]+):/(?!/)", r"\1://", plain(out.as_posix()))
 
 
 @contextmanager

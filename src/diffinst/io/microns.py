@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,10 @@ def microns_per_pixel(path: Path) -> float | None:
 
 def microns_of(file: TiffFile, page: TiffPage) -> float | None:
     """The same of an opened TIFF, of the image that a page is the first one of."""
-    sides = _by_ome(file, page) or _by_tags(file, page)
+    try:
+        sides = _by_ome(file, page) or _by_tags(file, page)
+    except (ValueError, ZeroDivisionError):  # said in a way that is no number
+        return None
     if sides is None or not all(math.isfinite(side) and side > 0 for side in sides):
         return None
     return sides[0] if math.isclose(*sides, rel_tol=0.01) else None
@@ -55,7 +59,7 @@ def microns_of(file: TiffFile, page: TiffPage) -> float | None:
 def _by_ome(file: TiffFile, page: TiffPage) -> tuple[float, float] | None:
     """Width and height; of several images those of the first one of the page's size."""
     found = re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", file.ome_metadata or "")
-    images = [dict(re.findall(r'(\w+)="([^"]*)"', pixels)) for pixels in found] or [{}]
+    images = [dict(re.findall(r'(\w+)="([^"]*)"', unescape(pixels))) for pixels in found] or [{}]
     size = {"SizeX": str(page.imagewidth), "SizeY": str(page.imagelength)}
     said = next((image for image in images if size.items() <= image.items()), images[0])
     sides = []

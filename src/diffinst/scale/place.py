@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,14 +44,19 @@ class Place(Protocol):
 
 def place(out: str | Path) -> Place:
     """Where a run's files go."""
-    text = str(out).removeprefix("file://")
+    text = plain(out)
     return _Remote(text.rstrip("/")) if is_uri(text) else _Folder(Path(text))
 
 
 def absolute(out: str | Path) -> str:
     """The same for other processes and machines, whose current folder is another one."""
-    text = str(out).removeprefix("file://")
+    text = plain(out)
     return text if is_uri(text) else os.path.abspath(text)
+
+
+def plain(out: str | Path) -> str:
+    """A folder's path without file://, of which a `Path` keeps one slash."""
+    return re.sub("^file:/+", "/", str(out))
 
 
 def write(where: Place, name: str, content: bytes) -> None:

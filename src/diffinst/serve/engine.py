@@ -251,7 +251,9 @@ class Engine:
             given = other.model in self.models.given or other.session == key.session
             new = other != key and other not in alike and other not in self.cache
             if len(alike) < most - 1 and given and new and other.model == key.model:
-                with contextlib.suppress(Refused, OSError):  # its own request says what is wrong
+                with contextlib.suppress(
+                    Refused, OSError, SyntaxError, ValueError
+                ):  # its own request says what is wrong
                     about = self.sessions.about(other.session, other.image)
                     whole = not (is_large(about) and looks_in_parts(model))
                     if whole and model.batch_of(about.size)[0] == padded:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from diffinst.config import Reading
-from diffinst.io.windows import open_windowed
+from diffinst.io.windows import open_windowed, source
 
 rasterio = pytest.importorskip("rasterio")
 tifffile = pytest.importorskip("tifffile")
@@ -65,6 +65,28 @@ def test_nan_and_infinity_have_no_part_in_the_range(tmp_path: Path, odd: float) 
 def test_an_image_without_any_data_is_black(tmp_path: Path) -> None:
     values = np.full((64, 64), -1, "int16")
     assert not seen(written(tmp_path / "map.tif", values, nodata=-1)).any()
+
+
+def test_one_colour_that_looks_like_no_data_is_data(tmp_path: Path) -> None:
+    values = np.stack([scene("uint16"), np.zeros((100, 100), "uint16"), scene("uint16")], -1)
+    values[GONE] = 0
+    size = {"height": 100, "width": 100, "count": 3, "dtype": "uint16", "nodata": 0}
+    with rasterio.open(tmp_path / "map.tif", "w", "GTiff", **size, **PLACE) as file:
+        file.write(np.moveaxis(values, -1, 0))
+    image = seen(tmp_path / "map.tif")
+    assert image[:, :80, 0].all() and not image[GONE].any()
+
+
+def test_data_that_a_sample_has_not_met_is_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "SIDE", 8)
+    monkeypatch.setattr(source, "WINDOWS", 2)
+    monkeypatch.setattr(source, "SAMPLED", 100)
+    values = np.zeros((100, 100), "uint16")
+    values[40:60, 40:60] = scene("uint16")[:20, :20]  # samples lie in the corners
+    image = seen(written(tmp_path / "map.tif", values, nodata=0))
+    assert image.max() == 255 and not image[:40].any()
 
 
 def test_a_map_with_a_table_of_colours(tmp_path: Path) -> None:

@@ -132,9 +132,9 @@ class Ranged:
         if self._range is None:
             eight: Pixels = values.astype(np.uint8, copy=False)
         else:
-            gone = self._gone(values)
-            eight = scaled(np.where(gone, 0, values[..., :3]), *self._range)
-            eight[gone[..., 0]] = 0
+            without = self._without_data(values)
+            eight = scaled(np.where(without[..., None], 0, values[..., :3]), *self._range)
+            eight[without] = 0
             if values.shape[2] == RGBA:
                 top = most(values.dtype) if values.dtype.kind == "u" else 1.0
                 eight = np.concatenate([eight, scaled(values[..., 3:], 0.0, top)], axis=2)
@@ -168,13 +168,14 @@ class Ranged:
             )
         return values
 
-    def _gone(self, values: Values) -> npt.NDArray[np.bool_]:
-        """(height, width, 1) whether there is no data in a pixel of deep values."""
+    def _without_data(self, values: Values) -> npt.NDArray[np.bool_]:
+        """(height, width) pixels of deep values where a colour is no number, or all are missing."""
         colours = values[..., :3]
-        gone = ~np.isfinite(colours) if values.dtype.kind == "f" else np.zeros(colours.shape, bool)
+        without = np.zeros(colours.shape[:2], bool)
+        if values.dtype.kind == "f":
+            without |= ~np.isfinite(colours).all(2)
         if self._planes.missing is not None:
-            gone |= colours == self._planes.missing
-        without: npt.NDArray[np.bool_] = np.logical_or.reduce(gone, axis=2, keepdims=True)
+            without |= (colours == self._planes.missing).all(2)
         return without
 
     def _found_range(self, reading: Reading) -> tuple[float, float] | None:
@@ -190,8 +191,9 @@ class Ranged:
             )
         if reading.stretch == "full" and kind == "u":
             return 0.0, most(probe.dtype)
-        sample = self._sample()
-        sample = sample[~self._gone(sample)[..., 0]][:, None]  # (n, 1, channels)
+        sample = self._with_data(self._sample())
+        if not len(sample):
+            sample = self._searched()
         if not len(sample):
             return 0.0, 0.0
         low, high = float(sample.min()), float(sample.max())
@@ -205,6 +207,23 @@ class Ranged:
             )
         self.notes = (*self.notes, STRETCHED.replace("of each image", ONE_RANGE))
         return own_range(sample)
+
+    def _with_data(self, values: Values) -> Values:
+        """(n, 1, channels) of the pixels that have data."""
+        kept: Values = values[~self._without_data(values)][:, None]
+        return kept
+
+    def _searched(self) -> Values:
+        """The same of the first windows that have any, where a sample has met none."""
+        height, width = self.shape
+        found: list[Values] = []
+        for y in range(0, height, SIDE):
+            for x in range(0, width, SIDE):
+                part = self._values(y, x, min(SIDE, height - y), min(SIDE, width - x), 0)
+                found.append(self._with_data(part[..., :3]))
+            if sum(map(len, found)) >= SAMPLED:
+                break
+        return np.concatenate(found)
 
     def _sample(self) -> Values:
         """(h, w, 1 or 3) of a small level, or of windows side by side."""

@@ -107,8 +107,9 @@ async function addFiles(files) {
 
 async function drop(transfer) {
   try {
-    const {files, folders} = await filesOf(transfer);
-    if (folders && !files.length) toast("There is no image in this folder.", true);
+    const {files, folders, unread} = await filesOf(transfer);
+    if (unread.length) toast(`Could not be read: ${unread.slice(0, 3).join(", ")}${unread.length > 3 ? ` and ${unread.length - 3} more` : ""}.`, true);
+    else if (folders && !files.length) toast("There is no image in this folder.", true);
     await addFiles(files);
   } catch (error) { failed(error); }
 }
