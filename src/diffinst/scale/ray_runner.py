@@ -6,6 +6,7 @@ there, too; it reads its shard from the plan, decodes files or addresses, and wr
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -147,6 +148,7 @@ def run_ray(job: Job, found: Cluster, workers: int | None, listener: Listener) -
     actors = min(workers or most or 1, len(job.shards))
     memory = job.memory or memory_each(-(-actors // found.machines))
     DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of every plan
     # A block per shard: what is done again when an actor is lost.
     shards = ray.data.from_items(list(job.shards), override_num_blocks=len(job.shards))
     done = shards.map_batches(
