@@ -134,14 +134,14 @@ async function openImage(id) {
   stop();
   const mine = state.at = {id, ...state.images.find(one => one.id === id)}; // another one may be opened meanwhile
   state.image = null;
-  naming();
+  state.steps = []; state.shown = null; state.refining = state.corner = null;
+  naming(); timeline();
   try {
     const work = await api.get(`/images/${id}`);
     if (state.at !== mine) return;
     if (work.tiles) busy("Opening a large image");
     const picture = await shown(work);
     if (state.at !== mine) return;
-    state.steps = []; state.shown = null; state.refining = state.corner = null;
     state.image = work;
     localStorage.setItem("image", id);
     view.show(picture);
