@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from diffinst.acceleration.fused import FusedConv2d
 from diffinst.kernels import linear
 from diffinst.measure.limits import Limits, Work, count, measure_limits
 
@@ -31,6 +33,12 @@ def test_linear_layers_count_whichever_library_computes_them(
     learning = weight.requires_grad_()
     both = count(lambda: linear.linear(x, learning, None).sum().backward())
     assert both == Work(0, 2 * forward)  # the input gets no gradient
+
+
+def test_convolutions_that_activate_on_the_way_count_as_others() -> None:
+    conv = nn.Conv2d(4, 6, 3, padding=1, groups=2).requires_grad_(False)
+    fused, maps = FusedConv2d(conv, nn.ReLU()), torch.ones(1, 4, 8, 7)
+    assert count(lambda: fused(maps)) == count(lambda: conv(maps)) == Work(2 * 6 * 8 * 7 * 2 * 9, 0)
 
 
 def test_nothing_is_no_work() -> None:

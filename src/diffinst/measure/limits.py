@@ -20,6 +20,7 @@ CONVOLUTIONS = (
     "convolution",
     "_convolution",
     "mkldnn_convolution",
+    "_convolution_pointwise",
     "cudnn_convolution",
     "convolution_backward",
 )
@@ -62,11 +63,19 @@ def _linear_flops(x: Sequence[int], weight: Sequence[int], *_: object, **__: obj
     return 2 * math.prod(x) * weight[0]
 
 
-_PRODUCTS: dict[Any, Any] = {  # that torch does not count
-    operator: _linear_flops
-    for operator in (
-        torch.ops.diffinst.linear,
-        getattr(torch.ops.mkldnn, "_linear_pointwise", None),
+def _convolution_flops(
+    x: Sequence[int], weight: Sequence[int], *_: object, out_shape: Sequence[int], **__: object
+) -> int:
+    """From the shapes of a convolution's weights and output."""
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])
+
+
+_UNCOUNTED: dict[Any, Any] = {  # by torch
+    operator: flops
+    for operator, flops in (
+        (torch.ops.diffinst.linear, _linear_flops),
+        (getattr(torch.ops.mkldnn, "_linear_pointwise", None), _linear_flops),
+        (getattr(torch.ops.mkldnn, "_convolution_pointwise", None), _convolution_flops),
     )
     if operator is not None
 }
@@ -74,7 +83,7 @@ _PRODUCTS: dict[Any, Any] = {  # that torch does not count
 
 def count(run: Callable[[], object]) -> Work:
     """Floating-point operations of a call, counted by shape."""
-    with FlopCounterMode(display=False, custom_mapping=_PRODUCTS) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_UNCOUNTED) as counter:
         run()
     total = {str(op): flops for op, flops in counter.get_flop_counts().get("Global", {}).items()}
     convolution = sum(f for op, f in total.items() if op.rpartition(".")[2] in CONVOLUTIONS)
