@@ -9,7 +9,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 NewClient = Callable[..., TestClient]
+Running = Callable[[ASGIApp], AbstractContextManager[str]]
 Animals = dict[str, DiffusionInst]
 
 
@@ -86,6 +87,12 @@ def client(app: ASGIApp, new_client: NewClient) -> TestClient:
     return new_client(app)
 
 
+@pytest.fixture
+def run() -> Running:
+    """Puts an app behind a real socket while a block runs; gives its address."""
+    return running
+
+
 @contextmanager
 def running(app: ASGIApp) -> Iterator[str]:
     """The app behind a real socket; yields its address."""
@@ -94,7 +101,7 @@ def running(app: ASGIApp) -> Iterator[str]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()

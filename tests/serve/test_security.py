@@ -7,16 +7,14 @@ import io
 import os
 import socket
 import struct
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
 from starlette.types import ASGIApp
@@ -26,6 +24,7 @@ from diffinst.serve.app import create_app
 from diffinst.serve.limits import Limits
 
 NewClient = Callable[..., TestClient]
+Running = Callable[[ASGIApp], AbstractContextManager[str]]
 TOKEN = "0123456789abcdef"
 
 
@@ -45,20 +44,6 @@ def bomb(side: int) -> bytes:
 
 def files_in(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-
-
-@contextmanager
-def running(app: ASGIApp) -> Iterator[str]:
-    """The app behind a real socket; yields its address."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture
@@ -230,8 +215,10 @@ def test_no_other_site_is_let_in_and_no_inline_script_runs(client: TestClient) -
     assert page.count("<script") == 1 and "onclick" not in page and "style=" not in page
 
 
-def test_half_an_upload_leaves_nothing(tiny: DiffusionInst, tmp_path: Path, png: bytes) -> None:
-    with running(create_app({"tiny": tiny}, tmp_path)) as address:
+def test_half_an_upload_leaves_nothing(
+    tiny: DiffusionInst, tmp_path: Path, png: bytes, run: Running
+) -> None:
+    with run(create_app({"tiny": tiny}, tmp_path)) as address:
         port = int(address.rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port)) as half:
             head = f"POST /images HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(png)}"
@@ -240,8 +227,8 @@ def test_half_an_upload_leaves_nothing(tiny: DiffusionInst, tmp_path: Path, png:
         assert files_in(tmp_path) == []
 
 
-def test_a_body_that_never_comes_ends(tiny: DiffusionInst, tmp_path: Path) -> None:
-    with running(create_app({"tiny": tiny}, tmp_path, limits=Limits(body_seconds=0.3))) as address:
+def test_a_body_that_never_comes_ends(tiny: DiffusionInst, tmp_path: Path, run: Running) -> None:
+    with run(create_app({"tiny": tiny}, tmp_path, limits=Limits(body_seconds=0.3))) as address:
         port = int(address.rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port), timeout=30) as slow:
             slow.sendall(f"POST /images HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n".encode())
@@ -255,7 +242,7 @@ def metrics_of(address: str) -> dict[str, float]:
 
 
 def test_who_leaves_is_not_worked_for_and_a_full_queue_says_so(
-    tiny: DiffusionInst, tmp_path: Path, png: bytes
+    tiny: DiffusionInst, tmp_path: Path, png: bytes, run: Running
 ) -> None:
     app = create_app({"tiny": tiny}, tmp_path, limits=Limits(waiting=1, steps=100_000))
 
@@ -271,7 +258,7 @@ def test_who_leaves_is_not_worked_for_and_a_full_queue_says_so(
                 assert busy.status_code == 429 and int(busy.headers["retry-after"]) >= 1
         # The client has left in the middle of a thousand steps.
 
-    with running(app) as address:
+    with run(app) as address:
         asyncio.run(scene(address))
         until = time.monotonic() + 60
         while metrics_of(address)["diffinst_queue"] and time.monotonic() < until:

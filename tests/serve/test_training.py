@@ -346,14 +346,20 @@ def test_no_more_trained_models_are_in_memory_than_allowed(
     assert cache.misses == MOST_TRAINED + 2  # of the model that was used longest ago
 
 
+def enough(sessions: Sessions, session: str, model: DiffusionInst) -> list[Corrected]:
+    """As many images as a training needs, with an object each."""
+    images = []
+    for i in range(LEAST):
+        about = sessions.add(session, np.full((48, 64, 3), i, np.uint8), "a.png")
+        images.append(Corrected(about, objects_of(square(model))))
+    return images
+
+
 def test_a_new_model_is_not_called_as_a_given_one(
     tiny: DiffusionInst, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions, session = Sessions(tmp_path / "s", 9, 10**9), Sessions.new_id()
-    images = []
-    for i in range(LEAST):
-        about = sessions.add(session, np.full((48, 64, 3), i, np.uint8), "a.png")
-        images.append(Corrected(about, objects_of(square(tiny))))
+    images = enough(sessions, session, tiny)
     trainings = Trainings(sessions, tiny.device)
     monkeypatch.setattr(trainings, "_spawn", lambda folder: None)
     taken = ("tiny-trained-1", "tiny")
@@ -365,10 +371,7 @@ def test_a_training_that_is_refused_leaves_the_stopped_one_as_it_is(
     tiny: DiffusionInst, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions, session = Sessions(tmp_path / "s", 9, 10**9), Sessions.new_id()
-    images = []
-    for i in range(LEAST):
-        about = sessions.add(session, np.full((48, 64, 3), i, np.uint8), "a.png")
-        images.append(Corrected(about, objects_of(square(tiny))))
+    images = enough(sessions, session, tiny)
     trainings = Trainings(sessions, tiny.device)
     monkeypatch.setattr(trainings, "_spawn", lambda folder: None)
     stopped = trainings.start(session, "tiny", tiny, images, 5)

@@ -251,12 +251,12 @@ class Engine:
             given = other.model in self.models.given or other.session == key.session
             new = other != key and other not in alike and other not in self.cache
             if len(alike) < most - 1 and given and new and other.model == key.model:
-                with contextlib.suppress(
-                    Refused, OSError, SyntaxError, ValueError
-                ):  # its own request says what is wrong
-                    about = self.sessions.about(other.session, other.image)
-                    whole = not (is_large(about) and looks_in_parts(model))
-                    if whole and model.batch_of(about.size)[0] == padded:
+                # gone or damaged, of which Pillow and JSON have errors of all these kinds: its own
+                # request says so
+                with contextlib.suppress(Refused, OSError, SyntaxError, ValueError):
+                    its = self.sessions.about(other.session, other.image)
+                    whole = not (is_large(its) and looks_in_parts(model))
+                    if whole and model.batch_of(its.size)[0] == padded:
                         alike[other] = self.sessions.pixels(other.session, other.image)
         return alike
 
